@@ -1,0 +1,21 @@
+//! Kernel families: for each, its WGSL, its applicability, its cost and a native CPU twin.
+//!
+//! This crate deliberately knows **no graph** (no tensors, no autodiff) and **no wgpu**: it turns a
+//! description of work into a [`KernelSource`], which is text for a GPU and a function for the CPU.
+//!
+//! Read in this order: [`dtype`] → [`shape`] → [`view`] → [`program`] → `emit` (WGSL) → `eval` (CPU)
+//! → `contract` (matmul and convolution) → the small families.
+
+pub mod dtype;
+pub mod program;
+pub mod shape;
+pub mod source;
+pub mod view;
+
+pub use dtype::DType;
+pub use program::{
+    Block, Instr, InstrKind, MapFn, Program, ReduceKind, ReduceOut, Reg, Step, Store,
+};
+pub use shape::{MAX_RANK, Shape};
+pub use source::{KernelSource, NativeFn, Target};
+pub use view::{Guard, View};
