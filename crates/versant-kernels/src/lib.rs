@@ -6,12 +6,16 @@
 //! Read in this order: [`dtype`] → [`shape`] → [`view`] → [`program`] → `emit` (WGSL) → `eval` (CPU)
 //! → `contract` (matmul and convolution) → the small families.
 
+pub mod contract;
 pub mod dtype;
 pub mod program;
 pub mod shape;
 pub mod source;
 pub mod view;
 
+pub use contract::{
+    ContractLaunch, Contraction, ContractionKernels, Conv, ConvKind, MatMul, Operand,
+};
 pub use dtype::DType;
 pub use program::{
     Block, Instr, InstrKind, MapFn, Program, ReduceKind, ReduceOut, Reg, Step, Store,

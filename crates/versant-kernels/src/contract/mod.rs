@@ -1,0 +1,203 @@
+//! The contraction family: batched matrix multiplication, 2-D convolution and its two gradients.
+//!
+//! All of them are one computation, a batched matrix product `acc[m, n] = Σ_k A[m, k] · B[k, n]`, whose
+//! operands are read through loader functions; a convolution is an *implicit* product (no im2col buffer on
+//! the GPU). Each accumulator then goes through an epilogue [`Program`](crate::Program) (bias, activation, residual, cast)
+//! before anything is stored.
+//!
+//! | description | batch | m | n | k |
+//! | --- | --- | --- | --- | --- |
+//! | [`MatMul`] | `batch` | `m` | `n` | `k` |
+//! | [`ConvKind::Forward`] | groups | out channels / groups | samples · out pixels | in channels / groups · taps |
+//! | [`ConvKind::InputGrad`] | groups | in channels / groups | samples · in pixels | out channels / groups · taps |
+//! | [`ConvKind::WeightGrad`] | groups | out channels / groups | in channels / groups · taps | samples · out pixels |
+
+use crate::{KernelSource, Shape, View};
+
+/// A batched matrix product or a convolution.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Contraction {
+    /// Batched matrix multiplication.
+    MatMul(MatMul),
+    /// 2-D convolution or one of its gradients.
+    Conv(Conv),
+}
+
+/// `out[batch, m, n] = Σ_k a[batch, m, k] · b[batch, k, n]` on F32.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct MatMul {
+    /// Extents of the batch dimensions; at most six.
+    pub batch: Shape,
+    /// Rows of `a` and of the result.
+    pub m: usize,
+    /// Columns of `b` and of the result.
+    pub n: usize,
+    /// The contracted extent.
+    pub k: usize,
+    /// Where `a` lies: a view of shape `batch ++ [m, k]` without guards, in elements of its buffer.
+    pub a: View,
+    /// Where `b` lies: a view of shape `batch ++ [k, n]` without guards.
+    pub b: View,
+}
+
+/// Which member of the convolution family.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum ConvKind {
+    /// `a` = x `[N, Cin, H, W]`, `b` = w `[Cout, Cin/g, KH, KW]`, result `[N, Cout, OH, OW]`.
+    Forward,
+    /// `a` = g `[N, Cout, OH, OW]`, `b` = w, result `[N, Cin, H, W]`; also transposed convolution.
+    InputGrad,
+    /// `a` = x `[N, Cin, H, W]`, `b` = g `[N, Cout, OH, OW]`, result `[Cout, Cin/g, KH, KW]`.
+    WeightGrad,
+}
+
+/// A 2-D cross-correlation (what deep learning calls convolution) or one of its gradients, on F32.
+///
+/// Output pixel `(oy, ox)` meets tap `(ky, kx)` at input pixel
+/// `(oy·stride + ky·dilation − padding, …)`; pixels outside the input are zero. The three kinds share this
+/// relation, so `input`, `output` and the channel counts always describe the *forward* convolution.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Conv {
+    /// Which of the three products.
+    pub kind: ConvKind,
+    /// Samples.
+    pub n: usize,
+    /// Channel groups; divides `c_in` and `c_out`.
+    pub groups: usize,
+    /// Input channels of all groups together.
+    pub c_in: usize,
+    /// Output channels of all groups together.
+    pub c_out: usize,
+    /// Height and width of the input.
+    pub input: [usize; 2],
+    /// Height and width of the kernel.
+    pub kernel: [usize; 2],
+    /// Height and width of the output.
+    pub output: [usize; 2],
+    /// Input pixels per output pixel; at least 1.
+    pub stride: [usize; 2],
+    /// Zero pixels before the first input row and column; what follows the last one is implied by `output`.
+    pub padding: [usize; 2],
+    /// Input pixels per tap; at least 1.
+    pub dilation: [usize; 2],
+    /// The first operand (see [`ConvKind`]), a view without guards over its natural shape.
+    pub a: View,
+    /// The second operand, likewise.
+    pub b: View,
+}
+
+/// What a buffer of a [`ContractLaunch`] is.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Operand {
+    /// The buffer of the first operand.
+    A,
+    /// The buffer of the second operand.
+    B,
+    /// The scratch buffer of [`ContractionKernels::scratch_words`] words; contents undefined at first.
+    Scratch,
+    /// Buffer number `.0` of the epilogue's [`Program::bindings`](crate::Program::bindings).
+    Epilogue(usize),
+}
+
+/// One launch of a contraction and its buffers in the order of its bindings.
+#[derive(Clone)]
+pub struct ContractLaunch {
+    /// The kernel.
+    pub source: KernelSource,
+    /// What to bind as read buffers, `source.reads` of them.
+    pub reads: Vec<Operand>,
+    /// What to bind as written buffers, `source.writes` of them.
+    pub writes: Vec<Operand>,
+}
+
+/// The launches of a contraction, to be run in order.
+#[derive(Clone)]
+pub struct ContractionKernels {
+    /// None if the result has no elements, two where the sum over `k` is split, else one.
+    pub launches: Vec<ContractLaunch>,
+    /// Words of scratch that the launches share; 0 if there is none.
+    pub scratch_words: usize,
+}
+
+impl MatMul {
+    /// `batch ++ [m, n]`.
+    pub fn output_shape(&self) -> Shape {
+        let dims: Vec<usize> = self.batch.iter().copied().chain([self.m, self.n]).collect();
+        Shape::new(&dims).expect("a matmul has at most six batch dimensions")
+    }
+}
+
+impl Conv {
+    /// `[N, Cin, H, W]`.
+    pub fn input_shape(&self) -> Shape {
+        shape4([self.n, self.c_in, self.input[0], self.input[1]])
+    }
+
+    /// `[N, Cout, OH, OW]`.
+    pub fn result_shape(&self) -> Shape {
+        shape4([self.n, self.c_out, self.output[0], self.output[1]])
+    }
+
+    /// `[Cout, Cin/g, KH, KW]`.
+    pub fn weight_shape(&self) -> Shape {
+        let c_in = self.c_in / self.groups.max(1);
+        shape4([self.c_out, c_in, self.kernel[0], self.kernel[1]])
+    }
+
+    /// The natural shape of what this kind computes.
+    pub fn output_shape(&self) -> Shape {
+        match self.kind {
+            ConvKind::Forward => self.result_shape(),
+            ConvKind::InputGrad => self.input_shape(),
+            ConvKind::WeightGrad => self.weight_shape(),
+        }
+    }
+
+    /// The natural shapes of the operands `a` and `b`.
+    pub fn operand_shapes(&self) -> [Shape; 2] {
+        match self.kind {
+            ConvKind::Forward => [self.input_shape(), self.weight_shape()],
+            ConvKind::InputGrad => [self.result_shape(), self.weight_shape()],
+            ConvKind::WeightGrad => [self.input_shape(), self.result_shape()],
+        }
+    }
+}
+
+fn shape4(dims: [usize; 4]) -> Shape {
+    Shape::new(&dims).expect("four is below the largest rank")
+}
+
+impl Contraction {
+    /// The natural shape of the result, which is the epilogue's `rows`.
+    pub fn output_shape(&self) -> Shape {
+        match self {
+            Contraction::MatMul(m) => m.output_shape(),
+            Contraction::Conv(c) => c.output_shape(),
+        }
+    }
+
+    /// The views of the operands.
+    pub fn operands(&self) -> [&View; 2] {
+        match self {
+            Contraction::MatMul(m) => [&m.a, &m.b],
+            Contraction::Conv(c) => [&c.a, &c.b],
+        }
+    }
+}
+
+/// The work of a contraction without its epilogue: floating-point operations (two per multiply-add, with the
+/// taps that fall into the padding counted) and bytes, each operand element read once and each result
+/// element written once.
+pub fn cost(c: &Contraction) -> (u64, u64) {
+    let out = c.output_shape().numel();
+    let (macs, operands) = match c {
+        Contraction::MatMul(mm) => (out * mm.k, mm.batch.numel() * mm.k * (mm.m + mm.n)),
+        Contraction::Conv(cv) => {
+            let [a, b] = cv.operand_shapes();
+            let taps = cv.weight_shape().numel();
+            let pixels = cv.n * cv.output[0] * cv.output[1];
+            (pixels * taps, a.numel() + b.numel())
+        }
+    };
+    (2 * macs as u64, 4 * (operands + out) as u64)
+}
