@@ -8,6 +8,9 @@
 
 pub mod contract;
 pub mod dtype;
+pub mod fold;
+pub mod lanes;
+pub mod math;
 pub mod program;
 pub mod shape;
 pub mod source;
@@ -17,6 +20,7 @@ pub use contract::{
     ContractLaunch, Contraction, ContractionKernels, Conv, ConvKind, MatMul, Operand,
 };
 pub use dtype::DType;
+pub use fold::fold;
 pub use program::{
     Block, Instr, InstrKind, MapFn, Program, ReduceKind, ReduceOut, Reg, Step, Store,
 };

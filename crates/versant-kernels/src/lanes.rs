@@ -1,0 +1,245 @@
+//! Loops over blocks of words that run with the widest vectors of this machine.
+//!
+//! Each helper is generic over a scalar closure: a row of the elementwise table instantiates it once, and
+//! LLVM turns the loop into vector code, compiled for the baseline and (through [`pulp`]) for AVX2. No
+//! multiply-add is contracted, so every machine computes the same bits.
+//!
+//! A row of the table looks like this (a [`BlockFn`](crate::program::BlockFn)):
+//!
+//! ```
+//! use versant_kernels::{DType, MapFn, lanes, math};
+//!
+//! static EXP: MapFn = MapFn {
+//!     name: "exp",
+//!     arity: 1,
+//!     wgsl: "exp({a})",
+//!     lib: "",
+//!     cpu: |_, dst, a, _, _| lanes::unary_f32(dst, a, math::exp),
+//!     cost: 12,
+//! };
+//! static ADD: MapFn = MapFn {
+//!     name: "add",
+//!     arity: 2,
+//!     wgsl: "{a} + {b}",
+//!     lib: "",
+//!     cpu: |dtype, dst, a, b, _| match dtype {
+//!         DType::I32 | DType::U32 => lanes::binary_u32(dst, a, b, u32::wrapping_add),
+//!         _ => lanes::binary_f32(dst, a, b, |x, y| x + y),
+//!     },
+//!     cost: 1,
+//! };
+//! static LESS: MapFn = MapFn {
+//!     name: "lt",
+//!     arity: 2,
+//!     wgsl: "{a} < {b}",
+//!     lib: "",
+//!     cpu: |dtype, dst, a, b, _| match dtype {
+//!         DType::F32 => lanes::compare_f32(dst, a, b, |x, y| x < y),
+//!         DType::I32 => lanes::compare_i32(dst, a, b, |x, y| x < y),
+//!         _ => lanes::compare_u32(dst, a, b, |x, y| x < y),
+//!     },
+//!     cost: 1,
+//! };
+//! static SELECT: MapFn = MapFn {
+//!     name: "select",
+//!     arity: 3,
+//!     wgsl: "select({c}, {b}, {a})",
+//!     lib: "",
+//!     cpu: |_, dst, a, b, c| lanes::ternary_u32(dst, a, b, c, |k, x, y| if k != 0 { x } else { y }),
+//!     cost: 1,
+//! };
+//!
+//! let a = [0.0f32.to_bits(), 1.0f32.to_bits()];
+//! let mut dst = [0; 2];
+//! (EXP.cpu)(DType::F32, &mut dst, &a, &[], &[]);
+//! assert_eq!(dst[0], 1.0f32.to_bits());
+//! (ADD.cpu)(DType::F32, &mut dst, &a, &a, &[]);
+//! assert_eq!(dst[1], 2.0f32.to_bits());
+//! let two = dst;
+//! (LESS.cpu)(DType::F32, &mut dst, &a, &two, &[]);
+//! assert_eq!(dst, [0, 1]);
+//! let cond = dst;
+//! (SELECT.cpu)(DType::F32, &mut dst, &cond, &a, &two);
+//! assert_eq!(dst[1], 1.0f32.to_bits());
+//! ```
+
+use pulp::NullaryFnOnce;
+
+/// Runs `f` with the widest vectors of this machine enabled. What `f` calls takes part only as far as it
+/// is inlined into it.
+#[inline(always)]
+pub(crate) fn vectorised<F: NullaryFnOnce>(f: F) -> F::Output {
+    pulp::Arch::new().dispatch(f)
+}
+
+/// A loop over blocks as a value: a closure could not be marked `#[inline(always)]`, and one that is
+/// not inlined would run without the wide vectors.
+struct Loop<'a, T, A, B, C, F> {
+    dst: &'a mut [T],
+    a: &'a [A],
+    b: &'a [B],
+    c: &'a [C],
+    f: F,
+}
+
+struct Unary<'a, T, A, F>(Loop<'a, T, A, (), (), F>);
+struct Binary<'a, T, A, B, F>(Loop<'a, T, A, B, (), F>);
+struct Ternary<'a, T, A, B, C, F>(Loop<'a, T, A, B, C, F>);
+
+impl<T, A: Copy, F: Fn(A) -> T> NullaryFnOnce for Unary<'_, T, A, F> {
+    type Output = ();
+    #[inline(always)]
+    fn call(self) {
+        for (d, &a) in self.0.dst.iter_mut().zip(self.0.a) {
+            *d = (self.0.f)(a);
+        }
+    }
+}
+
+impl<T, A: Copy, B: Copy, F: Fn(A, B) -> T> NullaryFnOnce for Binary<'_, T, A, B, F> {
+    type Output = ();
+    #[inline(always)]
+    fn call(self) {
+        let Loop { dst, a, b, f, .. } = self.0;
+        for ((d, &a), &b) in dst.iter_mut().zip(a).zip(b) {
+            *d = f(a, b);
+        }
+    }
+}
+
+impl<T, A: Copy, B: Copy, C: Copy, F: Fn(A, B, C) -> T> NullaryFnOnce
+    for Ternary<'_, T, A, B, C, F>
+{
+    type Output = ();
+    #[inline(always)]
+    fn call(self) {
+        let Loop { dst, a, b, c, f } = self.0;
+        for (((d, &a), &b), &c) in dst.iter_mut().zip(a).zip(b).zip(c) {
+            *d = f(a, b, c);
+        }
+    }
+}
+
+/// `dst[i] = f(a[i])` over slices of any plain type.
+#[inline(always)]
+fn unary<T, A: Copy>(dst: &mut [T], a: &[A], f: impl Fn(A) -> T) {
+    let (b, c) = (&[][..], &[][..]);
+    vectorised(Unary(Loop { dst, a, b, c, f }));
+}
+
+/// `dst[i] = f(a[i], b[i])` over slices of any plain type.
+#[inline(always)]
+fn binary<T, A: Copy, B: Copy>(dst: &mut [T], a: &[A], b: &[B], f: impl Fn(A, B) -> T) {
+    let c = &[][..];
+    vectorised(Binary(Loop { dst, a, b, c, f }));
+}
+
+/// `dst[i] = f(a[i])`, floats to float.
+#[inline(always)]
+pub fn unary_f32(dst: &mut [u32], a: &[u32], f: impl Fn(f32) -> f32) {
+    unary::<f32, f32>(bytemuck::cast_slice_mut(dst), bytemuck::cast_slice(a), f);
+}
+
+/// `dst[i] = f(a[i])`, signed integers.
+#[inline(always)]
+pub fn unary_i32(dst: &mut [u32], a: &[u32], f: impl Fn(i32) -> i32) {
+    unary::<i32, i32>(bytemuck::cast_slice_mut(dst), bytemuck::cast_slice(a), f);
+}
+
+/// `dst[i] = f(a[i])`, unsigned integers, truth values (0 or 1) or bits of any type.
+#[inline(always)]
+pub fn unary_u32(dst: &mut [u32], a: &[u32], f: impl Fn(u32) -> u32) {
+    unary(dst, a, f);
+}
+
+/// `dst[i] = f(a[i])` as the word 0 or 1 (for example `isnan`).
+#[inline(always)]
+pub fn test_f32(dst: &mut [u32], a: &[u32], f: impl Fn(f32) -> bool) {
+    unary::<u32, f32>(dst, bytemuck::cast_slice(a), |x| f(x) as u32);
+}
+
+/// `dst[i] = f(a[i], b[i])`, floats to float.
+#[inline(always)]
+pub fn binary_f32(dst: &mut [u32], a: &[u32], b: &[u32], f: impl Fn(f32, f32) -> f32) {
+    binary::<f32, f32, f32>(
+        bytemuck::cast_slice_mut(dst),
+        bytemuck::cast_slice(a),
+        bytemuck::cast_slice(b),
+        f,
+    );
+}
+
+/// `dst[i] = f(a[i], b[i])`, signed integers.
+#[inline(always)]
+pub fn binary_i32(dst: &mut [u32], a: &[u32], b: &[u32], f: impl Fn(i32, i32) -> i32) {
+    binary::<i32, i32, i32>(
+        bytemuck::cast_slice_mut(dst),
+        bytemuck::cast_slice(a),
+        bytemuck::cast_slice(b),
+        f,
+    );
+}
+
+/// `dst[i] = f(a[i], b[i])`, unsigned integers, truth values or bits of any type.
+#[inline(always)]
+pub fn binary_u32(dst: &mut [u32], a: &[u32], b: &[u32], f: impl Fn(u32, u32) -> u32) {
+    binary(dst, a, b, f);
+}
+
+/// `dst[i] = f(a[i], b[i], c[i])`, floats to float.
+#[inline(always)]
+pub fn ternary_f32(
+    dst: &mut [u32],
+    a: &[u32],
+    b: &[u32],
+    c: &[u32],
+    f: impl Fn(f32, f32, f32) -> f32,
+) {
+    vectorised(Ternary(Loop {
+        dst: bytemuck::cast_slice_mut::<u32, f32>(dst),
+        a: bytemuck::cast_slice::<u32, f32>(a),
+        b: bytemuck::cast_slice::<u32, f32>(b),
+        c: bytemuck::cast_slice::<u32, f32>(c),
+        f,
+    }));
+}
+
+/// `dst[i] = f(a[i], b[i], c[i])` on words: a select, for example.
+#[inline(always)]
+pub fn ternary_u32(
+    dst: &mut [u32],
+    a: &[u32],
+    b: &[u32],
+    c: &[u32],
+    f: impl Fn(u32, u32, u32) -> u32,
+) {
+    vectorised(Ternary(Loop { dst, a, b, c, f }));
+}
+
+/// `dst[i] = f(a[i], b[i])` as the word 0 or 1, floats.
+#[inline(always)]
+pub fn compare_f32(dst: &mut [u32], a: &[u32], b: &[u32], f: impl Fn(f32, f32) -> bool) {
+    binary::<u32, f32, f32>(
+        dst,
+        bytemuck::cast_slice(a),
+        bytemuck::cast_slice(b),
+        |x, y| f(x, y) as u32,
+    );
+}
+
+/// `dst[i] = f(a[i], b[i])` as the word 0 or 1, signed integers.
+#[inline(always)]
+pub fn compare_i32(dst: &mut [u32], a: &[u32], b: &[u32], f: impl Fn(i32, i32) -> bool) {
+    binary::<u32, i32, i32>(
+        dst,
+        bytemuck::cast_slice(a),
+        bytemuck::cast_slice(b),
+        |x, y| f(x, y) as u32,
+    );
+}
+
+/// `dst[i] = f(a[i], b[i])` as the word 0 or 1, unsigned integers or truth values.
+#[inline(always)]
+pub fn compare_u32(dst: &mut [u32], a: &[u32], b: &[u32], f: impl Fn(u32, u32) -> bool) {
+    binary(dst, a, b, |x, y| f(x, y) as u32);
+}
