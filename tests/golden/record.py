@@ -1,0 +1,85 @@
+"""How golden values are recorded: the table of cases, and the float64 check of every function case."""
+
+import json
+import zlib
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+HERE = Path(__file__).resolve().parent
+CASES: list[dict] = []
+FILES: dict[str, dict[str, torch.Tensor]] = {}
+
+
+def seed(name: str) -> None:
+    """Seeds the generator from the case's name."""
+    torch.manual_seed(zlib.crc32(name.encode()))
+
+
+def put(file: str, name: str, kind: str, attrs: dict, tensors: dict) -> None:
+    """Adds a case whose tensors are already computed."""
+    assert all(c["name"] != name for c in CASES), f"duplicate case {name}"
+    CASES.append({"name": name, "kind": kind, "file": file, "attrs": attrs})
+    for key, t in tensors.items():
+        t = t.detach()
+        if t.dtype == torch.int64:
+            t = t.to(torch.int32)
+        assert t.dtype in (torch.float32, torch.int32, torch.bool), (name, key, t.dtype)
+        FILES.setdefault(file, {})[f"{name}/{key}"] = t.clone().contiguous()
+
+
+def evaluate(fn, inputs: dict, grads: list[str], gy, double: bool) -> tuple[dict, torch.Tensor]:
+    """Runs `fn` and its backward pass; returns the outputs and the cotangent used."""
+    leaves = {}
+    for key, t in inputs.items():
+        t = t.double() if double and t.is_floating_point() else t.clone()
+        leaves[key] = t.detach().requires_grad_(key in grads)
+    y = fn(**leaves) if len(leaves) > 1 else fn(leaves["x"])
+    y, extra = y if isinstance(y, tuple) else (y, {})
+    out = {"y": y, **extra}
+    if grads:
+        gy = torch.randn(y.shape) if gy is None else gy
+        y.backward(gy.to(y.dtype))
+        out |= {f"g{key}": leaves[key].grad for key in grads}
+    return {k: t.detach() for k, t in out.items()}, gy
+
+
+def rounded(name: str, single: torch.Tensor, double: torch.Tensor) -> torch.Tensor:
+    """The float64 value as float32, provided that the float32 computation agrees with it."""
+    ok = torch.isclose(single.double(), double.double(), 1e-4, 1e-5, equal_nan=True)
+    assert ok.all(), (name, single[~ok], double[~ok])
+    return double.to(single.dtype)
+
+
+def case(file, name, kind, attrs, fn, inputs, grads=None):
+    """Records a function case; `grads` defaults to every float input."""
+    if grads is None:
+        grads = [k for k, t in inputs.items() if t.is_floating_point()]
+    seed(name + "/gy")
+    single, gy = evaluate(fn, inputs, grads, None, False)
+    double, _ = evaluate(fn, inputs, grads, gy, True)
+    tensors = dict(inputs) | {k: rounded(f"{name}/{k}", t, double[k]) for k, t in single.items()}
+    if grads:
+        tensors["gy"] = gy
+    put(file, name, kind, attrs, tensors)
+
+
+def tied(*shape: int) -> torch.Tensor:
+    """Normal values rounded to halves, so that a window often has several equal maxima."""
+    return torch.round(torch.randn(shape) * 2) / 2
+
+
+def pair(v) -> list[int]:
+    """A number for both spatial axes, or one for each."""
+    return list(v) if isinstance(v, (tuple, list)) else [v, v]
+
+
+def save() -> None:
+    """Writes index.json and the tensor files."""
+    for file, tensors in FILES.items():
+        save_file(tensors, HERE / f"{file}.safetensors")
+    rows = ",\n".join(json.dumps(c) for c in CASES)
+    (HERE / "index.json").write_text(f'{{"torch": "{torch.__version__.split("+")[0]}", "cases": [\n{rows}\n]}}\n')
+    size = sum(p.stat().st_size for p in HERE.glob("*.*") if p.suffix != ".py")
+    print(f"{len(CASES)} cases, {size / 1e6:.2f} MB")
