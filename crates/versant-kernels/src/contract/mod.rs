@@ -12,6 +12,12 @@
 //! | [`ConvKind::InputGrad`] | groups | in channels / groups | samples · in pixels | out channels / groups · taps |
 //! | [`ConvKind::WeightGrad`] | groups | out channels / groups | in channels / groups · taps | samples · out pixels |
 
+mod cpu;
+mod cpu_conv;
+mod gemm_call;
+#[cfg(test)]
+mod tests;
+
 use crate::{KernelSource, Shape, View};
 
 /// A batched matrix product or a convolution.

@@ -1,0 +1,184 @@
+//! The CPU twin: what both kinds of contraction share, and the matrix product.
+//!
+//! Work is cut into tasks by *shape only*; a task computes some contiguous runs of the result into a
+//! thread's own scratch, then hands each run to the epilogue while it is in cache. So the result does not
+//! depend on the number of threads.
+
+use std::cell::Cell;
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::cpu_conv;
+use super::gemm_call::{Mat, gemm};
+use super::{Contraction, MatMul};
+use crate::View;
+
+/// Takes a run of accumulators: the row-major index of the first in the result, and the values.
+pub(super) type Sink<'a> = dyn Fn(usize, &[f32]) + Sync + 'a;
+
+/// Below this many multiply-adds a contraction stays on the calling thread.
+const SEQUENTIAL_MACS: usize = 1 << 15;
+
+/// Computes every accumulator of `c` and passes each to `sink` once.
+pub(super) fn accumulate(c: &Contraction, a: &[f32], b: &[f32], sink: &Sink<'_>) {
+    let out = c.output_shape().numel();
+    if out == 0 {
+        return;
+    }
+    if super::cost(c).0 == 0 {
+        let zeros = vec![0.0; out.min(1 << 12)];
+        for start in (0..out).step_by(zeros.len()) {
+            sink(start, &zeros[..zeros.len().min(out - start)]);
+        }
+        return;
+    }
+    match c {
+        Contraction::MatMul(mm) => matmul(mm, a, b, sink),
+        Contraction::Conv(cv) => cpu_conv::conv(cv, a, b, sink),
+    }
+}
+
+/// Runs `f` for every task number, on all threads unless the work is small.
+pub(super) fn for_each_task(tasks: usize, macs: usize, f: impl Fn(usize) + Sync + Send) {
+    if tasks <= 1 || macs <= SEQUENTIAL_MACS {
+        (0..tasks).for_each(f);
+    } else {
+        (0..tasks).into_par_iter().with_max_len(1).for_each(f);
+    }
+}
+
+/// The part of `0..extent` that piece `i` of size `step` covers.
+pub(super) fn piece(i: usize, step: usize, extent: usize) -> Range<usize> {
+    i * step..((i + 1) * step).min(extent)
+}
+
+thread_local! {
+    static SCRATCH: [Cell<Vec<f32>>; 3] = const {
+        [Cell::new(Vec::new()), Cell::new(Vec::new()), Cell::new(Vec::new())]
+    };
+}
+
+/// Calls `f` with `len` floats of the thread's scratch buffer number `which`, whose contents are undefined.
+///
+/// The buffer is taken out of its place for the duration, so that a task which a thread steals in
+/// between gets a fresh one instead of the same one twice.
+pub(super) fn with_scratch<R>(which: usize, len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
+    let mut buffer = SCRATCH.with(|s| s[which].take());
+    if buffer.len() < len {
+        buffer.resize(len, 0.0);
+    }
+    let result = f(&mut buffer[..len]);
+    SCRATCH.with(|s| s[which].set(buffer));
+    result
+}
+
+/// How a matrix product is cut into tasks.
+#[derive(Debug, PartialEq)]
+struct MatMulTasks {
+    /// Rows and columns of a task's block.
+    block: [usize; 2],
+    /// Matrices of the batch per task; more than 1 only where a block is a whole matrix.
+    batches: usize,
+}
+
+impl MatMulTasks {
+    /// Accumulators of a task: half a megabyte.
+    const ACC: usize = 1 << 17;
+    /// Multiply-adds that a task should have at least.
+    const MACS: usize = 1 << 20;
+    /// Pieces that a single large matrix is cut into if its tasks stay large enough.
+    const PIECES: usize = 16;
+
+    fn new(batch: usize, [m, n, k]: [usize; 3]) -> MatMulTasks {
+        // A short sum costs what loading and storing costs.
+        let macs = m * n * k.max(16);
+        let pieces = (macs / Self::MACS).clamp(1, Self::PIECES.div_ceil(batch));
+        let cut = |extent: usize, pieces: usize, unit: usize| {
+            (extent.div_ceil(pieces).next_multiple_of(unit)).min(extent)
+        };
+        // Rows are cut first, because a block of whole rows is one run of the result; but not below 32,
+        // where packing the right operand again for each block would cost too much.
+        let by_rows = pieces.min(m.div_ceil(32));
+        let rows = cut(m, by_rows, 8).min((Self::ACC / n).max(32));
+        let by_cols = pieces.div_ceil(by_rows).max((rows * n).div_ceil(Self::ACC));
+        let cols = cut(n, by_cols, 64);
+        let whole = rows == m && cols == n;
+        let batches = (Self::MACS / macs).min(Self::ACC / (m * n)).max(1);
+        MatMulTasks {
+            block: [rows, cols],
+            batches: if whole { batches } else { 1 },
+        }
+    }
+}
+
+fn matmul(mm: &MatMul, a: &[f32], b: &[f32], sink: &Sink<'_>) {
+    let [m, n, k] = [mm.m, mm.n, mm.k];
+    let batch = mm.batch.numel();
+    let tasks = MatMulTasks::new(batch, [m, n, k]);
+    let [rows, cols] = tasks.block;
+    let (row_tasks, col_tasks) = (m.div_ceil(rows), n.div_ceil(cols));
+    let count = batch.div_ceil(tasks.batches) * row_tasks * col_tasks;
+    for_each_task(count, batch * m * n * k, |task| {
+        let (outer, col) = (task / col_tasks, task % col_tasks);
+        let (outer, row) = (outer / row_tasks, outer % row_tasks);
+        let (row, col) = (piece(row, rows, m), piece(col, cols, n));
+        let matrices = piece(outer, tasks.batches, batch);
+        let size = row.len() * col.len();
+        with_scratch(0, matrices.len() * size, |acc| {
+            for (i, acc) in matrices.clone().zip(acc.chunks_exact_mut(size)) {
+                let a = matrix(&mm.a, a, i).block([row.start, 0], [row.len(), k]);
+                let b = matrix(&mm.b, b, i).block([0, col.start], [k, col.len()]);
+                gemm(acc, a, b, false);
+            }
+            let start = matrices.start * m * n + row.start * n + col.start;
+            if col.len() == n {
+                sink(start, acc);
+            } else {
+                for (r, acc) in acc.chunks_exact(col.len()).enumerate() {
+                    sink(start + r * n, acc);
+                }
+            }
+        });
+    });
+}
+
+/// Matrix number `index` (row-major over the leading dimensions) of a view.
+fn matrix<'a>(view: &View, data: &'a [f32], index: usize) -> Mat<'a> {
+    let lead = view.shape.rank() - 2;
+    let (mut offset, mut rest) = (view.offset, index);
+    for axis in (0..lead).rev() {
+        offset += (rest % view.shape[axis]) as isize * view.strides[axis];
+        rest /= view.shape[axis];
+    }
+    Mat {
+        data,
+        offset,
+        size: [view.shape[lead], view.shape[lead + 1]],
+        strides: [view.strides[lead], view.strides[lead + 1]],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tasks_cover_every_shape_and_stay_within_the_scratch() {
+        let extents = [1, 2, 7, 31, 64, 100, 513, 4000, 200_000];
+        for &m in &extents {
+            for &n in &extents {
+                for k in [1, 64, 3000] {
+                    for batch in [1, 3, 1000] {
+                        let t = MatMulTasks::new(batch, [m, n, k]);
+                        let [rows, cols] = t.block;
+                        assert!(rows >= 1 && rows <= m && cols >= 1 && cols <= n, "{t:?}");
+                        let acc = t.batches * rows * cols;
+                        assert!(acc <= 2 * MatMulTasks::ACC, "{m} {n} {k}: {t:?}");
+                        assert!(t.batches == 1 || t.block == [m, n]);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,533 @@
+//! Convolution on the CPU: patches gathered into a small matrix (im2col), then a matrix product.
+//!
+//! The matrix of a task is bounded by [`COL`], so that it stays in the second-level cache whatever the
+//! image size. Cuts depend on shape only.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::cpu::{Sink, for_each_task, piece, with_scratch};
+use super::gemm_call::{Mat, gemm};
+use super::{Conv, ConvKind};
+use crate::View;
+
+/// Floats of a patch matrix, as far as one output row allows: half a megabyte.
+const COL: usize = 1 << 17;
+/// Columns that a patch matrix should have at least; small images share one.
+const MIN_COLS: usize = 96;
+/// Tasks that a gradient is cut into at least, where the shape allows it.
+const MIN_TASKS: usize = 16;
+/// Floats that the partial sums of a weight gradient may take, beyond the first.
+const PARTIALS: usize = 1 << 22;
+
+/// A convolution's operands, images with dense planes and the weights with dense rows.
+pub(super) struct Operands<'a> {
+    /// The forward operand x, or the gradient g for [`ConvKind::InputGrad`].
+    pub image: Planes<'a>,
+    /// The gradient g of a weight gradient.
+    pub grad: Option<Planes<'a>>,
+    /// The weights as `[Cout, Cin/g · taps]`.
+    pub weight: Option<(Cow<'a, [f32]>, View)>,
+}
+
+/// A `[N, C, H, W]` operand whose planes are contiguous.
+pub(super) struct Planes<'a> {
+    data: Cow<'a, [f32]>,
+    offset: isize,
+    sample: isize,
+    channel: isize,
+    area: usize,
+}
+
+impl<'a> Planes<'a> {
+    fn new(view: &View, data: &'a [f32]) -> Planes<'a> {
+        let (data, view) = dense_from(2, view, data);
+        Planes {
+            data,
+            offset: view.offset,
+            sample: view.strides[0],
+            channel: view.strides[1],
+            area: view.shape[2] * view.shape[3],
+        }
+    }
+
+    fn start(&self, sample: usize, channel: usize) -> isize {
+        self.offset + sample as isize * self.sample + channel as isize * self.channel
+    }
+
+    /// One plane, row-major.
+    pub fn plane(&self, sample: usize, channel: usize) -> &[f32] {
+        let start = self.start(sample, channel) as usize;
+        &self.data[start..start + self.area]
+    }
+
+    /// Some channels of one sample as a matrix `[channels, pixels]`.
+    fn matrix(&self, sample: usize, channels: Range<usize>, pixels: Range<usize>) -> Mat<'_> {
+        Mat {
+            data: &self.data,
+            offset: self.start(sample, channels.start) + pixels.start as isize,
+            size: [channels.len(), pixels.len()],
+            strides: [self.channel, 1],
+        }
+    }
+}
+
+/// The operand itself if its dimensions from `axis` on are row-major in memory, else a dense copy.
+fn dense_from<'a>(axis: usize, view: &View, data: &'a [f32]) -> (Cow<'a, [f32]>, View) {
+    let mut tail = View::contiguous(view.shape);
+    tail.strides[..axis].copy_from_slice(&view.strides[..axis]);
+    tail.offset = view.offset;
+    let same = |(i, (&a, &b))| view.shape[i] == 1 || a == b;
+    if view.strides.iter().zip(&tail.strides).enumerate().all(same) {
+        return (Cow::Borrowed(data), tail);
+    }
+    let rank = view.shape.rank();
+    let row = view.shape[rank - 1];
+    let step = view.strides[rank - 1];
+    let mut copy = vec![0.0; view.shape.numel()];
+    copy.par_chunks_mut(row)
+        .enumerate()
+        .for_each(|(mut i, out)| {
+            let mut offset = view.offset;
+            for axis in (0..rank - 1).rev() {
+                offset += (i % view.shape[axis]) as isize * view.strides[axis];
+                i /= view.shape[axis];
+            }
+            for (x, out) in out.iter_mut().enumerate() {
+                *out = data[(offset + x as isize * step) as usize];
+            }
+        });
+    (Cow::Owned(copy), View::contiguous(view.shape))
+}
+
+/// The extents that the three kinds share, per group.
+pub(super) struct Extents<'a> {
+    pub conv: &'a Conv,
+    /// Input channels of a group.
+    pub c_in: usize,
+    /// Output channels of a group.
+    pub c_out: usize,
+    /// Kernel area.
+    pub taps: usize,
+    /// Input pixels.
+    pub area: usize,
+    /// Output pixels.
+    pub pixels: usize,
+}
+
+impl<'a> Extents<'a> {
+    pub fn new(conv: &'a Conv) -> Extents<'a> {
+        Extents {
+            conv,
+            c_in: conv.c_in / conv.groups,
+            c_out: conv.c_out / conv.groups,
+            taps: conv.kernel[0] * conv.kernel[1],
+            area: conv.input[0] * conv.input[1],
+            pixels: conv.output[0] * conv.output[1],
+        }
+    }
+
+    fn macs(&self) -> usize {
+        self.conv.n * self.pixels * self.conv.c_out * self.c_in * self.taps
+    }
+
+    /// Samples and output rows that share a patch matrix of `rows` rows.
+    fn block(&self, rows: usize) -> [usize; 2] {
+        let cols = (COL / rows).max(MIN_COLS);
+        let width = self.conv.output[1];
+        let lines = (cols / width).clamp(1, self.conv.output[0]);
+        if lines < self.conv.output[0] {
+            // Equal pieces, instead of full ones and a thin last one.
+            let pieces = self.conv.output[0].div_ceil(lines);
+            return [1, self.conv.output[0].div_ceil(pieces)];
+        }
+        let samples = MIN_COLS.div_ceil(self.pixels).min(self.conv.n);
+        [samples, lines]
+    }
+
+    /// The output positions along `axis` at which tap `k` falls inside the input.
+    pub fn valid(&self, axis: usize, k: usize) -> Range<usize> {
+        let c = self.conv;
+        let (stride, shift) = (c.stride[axis], k * c.dilation[axis]);
+        let low = c.padding[axis].saturating_sub(shift).div_ceil(stride);
+        let high = match (c.input[axis] + c.padding[axis]).checked_sub(shift + 1) {
+            Some(last) => (last / stride + 1).min(c.output[axis]),
+            None => 0,
+        };
+        low.min(high)..high
+    }
+
+    /// The input position along `axis` of tap `k` at a valid output position.
+    pub fn at(&self, axis: usize, out: usize, k: usize) -> usize {
+        out * self.conv.stride[axis] + k * self.conv.dilation[axis] - self.conv.padding[axis]
+    }
+
+    /// Calls `f(tap, oy, ox)` for each kernel tap and output line in `lines`, where it meets the input at
+    /// the columns `ox` (an empty range if nowhere).
+    fn lines(&self, lines: &Range<usize>, mut f: impl FnMut([usize; 2], usize, Range<usize>)) {
+        for ky in 0..self.conv.kernel[0] {
+            let rows = self.valid(0, ky);
+            for kx in 0..self.conv.kernel[1] {
+                let cols = self.valid(1, kx);
+                for oy in lines.clone() {
+                    let inside = rows.contains(&oy);
+                    f([ky, kx], oy, if inside { cols.clone() } else { 0..0 });
+                }
+            }
+        }
+    }
+}
+
+/// Computes every accumulator of `conv`, whose work is not empty.
+pub(super) fn conv(conv: &Conv, a: &[f32], b: &[f32], sink: &Sink<'_>) {
+    let e = Extents::new(conv);
+    let weights = || dense_from(1, &conv.b, b);
+    let mut ops = Operands {
+        image: Planes::new(&conv.a, a),
+        grad: None,
+        weight: None,
+    };
+    match conv.kind {
+        ConvKind::Forward => {
+            ops.weight = Some(weights());
+            forward(&e, &ops, sink);
+        }
+        ConvKind::InputGrad => {
+            ops.weight = Some(weights());
+            input_grad(&e, &ops, sink);
+        }
+        ConvKind::WeightGrad => {
+            ops.grad = Some(Planes::new(&conv.b, b));
+            weight_grad(&e, &ops, sink);
+        }
+    }
+}
+
+/// The weights of group `g` as `[Cout/g, Cin/g · taps]`.
+fn weight_matrix<'a>(e: &Extents<'_>, ops: &'a Operands<'_>, g: usize) -> Mat<'a> {
+    let (data, view) = ops.weight.as_ref().expect("this kind reads the weights");
+    Mat {
+        data,
+        offset: view.offset + (g * e.c_out) as isize * view.strides[0],
+        size: [e.c_out, e.c_in * e.taps],
+        strides: [view.strides[0], 1],
+    }
+}
+
+/// Gathers the patches of some output lines into rows `(channel, tap)` of `col`, whose rows have `ld`
+/// columns, from column `at` on.
+fn gather(
+    e: &Extents<'_>,
+    planes: &[&[f32]],
+    lines: &Range<usize>,
+    col: &mut [f32],
+    ld: usize,
+    at: usize,
+) {
+    let (width, step) = (e.conv.output[1], e.conv.stride[1]);
+    for (c, plane) in planes.iter().enumerate() {
+        e.lines(lines, |[ky, kx], oy, ox| {
+            let row = (c * e.taps + ky * e.conv.kernel[1] + kx) * ld;
+            let start = row + at + (oy - lines.start) * width;
+            let dst = &mut col[start..start + width];
+            if ox.is_empty() {
+                return dst.fill(0.0);
+            }
+            dst[..ox.start].fill(0.0);
+            dst[ox.end..].fill(0.0);
+            let src = e.at(0, oy, ky) * e.conv.input[1] + e.at(1, ox.start, kx);
+            if step == 1 {
+                dst[ox.clone()].copy_from_slice(&plane[src..src + ox.len()]);
+            } else {
+                for (d, s) in dst[ox].iter_mut().zip(plane[src..].iter().step_by(step)) {
+                    *d = *s;
+                }
+            }
+        });
+    }
+}
+
+/// The adjoint of [`gather`]: adds the columns of `col` from `at` on to the planes (dense, one after
+/// another) at the pixels that they came from.
+fn scatter(
+    e: &Extents<'_>,
+    planes: &mut [f32],
+    lines: &Range<usize>,
+    col: &[f32],
+    ld: usize,
+    at: usize,
+) {
+    let (width, step) = (e.conv.output[1], e.conv.stride[1]);
+    for (c, plane) in planes.chunks_exact_mut(e.area).enumerate() {
+        e.lines(lines, |[ky, kx], oy, ox| {
+            if ox.is_empty() {
+                return;
+            }
+            let row = (c * e.taps + ky * e.conv.kernel[1] + kx) * ld;
+            let start = row + at + (oy - lines.start) * width;
+            let src = &col[start + ox.start..start + ox.end];
+            let dst = e.at(0, oy, ky) * e.conv.input[1] + e.at(1, ox.start, kx);
+            if step == 1 {
+                for (d, s) in plane[dst..dst + src.len()].iter_mut().zip(src) {
+                    *d += *s;
+                }
+            } else {
+                for (d, s) in plane[dst..].iter_mut().step_by(step).zip(src) {
+                    *d += *s;
+                }
+            }
+        });
+    }
+}
+
+fn forward(e: &Extents<'_>, ops: &Operands<'_>, sink: &Sink<'_>) {
+    let c = e.conv;
+    let depth = e.c_in * e.taps;
+    let [samples, lines] = e.block(depth);
+    let (blocks, cuts) = (c.n.div_ceil(samples), c.output[0].div_ceil(lines));
+    let direct = e.taps == 1
+        && samples == 1
+        && c.stride == [1, 1]
+        && c.padding == [0, 0]
+        && c.input == c.output;
+    for_each_task(blocks * cuts * c.groups, e.macs(), |task| {
+        let (g, task) = (task % c.groups, task / c.groups);
+        let (samples, lines) = (
+            piece(task / cuts, samples, c.n),
+            piece(task % cuts, lines, c.output[0]),
+        );
+        let pixels = lines.start * c.output[1]..lines.end * c.output[1];
+        let channels = g * e.c_in..(g + 1) * e.c_in;
+        let weight = weight_matrix(e, ops, g);
+        let ld = samples.len() * pixels.len();
+        with_scratch(0, e.c_out * ld, |acc| {
+            if direct {
+                let x = ops.image.matrix(samples.start, channels, pixels.clone());
+                gemm(acc, weight, x, false);
+            } else {
+                with_scratch(1, depth * ld, |col| {
+                    for (i, s) in samples.clone().enumerate() {
+                        let planes: Vec<&[f32]> =
+                            channels.clone().map(|ch| ops.image.plane(s, ch)).collect();
+                        gather(e, &planes, &lines, col, ld, i * pixels.len());
+                    }
+                    gemm(acc, weight, Mat::dense(col, depth, ld), false);
+                });
+            }
+            let start = (samples.start * c.c_out + g * e.c_out) * e.pixels;
+            emit_images(e, start, samples.len(), pixels, acc, sink);
+        });
+    });
+}
+
+/// Hands an `[channels, samples · pixels]` block of a forward result to the sink.
+fn emit_images(
+    e: &Extents<'_>,
+    start: usize,
+    samples: usize,
+    pixels: Range<usize>,
+    acc: &[f32],
+    sink: &Sink<'_>,
+) {
+    let len = pixels.len();
+    if samples == 1 {
+        if len == e.pixels {
+            return sink(start, acc);
+        }
+        for (ch, run) in acc.chunks_exact(len).enumerate() {
+            sink(start + ch * e.pixels + pixels.start, run);
+        }
+        return;
+    }
+    with_scratch(2, e.c_out * len, |image| {
+        for s in 0..samples {
+            for (ch, out) in image.chunks_exact_mut(len).enumerate() {
+                let from = (ch * samples + s) * len;
+                out.copy_from_slice(&acc[from..from + len]);
+            }
+            sink(start + s * e.conv.c_out * e.pixels, image);
+        }
+    });
+}
+
+/// Input channels per task of a gradient that already has `tasks` tasks.
+fn channel_block(e: &Extents<'_>, tasks: usize) -> usize {
+    let pieces = MIN_TASKS.div_ceil(tasks).min(e.c_in);
+    e.c_in.div_ceil(pieces)
+}
+
+/// Calls `f` with the output gradient of some samples and lines as `[Cout/g, samples · pixels]`.
+fn with_grad(
+    e: &Extents<'_>,
+    grad: &Planes<'_>,
+    g: usize,
+    samples: &Range<usize>,
+    lines: &Range<usize>,
+    f: impl FnOnce(Mat<'_>),
+) {
+    let channels = g * e.c_out..(g + 1) * e.c_out;
+    let width = e.conv.output[1];
+    let pixels = lines.start * width..lines.end * width;
+    if samples.len() == 1 {
+        return f(grad.matrix(samples.start, channels, pixels));
+    }
+    let ld = samples.len() * pixels.len();
+    with_scratch(2, e.c_out * ld, |copy| {
+        for (ch, row) in channels.zip(copy.chunks_exact_mut(ld)) {
+            for (s, out) in samples.clone().zip(row.chunks_exact_mut(pixels.len())) {
+                out.copy_from_slice(&grad.plane(s, ch)[pixels.clone()]);
+            }
+        }
+        f(Mat::dense(copy, e.c_out, ld));
+    });
+}
+
+fn input_grad(e: &Extents<'_>, ops: &Operands<'_>, sink: &Sink<'_>) {
+    let c = e.conv;
+    let [samples, _] = e.block(e.c_in * e.taps);
+    let blocks = c.n.div_ceil(samples);
+    let width = channel_block(e, blocks * c.groups);
+    let cuts = e.c_in.div_ceil(width);
+    let [_, lines] = e.block(width * e.taps);
+    for_each_task(blocks * cuts * c.groups, e.macs(), |task| {
+        let (channels, task) = (piece(task % cuts, width, e.c_in), task / cuts);
+        let (g, samples) = (task % c.groups, piece(task / c.groups, samples, c.n));
+        let rows = channels.len() * e.taps;
+        let weight = weight_matrix(e, ops, g)
+            .block([0, channels.start * e.taps], [e.c_out, rows])
+            .t();
+        let image = channels.len() * e.area;
+        with_scratch(0, samples.len() * image, |acc| {
+            acc.fill(0.0);
+            for y in (0..c.output[0]).step_by(lines) {
+                let lines = y..(y + lines).min(c.output[0]);
+                let pixels = lines.len() * c.output[1];
+                let ld = samples.len() * pixels;
+                with_scratch(1, rows * ld, |col| {
+                    with_grad(e, &ops.image, g, &samples, &lines, |grad| {
+                        gemm(col, weight, grad, false)
+                    });
+                    for (i, acc) in acc.chunks_exact_mut(image).enumerate() {
+                        scatter(e, acc, &lines, col, ld, i * pixels);
+                    }
+                });
+            }
+            for (s, acc) in samples.clone().zip(acc.chunks_exact(image)) {
+                sink((s * c.c_in + g * e.c_in + channels.start) * e.area, acc);
+            }
+        });
+    });
+}
+
+/// How a weight gradient is cut: `chunks` runs of `samples` samples, times groups, times blocks of
+/// `channels` input channels. Each task sums its samples in order into a partial result of its own.
+struct WeightTasks {
+    chunks: usize,
+    samples: usize,
+    channels: usize,
+}
+
+impl WeightTasks {
+    fn new(e: &Extents<'_>, together: usize) -> WeightTasks {
+        let total = e.conv.weight_shape().numel();
+        let most = (1 + PARTIALS / total).min(MIN_TASKS.div_ceil(e.conv.groups));
+        let blocks = e.conv.n.div_ceil(together);
+        let samples = blocks.div_ceil(most.min(blocks)) * together;
+        let chunks = e.conv.n.div_ceil(samples);
+        WeightTasks {
+            chunks,
+            samples,
+            channels: channel_block(e, chunks * e.conv.groups),
+        }
+    }
+}
+
+fn weight_grad(e: &Extents<'_>, ops: &Operands<'_>, sink: &Sink<'_>) {
+    let c = e.conv;
+    let grad = ops
+        .grad
+        .as_ref()
+        .expect("a weight gradient reads the output gradient");
+    let [together, _] = e.block(e.c_in * e.taps);
+    let t = WeightTasks::new(e, together);
+    let [_, lines] = e.block(t.channels * e.taps);
+    let cuts = e.c_in.div_ceil(t.channels);
+    let one = |task: usize| -> Vec<f32> {
+        let (channels, task) = (piece(task % cuts, t.channels, e.c_in), task / cuts);
+        let (g, chunk) = (task % c.groups, piece(task / c.groups, t.samples, c.n));
+        let rows = channels.len() * e.taps;
+        let mut sum = vec![0.0; e.c_out * rows];
+        let mut first = true;
+        for s in chunk.clone().step_by(together) {
+            let samples = s..(s + together).min(chunk.end);
+            for y in (0..c.output[0]).step_by(lines) {
+                let lines = y..(y + lines).min(c.output[0]);
+                let pixels = lines.len() * c.output[1];
+                let ld = samples.len() * pixels;
+                with_scratch(1, rows * ld, |col| {
+                    for (i, s) in samples.clone().enumerate() {
+                        let planes: Vec<&[f32]> = channels
+                            .clone()
+                            .map(|ch| ops.image.plane(s, g * e.c_in + ch))
+                            .collect();
+                        gather(e, &planes, &lines, col, ld, i * pixels);
+                    }
+                    let col = Mat::dense(col, rows, ld).t();
+                    with_grad(e, grad, g, &samples, &lines, |grad| {
+                        gemm(&mut sum, grad, col, !first)
+                    });
+                });
+                first = false;
+            }
+        }
+        sum
+    };
+    let tasks = t.chunks * c.groups * cuts;
+    let partials: Vec<Vec<f32>> = if tasks == 1 {
+        vec![one(0)]
+    } else {
+        (0..tasks)
+            .into_par_iter()
+            .with_max_len(1)
+            .map(one)
+            .collect()
+    };
+    reduce(e, &t, partials, sink);
+}
+
+/// Adds the partial weight gradients of all chunks, pairwise, and hands the sums to the sink.
+fn reduce(e: &Extents<'_>, t: &WeightTasks, mut partials: Vec<Vec<f32>>, sink: &Sink<'_>) {
+    let cuts = e.c_in.div_ceil(t.channels);
+    let per_chunk = e.conv.groups * cuts;
+    let mut step = 1;
+    while step < t.chunks {
+        // Chunk i takes in chunk i + step for every i that is a multiple of 2 · step.
+        let work = |pair: &mut [Vec<f32>]| {
+            if pair.len() > step * per_chunk {
+                let (left, right) = pair.split_at_mut(step * per_chunk);
+                for (l, r) in left[..per_chunk].iter_mut().zip(right.iter()) {
+                    l.iter_mut().zip(r).for_each(|(l, r)| *l += *r);
+                }
+            }
+        };
+        partials.par_chunks_mut(2 * step * per_chunk).for_each(work);
+        step *= 2;
+    }
+    let depth = e.c_in * e.taps;
+    partials[..per_chunk]
+        .par_iter()
+        .enumerate()
+        .for_each(|(task, sum)| {
+            let (channel, g) = (task % cuts * t.channels, task / cuts);
+            let rows = t.channels.min(e.c_in - channel) * e.taps;
+            let start = g * e.c_out * depth + channel * e.taps;
+            if rows == depth {
+                return sink(start, sum);
+            }
+            for (oc, run) in sum.chunks_exact(rows).enumerate() {
+                sink(start + oc * depth, run);
+            }
+        });
+}
