@@ -8,10 +8,12 @@
 
 pub mod contract;
 pub mod dtype;
+pub mod families;
 pub mod fold;
 pub mod lanes;
 pub mod math;
 pub mod program;
+pub mod random;
 pub mod shape;
 pub mod source;
 pub mod view;
@@ -20,10 +22,14 @@ pub use contract::{
     ContractLaunch, Contraction, ContractionKernels, Conv, ConvKind, MatMul, Operand,
 };
 pub use dtype::DType;
+pub use families::cumsum::{CumSum, cumsum};
+pub use families::fold_windows::{FoldWindows, fold_windows};
+pub use families::scatter::{IndexForm, ScatterAdd, scatter_add};
 pub use fold::fold;
 pub use program::{
     Block, Instr, InstrKind, MapFn, Program, ReduceKind, ReduceOut, Reg, Step, Store,
 };
+pub use random::RandomKey;
 pub use shape::{MAX_RANK, Shape};
 pub use source::{KernelSource, NativeFn, Target};
 pub use view::{Guard, View};
