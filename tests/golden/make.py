@@ -13,7 +13,7 @@ Layout     index.json = {"torch": ..., "cases": [{"name", "kind", "file", "attrs
            tensors of a case are the keys `name/...` of `file`.safetensors.
            A *function case* has its inputs by name (`x`, `weight`, ...), the result `y`, a random
            cotangent `gy`, and for every differentiated input `n` the gradient `gn` of sum(y * gy).
-           Further outputs have names of their own (`index`, `running_mean`). Integers are int32.
+           Integers are int32.
            The other kinds (`optim`, `clip_*`, `schedule`, `train`, `init`) are described where they are made.
 
 Exactness  Values are computed in float64 from float32 inputs and rounded once, so the engine is held to
@@ -451,14 +451,27 @@ def elementwise() -> None:
     case("ops", "pow_negative_base", "binary", {"op": "pow"}, lambda a, b: torch.pow(a, b), {"a": base, "b": power}, ["a"])
 
 
+def extreme(f, x: torch.Tensor, axes: list[int], keep: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """torch.max(dim) over several axes. The first of equal extremes in row-major order has the index and
+    the whole gradient (torch.amax would share it evenly); PyTorch does not promise it, so it is checked."""
+    axes = sorted(a % x.ndim for a in axes)
+    rows = x.movedim(axes, list(range(x.ndim - len(axes), x.ndim))).flatten(x.ndim - len(axes))
+    value, index = f(rows, -1)
+    assert torch.equal(index, ((rows == value.unsqueeze(-1)).cumsum(-1) == 0).sum(-1))
+    if keep:
+        value = value.reshape([1 if a in axes else n for a, n in enumerate(x.shape)])
+    return value, index
+
+
 def reductions() -> None:
-    rows = [("sum", torch.sum, torch.randn), ("mean", torch.mean, torch.randn), ("amax", torch.amax, tied), ("amin", torch.amin, tied)]
+    rows = [("sum", torch.sum, torch.randn), ("mean", torch.mean, torch.randn),
+            ("max", lambda x, axes, keep: extreme(torch.max, x, axes, keep)[0], tied),
+            ("min", lambda x, axes, keep: extreme(torch.min, x, axes, keep)[0], tied)]
     for kind, f, draw in rows:
-        # Equal extremes share the gradient evenly.
         for suffix, shape, axes, keep in [("", (4, 5), [1], False), ("_axis0", (4, 5), [0], True), ("_two", (3, 4, 5), [0, 2], False),
                                           ("_all", (3, 4), [0, 1], False), ("_wide", (2, 700), [-1], False)]:
             seed(kind + suffix)
-            case("ops", kind + suffix, "reduce", {"op": kind.removeprefix("a"), "axes": axes, "keepdim": keep},
+            case("ops", kind + suffix, "reduce", {"op": kind, "axes": axes, "keepdim": keep},
                  lambda x, f=f, axes=axes, keep=keep: f(x, axes, keep), {"x": draw(*shape)})
     for suffix, shape, axes, correction in [("", (4, 5), [1], 1), ("_population", (4, 5), [0], 0), ("_two", (3, 4, 5), [0, 2], 1),
                                             ("_offset", (3, 50), [1], 1)]:
@@ -477,17 +490,12 @@ def reductions() -> None:
         name = f"cumsum_{'x'.join(map(str, shape))}_axis{axis}"
         seed(name)
         case("ops", name, "cumsum", {"axis": axis}, lambda x, axis=axis: torch.cumsum(x, axis), {"x": torch.randn(shape)})
-    # torch.max(dim): the first of equal extremes has the index and the whole gradient.
-    for kind, f in [("max_dim", torch.max), ("min_dim", torch.min)]:
+    for kind, f in [("max", torch.max), ("min", torch.min)]:
         for axis in (0, 1):
-            name = f"{kind}_axis{axis}"
+            name = f"arg{kind}_axis{axis}"
             seed(name)
-
-            def both(x, f=f, axis=axis):
-                value, index = f(x, axis)
-                return value, {"index": index}
-
-            case("ops", name, kind, {"axis": axis}, both, {"x": tied(6, 8)})
+            x = tied(6, 8)
+            put("ops", name, "arg", {"op": f"arg{kind}", "axis": axis}, {"x": x, "y": extreme(f, x, [axis], False)[1]})
 
 
 def contractions() -> None:

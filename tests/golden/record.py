@@ -36,8 +36,7 @@ def evaluate(fn, inputs: dict, grads: list[str], gy, double: bool) -> tuple[dict
         t = t.double() if double and t.is_floating_point() else t.clone()
         leaves[key] = t.detach().requires_grad_(key in grads)
     y = fn(**leaves) if len(leaves) > 1 else fn(leaves["x"])
-    y, extra = y if isinstance(y, tuple) else (y, {})
-    out = {"y": y, **extra}
+    out = {"y": y}
     if grads:
         gy = torch.randn(y.shape) if gy is None else gy
         y.backward(gy.to(y.dtype))

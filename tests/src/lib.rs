@@ -1,1 +1,50 @@
-//! Helpers shared by the cross-crate tests.
+//! Helpers shared by the cross-crate tests: the list of devices to run on, and the golden values.
+//!
+//! Deliberately knows nothing of how the engine works: it sees only what a user of the crates sees.
+
+use std::io::Write;
+use std::sync::OnceLock;
+
+use versant_device::Device;
+
+pub mod golden;
+
+/// The devices that a test runs on: the CPU always, and a GPU where there is one.
+///
+/// * `VERSANT_TEST_DEVICE=NAME` names the GPU (any name that `VERSANT_DEVICE` accepts), or is `cpu` for the
+///   CPU alone. Without it any adapter will do.
+/// * `VERSANT_REQUIRE_GPU=1` makes a list without a GPU a failure; otherwise a line on standard error
+///   (not captured by the test harness) says that the GPU half was skipped.
+///
+/// # Panics
+/// If a GPU is required, or named, and cannot be opened.
+pub fn devices() -> Vec<Device> {
+    static DEVICES: OnceLock<Vec<Device>> = OnceLock::new();
+    DEVICES.get_or_init(open_devices).clone()
+}
+
+fn open_devices() -> Vec<Device> {
+    let required = std::env::var("VERSANT_REQUIRE_GPU").is_ok_and(|v| v == "1");
+    let name = std::env::var("VERSANT_TEST_DEVICE").unwrap_or_default();
+    let mut devices = vec![Device::cpu()];
+    match name.as_str() {
+        "cpu" if required => panic!("VERSANT_REQUIRE_GPU=1 contradicts VERSANT_TEST_DEVICE=cpu"),
+        "cpu" => announce("SKIPPED on the GPU: VERSANT_TEST_DEVICE=cpu"),
+        "" => match Device::gpu() {
+            Ok(gpu) => devices.push(gpu),
+            Err(e) if required => panic!("VERSANT_REQUIRE_GPU=1, but no GPU can be opened: {e}"),
+            Err(e) => announce(&format!("SKIPPED on the GPU: {e}")),
+        },
+        name => match Device::by_name(name) {
+            Ok(gpu) => devices.push(gpu),
+            Err(e) => panic!("VERSANT_TEST_DEVICE={name} cannot be opened: {e}"),
+        },
+    }
+    devices
+}
+
+/// Writes a line to the real standard error, which the test harness does not capture.
+fn announce(line: &str) {
+    // If even standard error is closed, there is nobody to tell.
+    let _ = writeln!(std::io::stderr(), "{line}");
+}

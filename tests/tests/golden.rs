@@ -1,0 +1,191 @@
+//! The primitive ops against PyTorch: values and gradients, on every device.
+//!
+//! The values and the script that made them are in `tests/golden`. Where two conventions exist, the
+//! golden values fix PyTorch's: the first of equal extremes has the index and the gradient, `round` goes to the even
+//! neighbour.
+
+use versant_graph::{ConvOptions, Tensor};
+use versant_tests::devices;
+use versant_tests::golden::{Case, Inputs, Report, Tolerance, cases, check_function};
+
+/// Default tolerance, except where a case states why it needs more.
+fn tolerance(case: &Case) -> Tolerance {
+    match case.name.as_str() {
+        // Values near 100: one float32 rounding of the mean (4e-6) moves each squared deviation by
+        // up to 2e-5, and PyTorch's own float32 is as far off.
+        "var_offset" => Tolerance {
+            absolute: 1e-4,
+            ..Tolerance::default()
+        },
+        _ => Tolerance::default(),
+    }
+}
+
+fn unary(op: &str, x: &Tensor) -> Tensor {
+    match op {
+        "neg" => x.neg(),
+        "abs" => x.abs(),
+        "exp" => x.exp(),
+        "exp2" => x.exp2(),
+        "ln" => x.ln(),
+        "log2" => x.log2(),
+        "log1p" => x.log1p(),
+        "expm1" => x.expm1(),
+        "sqrt" => x.sqrt(),
+        "rsqrt" => x.rsqrt(),
+        "recip" => x.recip(),
+        "sin" => x.sin(),
+        "cos" => x.cos(),
+        "tanh" => x.tanh(),
+        "sigmoid" => x.sigmoid(),
+        "erf" => x.erf(),
+        "floor" => x.floor(),
+        "ceil" => x.ceil(),
+        "round" => x.round(),
+        "sign" => x.sign(),
+        "isnan" => x.isnan(),
+        other => panic!("no unary op {other}"),
+    }
+}
+
+fn binary(op: &str, a: &Tensor, b: &Tensor) -> Tensor {
+    match op {
+        "add" => a.add(b),
+        "sub" => a.sub(b),
+        "mul" => a.mul(b),
+        "div" => a.div(b),
+        "maximum" => a.maximum(b),
+        "minimum" => a.minimum(b),
+        "atan2" => a.atan2(b),
+        "pow" => a.pow(b),
+        // The sign of the dividend, as `%` has in Rust and WGSL.
+        "fmod" => a.rem(b),
+        // The sign of the divisor: a composite.
+        "remainder" => a - &(b * &(a / b).floor()),
+        other => panic!("no binary op {other}"),
+    }
+}
+
+fn reduce(case: &Case, x: &Tensor) -> Tensor {
+    let (axes, keep) = (case.signed("axes"), case.flag("keepdim"));
+    match case.text("op") {
+        "sum" => x.sum(&axes, keep),
+        "mean" => x.mean(&axes, keep),
+        "max" => x.max(&axes, keep),
+        "min" => x.min(&axes, keep),
+        "prod" => x.prod(&axes, keep),
+        other => panic!("no reduction {other}"),
+    }
+}
+
+fn movement(case: &Case, x: &Tensor) -> Tensor {
+    let moved = match case.text("op") {
+        "permute" => x.permute(&case.ints("axes")),
+        "reshape" => x.reshape(&case.signed("shape")),
+        "transpose_reshape" => x.transpose(0, 1).reshape(&case.signed("shape")),
+        "narrow" => x.narrow(case.int("axis"), case.int("start"), case.int("len")),
+        "slice_step" => x.slice_step(
+            case.int("axis"),
+            case.int("start"),
+            case.int("len"),
+            case.int("step"),
+        ),
+        "flip" => x.flip(&case.ints("axes")),
+        "pad" => x.pad(&[(0, 0), (1, 2), (2, 0)], 0.5),
+        "window" => x.window(
+            case.int("axis"),
+            case.int("size"),
+            case.int("stride"),
+            case.int("dilation"),
+        ),
+        "broadcast_to" => x.broadcast_to(&case.ints("shape")),
+        other => panic!("no movement {other}"),
+    };
+    &moved * &moved
+}
+
+/// A convolution with a bias per channel, where the case has one.
+fn conv(case: &Case, inputs: &Inputs) -> Tensor {
+    let (x, weight) = (inputs.get("x"), inputs.get("weight"));
+    // One-dimensional cases give one number each; the second of a pair counts.
+    let pair = |key| {
+        case.ints(key)
+            .try_into()
+            .unwrap_or_else(|v: Vec<usize>| [1, v[0]])
+    };
+    let options = ConvOptions {
+        stride: pair("stride"),
+        padding: pair("padding"),
+        dilation: pair("dilation"),
+        groups: case.int("groups"),
+    };
+    let y = match case.kind.as_str() {
+        "conv1d" => x.conv1d(weight, &options),
+        "conv2d" => x.conv2d(weight, &options),
+        "conv_transpose2d" => x.conv_transpose2d(weight, &options, case.pair("output_padding")),
+        other => panic!("no convolution {other}"),
+    };
+    let Some(bias) = inputs.find("bias") else {
+        return y;
+    };
+    let mut shape = vec![1; y.rank()];
+    shape[1] = -1;
+    &y + &bias.reshape(&shape)
+}
+
+/// The result of a case in the engine's ops.
+fn build(case: &Case, inputs: &Inputs) -> Tensor {
+    let get = |key| inputs.get(key);
+    match case.kind.as_str() {
+        "unary" => unary(case.text("op"), get("x")),
+        "binary" => binary(case.text("op"), get("a"), get("b")),
+        "reduce" => reduce(case, get("x")),
+        "var" => get("x").var(
+            &case.signed("axes"),
+            case.flag("keepdim"),
+            case.int("correction"),
+        ),
+        "cumsum" => get("x").cumsum(case.int("axis")),
+        "arg" if case.text("op") == "argmax" => get("x").argmax(case.axis("axis"), false),
+        "arg" => get("x").argmin(case.axis("axis"), false),
+        "matmul" => get("a").matmul(get("b")),
+        "matmul_transposed" => get("a").transpose(1, 2).matmul(&get("b").transpose(1, 2)),
+        "gather" => get("x").gather(case.int("axis"), get("index")),
+        "scatter_add" => get("x").scatter_add(case.int("axis"), get("index"), get("src")),
+        "index_select" => get("x").index_select(case.int("axis"), get("index")),
+        "movement" => movement(case, get("x")),
+        "join" if case.text("op") == "cat" => Tensor::cat(&[get("a"), get("b")], case.int("axis")),
+        "join" => Tensor::stack(&[get("a"), get("b")], case.int("axis")),
+        other => panic!("no builder for kind {other}"),
+    }
+}
+
+#[test]
+fn primitive_ops_agree_with_pytorch() {
+    let mut report = Report::new("ops");
+    for case in cases("ops") {
+        for device in devices() {
+            let outcome = check_function(&case, &device, tolerance(&case), |inputs| {
+                build(&case, inputs)
+            });
+            report.note(&device, &case.name, outcome);
+        }
+    }
+    report.finish(100);
+}
+
+#[test]
+fn convolutions_agree_with_pytorch() {
+    let mut report = Report::new("convolutions");
+    for case in cases("layers")
+        .iter()
+        .filter(|c| c.kind.starts_with("conv"))
+    {
+        for device in devices() {
+            let outcome =
+                check_function(case, &device, tolerance(case), |inputs| conv(case, inputs));
+            report.note(&device, &case.name, outcome);
+        }
+    }
+    report.finish(24);
+}
