@@ -1,0 +1,131 @@
+//! The executor that calls each launch's native function on the host.
+
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Instant;
+
+use bytemuck::{cast_slice, cast_slice_mut};
+
+use crate::counters::{Meter, bump};
+use crate::error::{DeviceError, Result};
+use crate::executor::{Executor, Job, Line, Memory, Program, Storage, Usage};
+use crate::recording::{Launch, ParamLayout, Recording};
+
+/// Native functions on host memory. They own their parameters and use what threads they like.
+pub(crate) struct CpuExecutor {
+    pub meter: Arc<Meter>,
+}
+
+impl Executor for CpuExecutor {
+    fn allocate(&self, words: usize, _usage: Usage) -> Result<Storage> {
+        let lines = words.div_ceil(16).max(1);
+        let memory = bytemuck::allocation::try_zeroed_vec::<Line>(lines);
+        let memory = memory.map_err(|()| DeviceError::OutOfMemory {
+            asked: lines as u64 * 64,
+        })?;
+        Ok(Storage::Host(RwLock::new(memory)))
+    }
+
+    fn write(&self, storage: &Storage, data: &[u32]) -> Result<()> {
+        let mut lines = write_lock(host(storage));
+        cast_slice_mut::<Line, u32>(&mut lines)[..data.len()].copy_from_slice(data);
+        Ok(())
+    }
+
+    fn read(&self, storage: &Storage, words: usize) -> Result<Vec<u32>> {
+        let lines = read_lock(host(storage));
+        Ok(cast_slice::<Line, u32>(&lines)[..words].to_vec())
+    }
+
+    fn has_uniforms(&self) -> bool {
+        false
+    }
+
+    fn prepare(&self, _recording: &Recording, _params: &ParamLayout) -> Result<Box<dyn Program>> {
+        Ok(Box::new(CpuProgram {
+            meter: self.meter.clone(),
+        }))
+    }
+
+    fn wait(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn destroy(&self) {}
+}
+
+/// A recording needs no compilation here.
+struct CpuProgram {
+    meter: Arc<Meter>,
+}
+
+impl CpuProgram {
+    fn launch(&self, job: &Job<'_>, launch: &Launch) -> Result<()> {
+        // Also what keeps the locks below from waiting for one another.
+        job.check_aliases(launch)?;
+        let native = launch.kernel.native.as_ref();
+        let native = native.ok_or_else(|| DeviceError::InvalidKernel {
+            label: launch.kernel.label.clone(),
+            message: "it has no native function".to_string(),
+        })?;
+        let reads: Vec<(RwLockReadGuard<'_, Vec<Line>>, usize)> = (launch.reads.iter())
+            .map(|&r| job.resolve(r))
+            .map(|(memory, words)| (read_lock(lines(memory)), words))
+            .collect();
+        let mut writes: Vec<(RwLockWriteGuard<'_, Vec<Line>>, usize)> = (launch.writes.iter())
+            .map(|&w| job.resolve(w))
+            .map(|(memory, words)| (write_lock(lines(memory)), words))
+            .collect();
+        let inputs: Vec<&[u32]> = (reads.iter())
+            .map(|(lines, words)| &cast_slice::<Line, u32>(lines)[..*words])
+            .collect();
+        let mut outputs: Vec<&mut [u32]> = (writes.iter_mut())
+            .map(|(lines, words)| &mut cast_slice_mut::<Line, u32>(lines)[..*words])
+            .collect();
+        native(&inputs, &mut outputs, job.scalars);
+        bump(&self.meter.dispatches);
+        Ok(())
+    }
+}
+
+impl Program for CpuProgram {
+    fn run(&mut self, job: &Job<'_>) -> Result<()> {
+        self.run_timed(job).map(drop)
+    }
+
+    fn run_timed(&mut self, job: &Job<'_>) -> Result<Vec<u64>> {
+        let launches = &job.recording.launches;
+        if launches.iter().any(|l| !l.is_empty()) {
+            bump(&self.meter.submits);
+            bump(&self.meter.passes);
+        }
+        let mut times = vec![0; launches.len()];
+        for (launch, time) in launches.iter().zip(&mut times) {
+            if launch.is_empty() {
+                continue;
+            }
+            let start = Instant::now();
+            self.launch(job, launch)?;
+            *time = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        }
+        Ok(times)
+    }
+}
+
+fn lines(memory: &Memory) -> &RwLock<Vec<Line>> {
+    host(&memory.storage)
+}
+
+fn host(storage: &Storage) -> &RwLock<Vec<Line>> {
+    match storage {
+        Storage::Host(lines) => lines,
+        _ => unreachable!("the device refuses buffers of other devices"),
+    }
+}
+
+fn read_lock(lines: &RwLock<Vec<Line>>) -> RwLockReadGuard<'_, Vec<Line>> {
+    lines.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write_lock(lines: &RwLock<Vec<Line>>) -> RwLockWriteGuard<'_, Vec<Line>> {
+    lines.write().unwrap_or_else(PoisonError::into_inner)
+}
