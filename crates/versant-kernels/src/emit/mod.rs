@@ -1,0 +1,162 @@
+//! WGSL from a [`Program`].
+//!
+//! The text depends on structure only: which functions, which views step through which coordinates. Extents,
+//! strides, offsets, bounds and most constants arrive in the parameter block, so another batch size is another
+//! block for the same pipeline. A program without columns runs one invocation per row. One with columns runs, on a
+//! software adapter, one invocation per row; on hardware, a power of two of them, which the parameter block
+//! names too, with a reduction tree through workgroup memory. Both orders of summation are fixed.
+//!
+//! Names in the text: `buf0…` are the program's bindings, `r0…` its registers, `row`/`x0…` the linear row and its
+//! coordinates, `col`/`y0…` the same for columns.
+//!
+//! Function groups that [`MapFn::lib`](crate::MapFn) can name (several separated by spaces; each file of
+//! `shaders/lib` says what it holds): see [`lib_groups`]. In [`MapFn::wgsl`](crate::MapFn), besides `{a}`, `{b}` and
+//! `{c}`, `{t}` stands for the WGSL type of the operands, as in `max_{t}({a}, {b})`.
+
+mod block;
+mod columns;
+mod instr;
+mod library;
+mod params;
+#[cfg(test)]
+mod tests;
+
+pub use library::{lib_groups, lib_text};
+pub use params::{MAX_GROUPS, ParamBlock, grid};
+
+use crate::{DType, KernelSource, Program, Step, fold};
+use block::Emitter;
+
+/// Invocations of a workgroup that evaluates a row each.
+const ROW_GROUP: usize = 64;
+
+/// The same for rows with columns on a software adapter: few, so that few rows still occupy every core.
+const SOFT_ROW_GROUP: usize = 8;
+
+/// Invocations of a workgroup whose rows are shared by several.
+const TREE_GROUP: usize = 256;
+
+/// The text of a contraction's epilogue.
+#[derive(Clone, Debug)]
+pub struct Epilogue {
+    /// Module-scope declarations: the program's buffers, the host scalars where they are used, library functions.
+    /// The declaration of `params` is left to the caller, who knows its final size.
+    pub decls: String,
+    /// `fn epilogue(i: u32, acc: f32)`: evaluates the program for the row with linear index `i`, which must be
+    /// less than `rows.numel()`.
+    pub func: String,
+    /// Whether binding 1, the host scalars, is used (and declared in `decls`).
+    pub uses_scalars: bool,
+}
+
+/// The kernel of a program for a GPU; `software` says that the adapter is a software rasteriser.
+///
+/// # Panics
+/// If the program is malformed: a register used before its definition, or a type that kernels do not
+/// support (see [`DType::is_supported`]).
+pub fn program_wgsl(p: &Program, label: &str, software: bool) -> KernelSource {
+    let folded = fold(p);
+    let mut params = ParamBlock::default();
+    let (body, groups) = if folded.cols_steps() == 0 {
+        elementwise(&folded, &mut params)
+    } else {
+        columns::rows_and_cols(&folded, &mut params, software)
+    };
+    KernelSource {
+        label: label.to_owned(),
+        wgsl: format!("{}{body}", params.declaration()),
+        reads: p.reads(),
+        writes: p.bindings.len() - p.reads(),
+        params: params.into_words(),
+        uses_scalars: p.uses_scalars(),
+        grid: grid(groups),
+        native: None,
+    }
+}
+
+/// The epilogue of a contraction whose own `operands` read buffers come first: the program's read `r` is storage
+/// binding `2 + operands + r`, and its writes follow. Parameters are appended to `params`.
+///
+/// # Panics
+/// As [`program_wgsl`]; also if the program has columns.
+pub fn epilogue_wgsl(p: &Program, operands: usize, params: &mut ParamBlock) -> Epilogue {
+    let folded = fold(p);
+    assert_eq!(folded.cols_steps(), 0, "an epilogue has rows only");
+    let mut e = Emitter::new(&folded, params);
+    e.line("let row = i;");
+    e.row_coords();
+    columns::row_steps(&mut e);
+    Epilogue {
+        decls: declarations(&folded, operands, &e),
+        func: format!("fn epilogue(i: u32, acc: f32) {{\n{}}}\n", e.text),
+        uses_scalars: p.uses_scalars(),
+    }
+}
+
+/// One invocation per row; the body and the number of workgroups.
+fn elementwise(p: &Program, params: &mut ParamBlock) -> (String, usize) {
+    let rows = p.rows.numel();
+    let mut e = Emitter::new(p, params);
+    let bound = e.params.push(rows as u32);
+    e.line(&format!(
+        "let row = (wid.x + wid.y * groups.x) * {ROW_GROUP}u + lid;"
+    ));
+    e.line(&format!("if (row >= {bound}) {{ return; }}"));
+    e.row_coords();
+    columns::row_steps(&mut e);
+    let text = format!("{}{}", declarations(p, 0, &e), entry(ROW_GROUP, &e.text));
+    (text, rows.div_ceil(ROW_GROUP))
+}
+
+/// The entry point around a body.
+fn entry(group: usize, body: &str) -> String {
+    format!(
+        "@compute @workgroup_size({group})\n\
+         fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,\n        \
+         @builtin(local_invocation_index) lid: u32) {{\n{body}}}\n"
+    )
+}
+
+/// Buffers, host scalars and library functions.
+fn declarations(p: &Program, operands: usize, e: &Emitter) -> String {
+    let mut out = String::new();
+    if p.uses_scalars() {
+        out += "@group(0) @binding(1) var<uniform> scalars: array<vec4<u32>, 256>;\n";
+    }
+    for (i, b) in p.bindings.iter().enumerate() {
+        let access = if b.written { "read_write" } else { "read" };
+        out += &format!(
+            "@group(0) @binding({}) var<storage, {access}> buf{i}: array<{}>;\n",
+            2 + operands + i,
+            stored_type(b.dtype)
+        );
+    }
+    out + &lib_text(e.groups.iter().copied())
+}
+
+/// The WGSL type of a register.
+fn value_type(dtype: DType) -> &'static str {
+    match dtype {
+        DType::F32 => "f32",
+        DType::I32 => "i32",
+        DType::U32 => "u32",
+        DType::Bool => "bool",
+        DType::F16 | DType::BF16 => unreachable!("16-bit types are refused when an op is recorded"),
+    }
+}
+
+/// The WGSL type of a buffer's elements.
+fn stored_type(dtype: DType) -> &'static str {
+    match dtype {
+        DType::Bool => "u32",
+        other => value_type(other),
+    }
+}
+
+impl Program {
+    /// Number of steps that run over columns.
+    fn cols_steps(&self) -> usize {
+        let is_col = |s: &&Step| matches!(s, Step::Col(..));
+        self.steps.iter().filter(is_col).count()
+    }
+}

@@ -1,0 +1,34 @@
+// Philox4x32-10: J. Salmon, M. Moraes, R. Dror, D. Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
+// Integers only, so every device draws the same numbers.
+
+// The high word of a product, from 16-bit halves (WGSL has no 64-bit integers).
+fn mul_high(a: u32, b: u32) -> u32 {
+    let a0 = a & 0xffffu;
+    let a1 = a >> 16u;
+    let b0 = b & 0xffffu;
+    let b1 = b >> 16u;
+    let low = a0 * b0;
+    let mid = a1 * b0 + (low >> 16u);
+    let cross = a0 * b1 + (mid & 0xffffu);
+    return a1 * b1 + (mid >> 16u) + (cross >> 16u);
+}
+
+// The four words of the block with this counter and key.
+fn philox(counter: vec4<u32>, key: vec2<u32>) -> vec4<u32> {
+    var c = counter;
+    var k = key;
+    for (var i = 0u; i < 10u; i += 1u) {
+        let high0 = mul_high(0xd2511f53u, c.x);
+        let high1 = mul_high(0xcd9e8d57u, c.z);
+        c = vec4<u32>(high1 ^ c.y ^ k.x, 0xcd9e8d57u * c.z, high0 ^ c.w ^ k.y, 0xd2511f53u * c.x);
+        k += vec2<u32>(0x9e3779b9u, 0xbb67ae85u);
+    }
+    return c;
+}
+
+// Word `index % 4` of block `index / 4`.
+fn philox_word(index: u32, key_low: u32, key_high: u32) -> u32 {
+    let block = philox(vec4<u32>(index >> 2u, 0u, 0u, 0u), vec2<u32>(key_low, key_high));
+    let pair = select(block.xy, block.zw, (index & 2u) != 0u);
+    return select(pair.x, pair.y, (index & 1u) != 0u);
+}
