@@ -455,3 +455,53 @@ fn first_wrong<T: std::fmt::Debug>(
         want[first]
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tolerance_rejects_what_differs() {
+        let tolerance = Tolerance::default();
+        assert!(tolerance.accepts(1.00009, 1.0) && !tolerance.accepts(1.0002, 1.0));
+        assert!(tolerance.accepts(9e-6, 0.0) && !tolerance.accepts(2e-5, 0.0));
+        let (inf, nan) = (f32::INFINITY, f32::NAN);
+        assert!(tolerance.accepts(nan, nan) && tolerance.accepts(inf, inf));
+        for (got, want) in [
+            (nan, 0.0),
+            (0.0, nan),
+            (inf, -inf),
+            (inf, 1e30),
+            (1e30, inf),
+        ] {
+            assert!(!tolerance.accepts(got, want), "{got} for {want}");
+        }
+    }
+
+    #[test]
+    fn every_function_case_has_what_its_check_needs() {
+        for file in ["layers", "activations", "losses", "ops"] {
+            for case in cases(file).iter().filter(|c| c.kind != "batch_norm_train") {
+                let gradients = case.arrays().filter(|(k, _)| {
+                    *k != "gy" && k.strip_prefix('g').is_some_and(|k| case.has(k))
+                });
+                assert_eq!(gradients.count() > 0, case.has("gy"), "{}", case.name);
+                assert!(case.has("y"), "{}", case.name);
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "1 of 1 cases differ")]
+    fn a_report_fails_when_a_case_does() {
+        let mut report = Report::new("sample");
+        report.note(&Device::cpu(), "case", Err("why".to_owned()));
+        report.finish(1);
+    }
+
+    #[test]
+    #[should_panic(expected = "only 0 cases")]
+    fn a_report_fails_when_nothing_was_checked() {
+        Report::new("sample").finish(1);
+    }
+}
