@@ -13,6 +13,8 @@ Layout     index.json = {"torch": ..., "cases": [{"name", "kind", "file", "attrs
            tensors of a case are the keys `name/...` of `file`.safetensors.
            A *function case* has its inputs by name (`x`, `weight`, ...), the result `y`, a random
            cotangent `gy`, and for every differentiated input `n` the gradient `gn` of sum(y * gy).
+           Some (record.SECOND) have second derivatives: `hn`, the gradient of sum(gn * vn) over all
+           differentiated inputs, with random directions `vn`; an `hn` that is zero everywhere is left out.
            Integers are int32.
            The other kinds (`optim`, `clip_*`, `schedule`, `train`, `init`) are described where they are made.
 

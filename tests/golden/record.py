@@ -29,19 +29,40 @@ def put(file: str, name: str, kind: str, attrs: dict, tensors: dict) -> None:
         FILES.setdefault(file, {})[f"{name}/{key}"] = t.clone().contiguous()
 
 
-def evaluate(fn, inputs: dict, grads: list[str], gy, double: bool) -> tuple[dict, torch.Tensor]:
-    """Runs `fn` and its backward pass; returns the outputs and the cotangent used."""
+# Cases whose second derivative is recorded as well: those that are not linear in all their inputs together.
+SECOND = {"linear", "linear_batched", "conv2d_s2p1", "conv2d_groups", "conv2d_asymmetric", "conv1d_s2p1", "conv_transpose2d_s2p1o1",
+          "batch_norm2d_eval", "layer_norm", "layer_norm_two_axes",
+          "gelu", "gelu_tanh", "silu", "sigmoid", "tanh", "softplus", "softmax", "softmax_middle", "log_softmax",
+          "mse_mean", "cross_entropy_mean", "cross_entropy_soft_weight_smooth_mean", "bce_with_logits_pos_mean",
+          "exp", "ln", "log1p", "expm1", "sqrt", "rsqrt", "recip", "sin", "tanh_op", "sigmoid_op", "erf", "mul_broadcast", "div_broadcast",
+          "atan2", "pow_negative_base", "prod_0_zeros", "var", "matmul", "matmul_broadcast",
+          "move_permute", "move_pad", "move_window", "move_flip"}
+
+
+def evaluate(name: str, fn, inputs: dict, grads: list[str], double: bool) -> tuple[dict, dict]:
+    """Runs `fn` and its derivatives; returns the outputs and the random directions used."""
     leaves = {}
     for key, t in inputs.items():
         t = t.double() if double and t.is_floating_point() else t.clone()
         leaves[key] = t.detach().requires_grad_(key in grads)
     y = fn(**leaves) if len(leaves) > 1 else fn(leaves["x"])
-    out = {"y": y}
+    out, directions = {"y": y}, {}
+
+    def draw(key: str, like: torch.Tensor) -> torch.Tensor:
+        directions[key] = torch.randn(like.shape)
+        return directions[key].to(like.dtype)
+
     if grads:
-        gy = torch.randn(y.shape) if gy is None else gy
-        y.backward(gy.to(y.dtype))
-        out |= {f"g{key}": leaves[key].grad for key in grads}
-    return {k: t.detach() for k, t in out.items()}, gy
+        seed(name + "/gy")
+        second = name in SECOND
+        at = [leaves[key] for key in grads]
+        first = torch.autograd.grad(y, at, draw("gy", y), create_graph=second)
+        out |= {f"g{key}": t for key, t in zip(grads, first)}
+        if second:
+            total = sum((draw(f"v{key}", t) * t).sum() for key, t in zip(grads, first))
+            by = torch.autograd.grad(total, at, allow_unused=True)
+            out |= {f"h{key}": t for key, t in zip(grads, by) if t is not None and t.abs().max() > 0}
+    return {k: t.detach() for k, t in out.items()}, directions
 
 
 def rounded(name: str, single: torch.Tensor, double: torch.Tensor) -> torch.Tensor:
@@ -55,13 +76,10 @@ def case(file, name, kind, attrs, fn, inputs, grads=None):
     """Records a function case; `grads` defaults to every float input."""
     if grads is None:
         grads = [k for k, t in inputs.items() if t.is_floating_point()]
-    seed(name + "/gy")
-    single, gy = evaluate(fn, inputs, grads, None, False)
-    double, _ = evaluate(fn, inputs, grads, gy, True)
-    tensors = dict(inputs) | {k: rounded(f"{name}/{k}", t, double[k]) for k, t in single.items()}
-    if grads:
-        tensors["gy"] = gy
-    put(file, name, kind, attrs, tensors)
+    single, directions = evaluate(name, fn, inputs, grads, False)
+    double, _ = evaluate(name, fn, inputs, grads, True)
+    outputs = {k: rounded(f"{name}/{k}", t, double[k]) for k, t in single.items()}
+    put(file, name, kind, attrs, dict(inputs) | directions | outputs)
 
 
 def tied(*shape: int) -> torch.Tensor:

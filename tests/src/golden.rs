@@ -231,10 +231,8 @@ impl Inputs {
     /// Uploads every tensor of the case that is not an output, a cotangent or a gradient.
     pub fn upload(case: &Case, device: &Device) -> Inputs {
         let is_input = |key: &str| {
-            let derived = key
-                .strip_prefix('g')
-                .is_some_and(|k| k == "y" || case.has(k));
-            !derived && key != "y"
+            let derived = |k: &str| k == "y" || case.has(k);
+            key != "y" && !key.strip_prefix(['g', 'v', 'h']).is_some_and(derived)
         };
         let inputs = case.arrays().filter(|(key, _)| is_input(key));
         Inputs(
@@ -357,7 +355,8 @@ pub fn check_outputs(
     tolerance: Tolerance,
 ) -> Result<(), String> {
     let mut differences = String::new();
-    // The gradients come before the value is asked for: evaluation would cut the graph.
+    // Everything is recorded before any value is asked for: evaluation cuts the graph.
+    let mut results = vec![("y".to_owned(), y.clone())];
     let names: Vec<&str> = inputs
         .0
         .keys()
@@ -367,21 +366,49 @@ pub fn check_outputs(
     if !names.is_empty() {
         let cotangent = case.array("gy").tensor(y.device());
         let at: Vec<&Tensor> = names.iter().map(|n| inputs.get(n)).collect();
-        let grads = grad_of(&(y * &cotangent).sum_all(), &at).map_err(|e| e.to_string())?;
-        let mut roots = vec![y];
-        roots.extend(&grads);
-        versant_graph::eval(&roots).map_err(|e| e.to_string())?;
-        for (name, grad) in names.iter().zip(&grads) {
-            let key = format!("g{name}");
-            compare(&mut differences, &key, grad, case.array(&key), tolerance)?;
-        }
+        let first = grad_of(&(y * &cotangent).sum_all(), &at).map_err(|e| format!("g: {e}"))?;
+        results.extend(second_derivatives(case, inputs, &names, &first)?);
+        results.extend(names.iter().map(|n| format!("g{n}")).zip(first));
     }
-    compare(&mut differences, "y", y, case.array("y"), tolerance)?;
+    let roots: Vec<&Tensor> = results.iter().map(|(_, t)| t).collect();
+    versant_graph::eval(&roots).map_err(|e| e.to_string())?;
+    for (key, got) in &results {
+        compare(&mut differences, key, got, case.array(key), tolerance)?;
+    }
     if differences.is_empty() {
         Ok(())
     } else {
         Err(differences)
     }
+}
+
+/// The gradients of `sum(gn * vn)` over the differentiated inputs `names`, where the case has them.
+fn second_derivatives(
+    case: &Case,
+    inputs: &Inputs,
+    names: &[&str],
+    first: &[Tensor],
+) -> Result<Vec<(String, Tensor)>, String> {
+    let mut total: Option<Tensor> = None;
+    for (name, grad) in names
+        .iter()
+        .zip(first)
+        .filter(|(n, _)| case.has(&format!("v{n}")))
+    {
+        let direction = case.array(&format!("v{name}")).tensor(grad.device());
+        let part = (grad * &direction).sum_all();
+        total = Some(total.map_or_else(|| part.clone(), |sum| &sum + &part));
+    }
+    let Some(total) = total else {
+        return Ok(Vec::new());
+    };
+    let keys: Vec<&&str> = names
+        .iter()
+        .filter(|n| case.has(&format!("h{n}")))
+        .collect();
+    let at: Vec<&Tensor> = keys.iter().map(|n| inputs.get(n)).collect();
+    let second = grad_of(&total, &at).map_err(|e| format!("h: {e}"))?;
+    Ok(keys.iter().map(|n| format!("h{n}")).zip(second).collect())
 }
 
 /// Compares a tensor with a golden one and appends what differs.
