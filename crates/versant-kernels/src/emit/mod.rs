@@ -14,6 +14,8 @@
 //! `{c}`, `{t}` stands for the WGSL type of the operands, as in `max_{t}({a}, {b})`.
 
 mod block;
+#[cfg(test)]
+pub(crate) mod check;
 mod columns;
 mod instr;
 mod library;

@@ -1,1 +1,392 @@
+//! Every kind of program as text: valid, translated, within limits, and independent of shapes.
 
+use super::check::{Build, check_kernel, shape, translate, validate};
+use super::*;
+use crate::{InstrKind, MapFn, ReduceKind, View};
+use DType::{Bool, F32, I32, U32};
+
+static ADD: MapFn = plain("add", 2, "{a} + {b}", "");
+static SUB: MapFn = plain("sub", 2, "{a} - {b}", "");
+static DIV: MapFn = plain("div", 2, "{a} / {b}", "");
+static EXP: MapFn = plain("exp", 1, "exp({a})", "");
+static MAX: MapFn = plain("max", 2, "max_{t}({a}, {b})", "extremes");
+static SELECT: MapFn = plain("select", 3, "select({c}, {b}, {a})", "");
+static LESS: MapFn = plain("lt", 2, "{a} < {b}", "");
+
+const fn plain(name: &'static str, arity: usize, wgsl: &'static str, lib: &'static str) -> MapFn {
+    MapFn {
+        name,
+        arity,
+        wgsl,
+        lib,
+        cpu: |_, _, _, _, _| {},
+        cost: 1,
+    }
+}
+
+fn both(p: &Program) -> [KernelSource; 2] {
+    [true, false].map(|software| program_wgsl(p, "test", software))
+}
+
+/// `out = a + b` over any views.
+fn add(rows: &[usize], a: View, b: View, out: View) -> Program {
+    let mut t = Build::new(rows, &[], &[F32, F32], &[F32]);
+    let (a, b) = (t.load(0, a), t.load(1, b));
+    let sum = t.map(&ADD, &[a, b], F32, F32);
+    t.store(2, out, sum);
+    t.row();
+    t.p
+}
+
+fn bias(n: usize, c: usize) -> Program {
+    let dense = View::contiguous(shape(&[n, c]));
+    let row = View::contiguous(shape(&[c])).broadcast(shape(&[n, c]));
+    add(&[n, c], dense.clone(), row, dense)
+}
+
+/// Rows and columns read through a transposition, a window and a padding, several reductions.
+fn softmax(n: usize, c: usize) -> Program {
+    let mut t = Build::new(&[n], &[c], &[F32], &[F32]);
+    let x = View::contiguous(shape(&[n, c]));
+    let v = t.load(0, x.clone());
+    let max = t.col(&[(ReduceKind::Max, v, F32)])[0];
+    let v = t.load(0, x.clone());
+    let d = t.map(&SUB, &[v, max], F32, F32);
+    let e = t.map(&EXP, &[d], F32, F32);
+    let sum = t.col(&[(ReduceKind::Sum, e, F32)])[0];
+    let v = t.load(0, x.clone());
+    let d = t.map(&SUB, &[v, max], F32, F32);
+    let e = t.map(&EXP, &[d], F32, F32);
+    let y = t.map(&DIV, &[e, sum], F32, F32);
+    t.store(1, x, y);
+    t.col(&[]);
+    t.p
+}
+
+/// Batch statistics over `[N, C, H·W]`, columns of two dimensions, and running values updated in place.
+fn batch_stats(n: usize, c: usize, hw: usize) -> Program {
+    let mut t = Build::new(&[c], &[n, hw], &[F32], &[F32, F32]);
+    let x = View::contiguous(shape(&[n, c, hw])).permute(&[1, 0, 2]);
+    let v = t.load(0, x.clone());
+    let sum = t.col(&[(ReduceKind::Sum, v, F32), (ReduceKind::ArgMax, v, F32)]);
+    let per_channel = View::contiguous(shape(&[c]));
+    let scale = t.push(F32, InstrKind::Const((1.0 / (n * hw) as f32).to_bits()));
+    let mean = t.map(&DIV, &[sum[0], scale], F32, F32);
+    let old = t.load(1, per_channel.clone());
+    let new = t.map(&ADD, &[old, mean], F32, F32);
+    t.store(1, per_channel, new);
+    t.row();
+    let v = t.load(0, x.clone());
+    let d = t.map(&SUB, &[v, mean], F32, F32);
+    t.store(2, x, d);
+    t.col(&[]);
+    t.p
+}
+
+#[test]
+fn elementwise_text_has_the_fewest_dimensions() {
+    let dense = |dims: &[usize]| View::contiguous(shape(dims));
+    let one = program_wgsl(&add(&[7], dense(&[7]), dense(&[7]), dense(&[7])), "a", true);
+    check_kernel(&one);
+    let dims = [2, 3, 4, 5];
+    let four = program_wgsl(
+        &add(&dims, dense(&dims), dense(&dims), dense(&dims)),
+        "a",
+        true,
+    );
+    assert_eq!(one.wgsl, four.wgsl);
+    assert_eq!(four.grid, [2, 1, 1]);
+    assert!(
+        !one.wgsl.contains('/') && !one.wgsl.contains("x0"),
+        "{}",
+        one.wgsl
+    );
+}
+
+#[test]
+fn shapes_do_not_reach_the_text() {
+    for (a, b) in [
+        (bias(128, 10), bias(100, 10)),
+        (bias(3, 7), bias(70_000, 1000)),
+        (softmax(128, 10), softmax(32, 10)),
+        (softmax(128, 10), softmax(1000, 4000)),
+        (batch_stats(128, 32, 100), batch_stats(7, 16, 9)),
+    ] {
+        for (a, b) in both(&a).iter().zip(&both(&b)) {
+            check_kernel(a);
+            check_kernel(b);
+            assert_eq!(a.wgsl, b.wgsl);
+            assert_ne!(a.params, b.params);
+            assert_eq!(a.params.len(), b.params.len());
+        }
+    }
+}
+
+#[test]
+fn software_has_no_barrier_and_no_shared_memory() {
+    for p in [softmax(5, 9), batch_stats(3, 4, 5)] {
+        let [soft, hard] = both(&p);
+        for word in ["Barrier", "workgroup>"] {
+            assert!(!soft.wgsl.contains(word) && hard.wgsl.contains(word));
+        }
+        // Columns of a batch statistic have two dimensions; only their start is found by division.
+        let loops = soft
+            .wgsl
+            .split("for (")
+            .nth(1)
+            .expect("a loop over columns");
+        assert!(!loops.contains('/') && !loops.contains('%'), "{loops}");
+    }
+}
+
+/// Barriers stand at the top level of the entry point or directly in the loop over `half`.
+#[test]
+fn barriers_stand_in_uniform_flow() {
+    for p in [softmax(5, 9), batch_stats(3, 4, 5)] {
+        let hard = program_wgsl(&p, "hard", false);
+        let mut open: Vec<&str> = Vec::new();
+        for line in hard.wgsl.lines().map(str::trim) {
+            if line.ends_with("Barrier();") {
+                let inner = &open[1..];
+                let uniform = inner.is_empty() || (inner.len() == 1 && inner[0].contains("half"));
+                assert!(uniform, "{open:?}");
+            }
+            if line.ends_with('{') {
+                open.push(line);
+            } else if line == "}" {
+                open.pop();
+            }
+        }
+        assert!(open.is_empty());
+    }
+}
+
+#[test]
+fn in_place_row_stores_wait_for_all_lanes() {
+    let hard = program_wgsl(&batch_stats(3, 4, 5), "hard", false).wgsl;
+    let at = |s: &str| hard.find(s).unwrap_or_else(|| panic!("{s} in {hard}"));
+    let load = at("= buf1[");
+    assert!(load < at("storageBarrier") && at("storageBarrier") < at("\n        buf1["));
+    assert!(hard.contains("if (live && lane == 0u) {"));
+}
+
+#[test]
+fn lanes_follow_the_columns() {
+    let lanes = |c: usize| program_wgsl(&softmax(1000, c), "s", false);
+    // Words 0 to 2 are rows, columns, lanes.
+    assert_eq!(lanes(3).params[..3], [1000, 3, 1]);
+    assert_eq!(lanes(10).params[..3], [1000, 10, 4]);
+    assert_eq!(lanes(10).grid, [1000u32.div_ceil(64), 1, 1]);
+    assert_eq!(lanes(100_000).params[..3], [1000, 100_000, 256]);
+    assert_eq!(lanes(100_000).grid, [1000, 1, 1]);
+}
+
+/// One instruction of every kind and type in a row step and in a column step.
+fn everything(cols: &[usize]) -> Program {
+    let rows = [4, 3];
+    let mut t = Build::new(&rows, cols, &[F32, I32, U32, Bool], &[F32, I32, U32, Bool]);
+    let all = t.all();
+    let lead = View::contiguous(shape(&rows))
+        .permute(&[1, 0])
+        .reshape(shape(&[12]));
+    assert_eq!(lead, None);
+    let turned = View::contiguous(shape(&[3, 4])).permute(&[1, 0]);
+    let padded = View::contiguous(shape(&[2, 3])).pad(&[1, 0], shape(&[4, 3]));
+    let (turned, padded) = (t.spread(&turned), t.spread(&padded));
+    let out = match cols.is_empty() {
+        true => View::contiguous(all),
+        false => View::contiguous(shape(&[&cols[..], &rows[..]].concat())).permute(&{
+            let n = cols.len();
+            let axes = (0..2).map(|i| n + i).chain(0..n);
+            axes.collect::<Vec<_>>()
+        }),
+    };
+    let f = t.load(0, turned.clone());
+    let i = t.load(1, padded.clone());
+    let u = t.load(2, out.clone());
+    let b = t.load(3, padded.clone());
+    let at = |index, view: &View| InstrKind::LoadAt {
+        binding: 0,
+        view: view.clone(),
+        index,
+        stride: -3,
+        bound: 4,
+    };
+    let g = t.push(F32, at(i, &turned));
+    let h = t.push(F32, at(u, &padded));
+    let inside = t.push(Bool, InstrKind::InBounds(padded.clone()));
+    let always = t.push(Bool, InstrKind::InBounds(out.clone()));
+    let iota = t.push(I32, InstrKind::Index(out.clone()));
+    let iota_u = t.push(U32, InstrKind::Index(turned.clone()));
+    let scalar = t.push(F32, InstrKind::Scalar(7));
+    let seeds = [5, 6].map(|w| t.push(U32, InstrKind::Scalar(w)));
+    let noise = t.push(
+        U32,
+        InstrKind::Philox {
+            index: iota_u,
+            key: seeds,
+        },
+    );
+    let mut floats = vec![f, g, h, scalar];
+    for bits in [0, 1f32.to_bits(), 0x7fc0_0000, 0xff80_0000, 0x8000_0000] {
+        floats.push(t.push(F32, InstrKind::Const(bits)));
+    }
+    for dtype in [I32, U32, Bool] {
+        for bits in [0, 1, u32::MAX, 77] {
+            let c = t.push(dtype, InstrKind::Const(bits));
+            floats.push(t.push(
+                F32,
+                InstrKind::Cast {
+                    arg: c,
+                    from: dtype,
+                },
+            ));
+        }
+    }
+    let every = [(f, F32), (i, I32), (u, U32), (b, Bool)];
+    for (arg, from) in every {
+        for (_, to) in every {
+            let cast = t.push(to, InstrKind::Cast { arg, from });
+            floats.push(t.push(
+                F32,
+                InstrKind::Bitcast {
+                    arg: cast,
+                    from: to,
+                },
+            ));
+            let bits = t.push(to, InstrKind::Bitcast { arg, from });
+            floats.push(t.push(
+                F32,
+                InstrKind::Cast {
+                    arg: bits,
+                    from: to,
+                },
+            ));
+        }
+    }
+    for arg in [inside, always] {
+        floats.push(t.push(F32, InstrKind::Cast { arg, from: Bool }));
+    }
+    let less = t.map(&LESS, &[f, g], F32, Bool);
+    floats.push(t.map(&SELECT, &[less, f, g], F32, F32));
+    let sum = floats.iter().skip(1).fold(f, |a, &v| {
+        let m = t.map(&MAX, &[a, v], F32, F32);
+        t.map(&ADD, &[m, v], F32, F32)
+    });
+    let more = t.map(&MAX, &[i, iota], I32, I32);
+    t.store(4, out.clone(), sum);
+    t.store(5, out.clone(), more);
+    t.store(6, out.clone(), noise);
+    t.store(7, out, inside);
+    if cols.is_empty() {
+        t.row();
+        return t.p;
+    }
+    use ReduceKind::{ArgMax, ArgMin, Max, Min, Prod, Sum};
+    let mut outs = Vec::new();
+    for (value, dtype) in [(sum, F32), (more, I32), (noise, U32), (less, Bool)] {
+        for kind in [Sum, Prod, Max, Min, ArgMax, ArgMin] {
+            outs.push((kind, value, dtype));
+        }
+    }
+    let results = t.col(&outs);
+    let total = t.map(&ADD, &[results[0], results[1]], F32, F32);
+    t.store(4, View::contiguous(shape(&rows)), total);
+    t.row();
+    t.p
+}
+
+#[test]
+fn every_instruction_and_reduction_is_valid() {
+    for cols in [&[][..], &[6], &[5, 2], &[3, 2, 4]] {
+        for k in both(&everything(cols)) {
+            check_kernel(&k);
+            assert!(k.uses_scalars);
+        }
+    }
+}
+
+#[test]
+fn empty_domains_and_large_grids() {
+    let dense = |n: usize| View::contiguous(shape(&[n]));
+    let none = program_wgsl(&add(&[0], dense(0), dense(0), dense(0)), "none", true);
+    check_kernel(&none);
+    assert_eq!(none.grid[0], 0);
+    let n = 70_000 * ROW_GROUP;
+    let large = program_wgsl(&add(&[n], dense(n), dense(n), dense(n)), "large", true);
+    assert_eq!(large.grid, [35_000, 2, 1]);
+    for k in both(&softmax(3, 0)) {
+        check_kernel(&k);
+        assert!(k.grid[0] > 0);
+    }
+}
+
+#[test]
+fn epilogues_follow_the_contraction_and_keep_its_parameters() {
+    let mut t = Build::new(&[6, 5], &[], &[F32], &[F32, Bool]);
+    let acc = t.push(F32, InstrKind::Acc);
+    let b = t.load(0, View::contiguous(shape(&[5])).broadcast(shape(&[6, 5])));
+    let rate = t.push(F32, InstrKind::Scalar(0));
+    let sum = t.map(&ADD, &[acc, b], F32, F32);
+    let sum = t.map(&MAX, &[sum, rate], F32, F32);
+    let less = t.map(&LESS, &[acc, b], F32, Bool);
+    t.store(1, View::contiguous(shape(&[6, 5])), sum);
+    t.store(2, View::contiguous(shape(&[6, 5])).permute(&[0, 1]), less);
+    t.row();
+    let mut params = ParamBlock::default();
+    params.push(99);
+    let e = epilogue_wgsl(&t.p, 2, &mut params);
+    assert_eq!(params.words[0], 99);
+    let text = format!(
+        "{}{}{}\
+         @group(0) @binding(2) var<storage, read> lhs: array<f32>;\n\
+         @group(0) @binding(3) var<storage, read> rhs: array<f32>;\n\
+         @compute @workgroup_size(1) fn main() {{ epilogue(params[0].x, lhs[0] * rhs[0]); }}",
+        params.declaration(),
+        e.decls,
+        e.func
+    );
+    let (module, info) = validate(&text);
+    translate(&module, &info);
+    let k = KernelSource {
+        label: String::new(),
+        wgsl: text,
+        reads: 3,
+        writes: 2,
+        params: params.into_words(),
+        uses_scalars: e.uses_scalars,
+        grid: [1; 3],
+        native: None,
+    };
+    check_kernel(&k);
+}
+
+#[test]
+fn constant_parts_leave_the_loop() {
+    let mut t = Build::new(&[4], &[8], &[F32, F32], &[F32]);
+    let w = t.load(1, t.spread(&View::contiguous(shape(&[4]))));
+    let e = t.map(&EXP, &[w], F32, F32);
+    let x = t.load(0, View::contiguous(shape(&[4, 8])));
+    let y = t.map(&ADD, &[x, e], F32, F32);
+    t.store(2, View::contiguous(shape(&[4, 8])), y);
+    t.col(&[]);
+    for k in both(&t.p) {
+        check_kernel(&k);
+        let (before, inside) = k.wgsl.split_once("for (").expect("a loop");
+        assert!(
+            before.contains("exp(") && before.contains("buf1["),
+            "{}",
+            k.wgsl
+        );
+        assert!(!inside.contains("params[") && inside.contains("buf0["));
+    }
+}
+
+#[test]
+fn the_library_is_valid_by_itself() {
+    for group in lib_groups() {
+        let (module, info) = validate(&lib_text([group]));
+        assert!(module.functions.len() > 0);
+        translate(&module, &info);
+    }
+}
