@@ -243,3 +243,62 @@ pub fn compare_i32(dst: &mut [u32], a: &[u32], b: &[u32], f: impl Fn(i32, i32) -
 pub fn compare_u32(dst: &mut [u32], a: &[u32], b: &[u32], f: impl Fn(u32, u32) -> bool) {
     binary(dst, a, b, |x, y| f(x, y) as u32);
 }
+
+struct FoldLanes<'a, T, F>(&'a mut [T], &'a [T], F);
+
+impl<T: Copy, F: Fn(T, T) -> T> NullaryFnOnce for FoldLanes<'_, T, F> {
+    type Output = ();
+    #[inline(always)]
+    fn call(self) {
+        for (acc, &v) in self.0.iter_mut().zip(self.1) {
+            *acc = (self.2)(*acc, v);
+        }
+    }
+}
+
+/// `acc[i] = f(acc[i], values[i])`.
+#[inline(always)]
+pub(crate) fn fold_lanes<T: Copy>(acc: &mut [T], values: &[T], f: impl Fn(T, T) -> T) {
+    vectorised(FoldLanes(acc, values, f));
+}
+
+struct FoldSlice<'a, T, F>(&'a [T], T, F);
+
+/// Independent accumulators of [`fold_slice`].
+const ACCUMULATORS: usize = 32;
+
+impl<T: Copy, F: Fn(T, T) -> T> NullaryFnOnce for FoldSlice<'_, T, F> {
+    type Output = T;
+    #[inline(always)]
+    fn call(self) -> T {
+        let FoldSlice(values, start, f) = self;
+        let mut acc = [start; ACCUMULATORS];
+        let (chunks, rest) = values.as_chunks::<ACCUMULATORS>();
+        for chunk in chunks {
+            for (a, &v) in acc.iter_mut().zip(chunk) {
+                *a = f(*a, v);
+            }
+        }
+        for (a, &v) in acc.iter_mut().zip(rest) {
+            *a = f(*a, v);
+        }
+        let mut width = ACCUMULATORS;
+        while width > 1 {
+            width /= 2;
+            for i in 0..width {
+                acc[i] = f(acc[i], acc[i + width]);
+            }
+        }
+        acc[0]
+    }
+}
+
+/// Folds all values into `start`, the neutral value of `f`, in a fixed order: 32 strided
+/// accumulators, then a tree over them.
+#[inline(always)]
+pub(crate) fn fold_slice<T: Copy>(values: &[T], start: T, f: impl Fn(T, T) -> T) -> T {
+    if values.len() < 16 {
+        return values.iter().fold(start, |acc, &v| f(acc, v));
+    }
+    vectorised(FoldSlice(values, start, f))
+}

@@ -8,6 +8,7 @@
 
 pub mod contract;
 pub mod dtype;
+pub mod eval;
 pub mod emit;
 pub mod families;
 pub mod fold;
@@ -23,6 +24,7 @@ pub use contract::{
     ContractLaunch, Contraction, ContractionKernels, Conv, ConvKind, MatMul, Operand,
 };
 pub use dtype::DType;
+pub use eval::program_native;
 pub use emit::{Epilogue, ParamBlock, epilogue_wgsl, program_wgsl};
 pub use families::cumsum::{CumSum, cumsum};
 pub use families::fold_windows::{FoldWindows, fold_windows};

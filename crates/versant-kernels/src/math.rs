@@ -78,3 +78,11 @@ pub fn philox4x32(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
     }
     [c0, c1, c2, c3]
 }
+
+/// Words `first..first + dst.len()` of the stream under `key`: word `i % 4` of block `(i / 4, 0, 0, 0)`.
+pub fn philox_lanes(dst: &mut [u32], first: u32, key: [u32; 2]) {
+    for (i, d) in dst.iter_mut().enumerate() {
+        let index = first + i as u32;
+        *d = philox4x32([index / 4, 0, 0, 0], key)[(index % 4) as usize];
+    }
+}

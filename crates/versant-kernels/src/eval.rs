@@ -1,0 +1,334 @@
+//! The CPU twin of a [`Program`]: a blocked, vectorised evaluator.
+//!
+//! Registers are blocks of [`BLOCK`] words that stay in the first-level cache; each instruction runs over a
+//! whole block in one vectorised loop, so that interpreting costs a few nanoseconds a block. A dense
+//! operand is read where it lies, and the last instruction before a dense store writes where it goes.
+//!
+//! How a program is cut into jobs depends on its shapes only, never on the number of threads, and so do
+//! the orders of all sums: the same program on the same data gives the same bits everywhere.
+//!
+//! * [`access`] walks views, * [`compile`] places registers and chooses the lane order, * [`block`] runs one
+//!   block, * [`load`] and [`shared`] touch memory, * [`reduce`] combines columns.
+
+mod access;
+mod block;
+mod compile;
+mod convert;
+mod load;
+mod reduce;
+mod shared;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use crate::{KernelSource, Program};
+use block::{Buffers, Lanes, Scratch, operand};
+use compile::{Order, Plan, PlanStep, Src};
+use reduce::{State, Tile};
+use shared::Shared;
+
+/// Lanes of a block: 2 KiB a register.
+const BLOCK: usize = 512;
+
+/// Work of a job that is worth a thread, in lanes times simple vector instructions: 10 to 30 µs.
+const JOB: usize = 1 << 18;
+
+/// The most jobs that the rows, or the columns, of a program are cut into.
+const MAX_JOBS: usize = 256;
+
+/// The native kernel of a program.
+pub fn program_native(p: Program, label: &str) -> KernelSource {
+    let (reads, writes) = (p.reads(), p.bindings.len() - p.reads());
+    let uses_scalars = p.uses_scalars();
+    let evaluator = Evaluator::new(p);
+    KernelSource {
+        label: label.to_owned(),
+        wgsl: String::new(),
+        reads,
+        writes,
+        params: Vec::new(),
+        uses_scalars,
+        grid: [1, 1, 1],
+        native: Some(Arc::new(move |reads, writes, scalars| {
+            evaluator.run(reads, writes, scalars);
+        })),
+    }
+}
+
+/// A program ready to run.
+pub(crate) struct Evaluator {
+    plan: Plan,
+    /// Rows of a job: all of them for small work.
+    job_rows: usize,
+    /// Columns of a job, where there are too few rows to make jobs of.
+    job_cols: usize,
+}
+
+impl Evaluator {
+    pub(crate) fn new(p: Program) -> Evaluator {
+        let plan = compile::compile(&crate::fold(&p));
+        let row_cost = plan.row_cost + plan.cols * plan.col_cost;
+        let blocks = plan.rows.div_ceil(plan.row_block);
+        let total = plan.rows * row_cost;
+        let blocks_a_job = (JOB / (plan.row_block * row_cost).max(1))
+            .max(blocks.div_ceil(MAX_JOBS))
+            .max(1);
+        let mut evaluator = Evaluator {
+            job_rows: plan.rows.max(1),
+            job_cols: plan.cols.max(1),
+            plan,
+        };
+        let plan = &evaluator.plan;
+        if total <= 2 * JOB {
+            return evaluator;
+        }
+        if blocks < 8 {
+            let tiles = plan.cols.div_ceil(plan.tile_cols);
+            let tile_cost = plan.tile_rows * plan.tile_cols * plan.col_cost;
+            let tiles_a_job = (JOB / tile_cost.max(1))
+                .max(tiles.div_ceil(MAX_JOBS))
+                .max(1);
+            evaluator.job_cols = (tiles_a_job * plan.tile_cols).min(plan.cols.max(1));
+        }
+        evaluator.job_rows = blocks_a_job * plan.row_block;
+        evaluator
+    }
+
+    /// Runs the whole program.
+    pub(crate) fn run(&self, reads: &[&[u32]], writes: &mut [&mut [u32]], scalars: &[u32]) {
+        if self.plan.rows == 0 {
+            return;
+        }
+        let shared: Vec<Shared<'_>> = writes.iter_mut().map(|w| Shared::new(w)).collect();
+        let buffers = Buffers {
+            reads,
+            writes: &shared,
+            scalars,
+            acc: &[],
+            acc_start: 0,
+        };
+        let jobs = self.plan.rows.div_ceil(self.job_rows);
+        let job = |scratch: &mut Scratch, job: usize| {
+            let start = job * self.job_rows;
+            let end = (start + self.job_rows).min(self.plan.rows);
+            self.rows(start, end, &buffers, scratch);
+        };
+        let scratch = || Scratch::new(&self.plan, true, &buffers, self.lanes(self.plan.rows));
+        if jobs == 1 {
+            job(&mut scratch(), 0);
+        } else {
+            (0..jobs).into_par_iter().for_each_init(scratch, job);
+        }
+    }
+
+    /// Hands `f` a function that evaluates the program, an epilogue, for runs of rows: it takes the row-major
+    /// index of the first row and the accumulators of the rows from there on, and may be called from several
+    /// threads at once. Each row must be handed in once.
+    pub(crate) fn shared<R>(
+        &self,
+        reads: &[&[u32]],
+        writes: &mut [&mut [u32]],
+        scalars: &[u32],
+        f: impl FnOnce(&(dyn Fn(usize, &[f32]) + Sync)) -> R,
+    ) -> R {
+        let shared: Vec<Shared<'_>> = writes.iter_mut().map(|w| Shared::new(w)).collect();
+        f(&|start, acc| {
+            let acc: &[u32] = bytemuck::cast_slice(acc);
+            let buffers = Buffers {
+                reads,
+                writes: &shared,
+                scalars,
+                acc,
+                acc_start: start,
+            };
+            let mut scratch = Scratch::new(&self.plan, true, &buffers, self.lanes(acc.len()));
+            self.rows(start, start + acc.len(), &buffers, &mut scratch);
+        })
+    }
+
+    /// The most lanes that a block of at most `rows` rows has.
+    fn lanes(&self, rows: usize) -> usize {
+        let tile = self.plan.tile_rows.min(rows) * self.plan.tile_cols;
+        tile.max(self.plan.row_block.min(rows)).min(BLOCK)
+    }
+
+    /// Evaluates rows `start..end`.
+    fn rows(&self, start: usize, end: usize, buffers: &Buffers<'_, '_>, scratch: &mut Scratch) {
+        for first in (start..end).step_by(self.plan.row_block) {
+            let rows = self.plan.row_block.min(end - first);
+            for step in &self.plan.steps {
+                match step.is_col {
+                    false => row_step(
+                        step,
+                        Lanes {
+                            start: first,
+                            len: rows,
+                        },
+                        buffers,
+                        scratch,
+                    ),
+                    true => self.col_step(step, first, rows, buffers, scratch),
+                }
+            }
+        }
+    }
+
+    /// Runs a `Col` step over a block of rows.
+    fn col_step(
+        &self,
+        step: &PlanStep,
+        first: usize,
+        rows: usize,
+        buffers: &Buffers<'_, '_>,
+        scratch: &mut Scratch,
+    ) {
+        for tile_row in (0..rows).step_by(self.plan.tile_rows) {
+            let tile_rows = self.plan.tile_rows.min(rows - tile_row);
+            self.expand(step, tile_row, tile_rows, &mut scratch.frame);
+            for reduce in &step.reduces {
+                scratch.states[reduce.index].reset(tile_rows);
+            }
+            let first = first + tile_row;
+            let cols = self.plan.cols;
+            if self.job_cols < cols {
+                self.col_jobs(step, first, tile_rows, buffers, scratch);
+            } else {
+                let Scratch {
+                    frame,
+                    temps,
+                    states,
+                } = scratch;
+                let job = ColJob {
+                    step,
+                    frame,
+                    buffers,
+                    first,
+                    rows: tile_rows,
+                };
+                job.run(&self.plan, 0, cols, temps, states);
+            }
+            for reduce in &step.reduces {
+                let out = &mut scratch.frame[reduce.out][tile_row..tile_row + tile_rows];
+                scratch.states[reduce.index].finish(out);
+            }
+        }
+    }
+
+    /// Spreads the row registers that a `Col` step reads over the lanes of a tile.
+    fn expand(&self, step: &PlanStep, at: usize, rows: usize, frame: &mut [Vec<u32>]) {
+        let cols = self.plan.tile_cols;
+        for &(by_row, by_lane) in &step.expand {
+            let mut lanes = std::mem::take(&mut frame[by_lane]);
+            let values = &frame[by_row][at..at + rows];
+            match self.plan.order {
+                Order::ColsInner => {
+                    for (lanes, &value) in lanes.chunks_exact_mut(cols).zip(values) {
+                        lanes.fill(value);
+                    }
+                }
+                Order::RowsInner => {
+                    for lanes in lanes.chunks_exact_mut(rows).take(cols) {
+                        lanes.copy_from_slice(values);
+                    }
+                }
+            }
+            frame[by_lane] = lanes;
+        }
+    }
+
+    /// Runs the columns of a `Col` step in parallel, and combines their reductions in order.
+    fn col_jobs(
+        &self,
+        step: &PlanStep,
+        first: usize,
+        rows: usize,
+        buffers: &Buffers<'_, '_>,
+        scratch: &mut Scratch,
+    ) {
+        let frame = &scratch.frame;
+        let cols = self.plan.cols;
+        let partial: Vec<Vec<State>> = (0..cols.div_ceil(self.job_cols))
+            .into_par_iter()
+            .map(|number| {
+                let mut local = Scratch::new(&self.plan, false, buffers, 0);
+                for reduce in &step.reduces {
+                    local.states[reduce.index].reset(rows);
+                }
+                let job = ColJob {
+                    step,
+                    frame,
+                    buffers,
+                    first,
+                    rows,
+                };
+                let start = number * self.job_cols;
+                let end = (start + self.job_cols).min(cols);
+                job.run(&self.plan, start, end, &mut local.temps, &mut local.states);
+                std::mem::take(&mut local.states)
+            })
+            .collect();
+        for mut states in partial {
+            for reduce in &step.reduces {
+                scratch.states[reduce.index].merge(&mut states[reduce.index]);
+            }
+        }
+    }
+}
+
+/// Runs a `Row` step over a block of rows, and keeps what later steps need.
+fn row_step(step: &PlanStep, lanes: Lanes, buffers: &Buffers<'_, '_>, scratch: &mut Scratch) {
+    let Scratch { frame, temps, .. } = scratch;
+    step.run(frame, temps, buffers, lanes);
+    for &(value, slot) in &step.keep {
+        let mut kept = std::mem::take(&mut frame[slot]);
+        kept[..lanes.len].copy_from_slice(operand(value, frame, temps, buffers, lanes.len));
+        frame[slot] = kept;
+    }
+}
+
+/// Some columns of a `Col` step over the rows of a tile.
+struct ColJob<'a, 'w> {
+    step: &'a PlanStep,
+    frame: &'a [Vec<u32>],
+    buffers: &'a Buffers<'a, 'w>,
+    first: usize,
+    rows: usize,
+}
+
+impl ColJob<'_, '_> {
+    /// Runs columns `start..end`, tile by tile.
+    fn run(
+        &self,
+        plan: &Plan,
+        start: usize,
+        end: usize,
+        temps: &mut [block::Temp],
+        states: &mut [State],
+    ) {
+        for col in (start..end).step_by(plan.tile_cols) {
+            let cols = plan.tile_cols.min(end - col);
+            let lanes = Lanes {
+                start: match plan.order {
+                    Order::ColsInner => self.first * plan.cols + col,
+                    Order::RowsInner => col * plan.rows + self.first,
+                },
+                len: self.rows * cols,
+            };
+            self.step.run(self.frame, temps, self.buffers, lanes);
+            let tile = Tile {
+                order: plan.order,
+                rows: self.rows,
+                cols,
+                first_col: col,
+            };
+            for reduce in &self.step.reduces {
+                let values: Src = reduce.value;
+                let values = operand(values, self.frame, temps, self.buffers, lanes.len);
+                states[reduce.index].add(values, tile);
+            }
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! Running the instructions of a step over one block of lanes.
+
+use std::cell::Cell;
+
+use super::BLOCK;
+use super::compile::{Op, OpKind, Plan, PlanStep, PlanStore, Src, Uniform};
+use super::convert;
+use super::load::{self, Indices, Source};
+use super::reduce::State;
+use super::shared::Shared;
+
+/// Everything outside that a block reads and writes.
+#[derive(Clone, Copy)]
+pub(super) struct Buffers<'a, 'w> {
+    pub reads: &'a [&'a [u32]],
+    pub writes: &'a [Shared<'w>],
+    pub scalars: &'a [u32],
+    /// The accumulators of an epilogue, and the row number of the first.
+    pub acc: &'a [u32],
+    pub acc_start: usize,
+}
+
+impl<'a, 'w> Buffers<'a, 'w> {
+    fn source(&self, binding: usize) -> Source<'a, 'w> {
+        match binding.checked_sub(self.reads.len()) {
+            None => Source::Read(self.reads[binding]),
+            Some(write) => Source::Written(&self.writes[write]),
+        }
+    }
+}
+
+/// What a temporary holds.
+#[derive(Clone, Copy)]
+enum Held {
+    /// Its own words.
+    Words,
+    /// The words of a read-only buffer from an element on.
+    Read(usize, usize),
+    /// The accumulators from a position on.
+    Acc(usize),
+    /// Nothing: the value has been evaluated right into its store.
+    Stored,
+}
+
+pub(super) struct Temp {
+    words: Vec<u32>,
+    held: Held,
+}
+
+/// The working memory of a thread on one program.
+pub(super) struct Scratch {
+    /// Values that live for a block of rows or for the whole run.
+    pub frame: Vec<Vec<u32>>,
+    pub temps: Vec<Temp>,
+    pub states: Vec<State>,
+}
+
+thread_local! {
+    /// Blocks that a thread has no use for at the moment.
+    static BLOCKS: Cell<Vec<Vec<u32>>> = const { Cell::new(Vec::new()) };
+}
+
+impl Scratch {
+    /// Memory for `plan` with or without a frame, for blocks of at most `lanes` lanes.
+    pub fn new(plan: &Plan, with_frame: bool, buffers: &Buffers<'_, '_>, lanes: usize) -> Scratch {
+        let mut spare = BLOCKS.take();
+        let mut block = || spare.pop().unwrap_or_else(|| vec![0; BLOCK]);
+        let frame_slots = if with_frame { plan.frame_slots } else { 0 };
+        let mut frame: Vec<_> = (0..frame_slots).map(|_| block()).collect();
+        let temp = |words| Temp {
+            words,
+            held: Held::Words,
+        };
+        let temps = (0..plan.temps).map(|_| temp(block())).collect();
+        BLOCKS.set(spare);
+        if with_frame {
+            for &(slot, value) in &plan.uniforms {
+                frame[slot][..lanes].fill(match value {
+                    Uniform::Const(bits) => bits,
+                    Uniform::Scalar(word) => buffers.scalars[word as usize],
+                });
+            }
+        }
+        let states = plan.reduces.iter();
+        Scratch {
+            frame,
+            temps,
+            states: states.map(|r| State::new(r.kind, r.dtype)).collect(),
+        }
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let mut spare = BLOCKS.take();
+        spare.append(&mut self.frame);
+        spare.extend(self.temps.drain(..).map(|t| t.words));
+        BLOCKS.set(spare);
+    }
+}
+
+/// The operands of a block of `len` lanes from `start` on.
+#[derive(Clone, Copy)]
+pub(super) struct Lanes {
+    pub start: usize,
+    pub len: usize,
+}
+
+/// The words of an operand.
+pub(super) fn operand<'b>(
+    src: Src,
+    frame: &'b [Vec<u32>],
+    temps: &'b [Temp],
+    buffers: &Buffers<'b, '_>,
+    len: usize,
+) -> &'b [u32] {
+    match src {
+        Src::Frame(slot) => &frame[slot][..len],
+        Src::Temp(temp) => match temps[temp].held {
+            Held::Words => &temps[temp].words[..len],
+            Held::Read(binding, at) => &buffers.reads[binding][at..at + len],
+            Held::Acc(at) => &buffers.acc[at..at + len],
+            Held::Stored => panic!("a value that is evaluated into its store has no other reader"),
+        },
+    }
+}
+
+impl PlanStep {
+    /// Evaluates the instructions and stores of the step over `lanes`.
+    pub fn run(
+        &self,
+        frame: &[Vec<u32>],
+        temps: &mut [Temp],
+        buffers: &Buffers<'_, '_>,
+        lanes: Lanes,
+    ) {
+        for op in &self.ops {
+            if self.borrow(op, temps, buffers, lanes) {
+                continue;
+            }
+            let mut words = std::mem::take(&mut temps[op.dst].words);
+            let [a, b, c] = std::array::from_fn(|i| match i < op.arity {
+                true => operand(op.args[i], frame, temps, buffers, lanes.len),
+                false => &[][..],
+            });
+            let store = op.direct.map(|s| &self.stores[s]);
+            let direct = store.is_some_and(|store| store.map_into(op, buffers, lanes, [a, b, c]));
+            if !direct {
+                op.eval(buffers, lanes.start, &mut words[..lanes.len], [a, b, c]);
+            }
+            temps[op.dst] = Temp {
+                words,
+                held: if direct { Held::Stored } else { Held::Words },
+            };
+        }
+        for store in &self.stores {
+            if let Src::Temp(temp) = store.value
+                && matches!(temps[temp].held, Held::Stored)
+            {
+                continue;
+            }
+            let values = operand(store.value, frame, temps, buffers, lanes.len);
+            store.access.runs(lanes.start, lanes.len, |run| {
+                let values = &values[run.lane..run.lane + run.len];
+                buffers.writes[store.write].store(run.offset, run.stride, values);
+            });
+        }
+    }
+
+    /// Lets the result of `op` be a part of a buffer, without a copy, if it is one.
+    fn borrow(
+        &self,
+        op: &Op,
+        temps: &mut [Temp],
+        buffers: &Buffers<'_, '_>,
+        Lanes { start, len }: Lanes,
+    ) -> bool {
+        let held = match &op.kind {
+            OpKind::Load { binding, access } if *binding < buffers.reads.len() => {
+                access.dense(start, len).map(|at| Held::Read(*binding, at))
+            }
+            OpKind::Acc => Some(Held::Acc(start - buffers.acc_start)),
+            _ => None,
+        };
+        if let Some(held) = held {
+            temps[op.dst].held = held;
+        }
+        held.is_some()
+    }
+}
+
+impl PlanStore {
+    /// Evaluates a map straight into the stored elements, where the block is one run within a piece.
+    fn map_into(
+        &self,
+        op: &Op,
+        buffers: &Buffers<'_, '_>,
+        lanes: Lanes,
+        args: [&[u32]; 3],
+    ) -> bool {
+        self.access.dense(lanes.start, lanes.len).is_some_and(|at| {
+            buffers.writes[self.write].in_place(at, lanes.len, |dst| {
+                op.eval(buffers, lanes.start, dst, args);
+            })
+        })
+    }
+}
+
+impl Op {
+    /// Computes the result into `dst`.
+    fn eval(
+        &self,
+        buffers: &Buffers<'_, '_>,
+        start: usize,
+        dst: &mut [u32],
+        [a, b, c]: [&[u32]; 3],
+    ) {
+        match &self.kind {
+            OpKind::Load { binding, access } => {
+                load::gather(access, buffers.source(*binding), start, dst);
+            }
+            OpKind::LoadAt {
+                binding,
+                access,
+                signed,
+                stride,
+                bound,
+            } => {
+                let index = Indices {
+                    words: a,
+                    signed: *signed,
+                    stride: *stride,
+                    bound: *bound,
+                };
+                load::gather_at(access, buffers.source(*binding), start, index, dst);
+            }
+            OpKind::Index(access) => load::iota(access, start, dst),
+            OpKind::InBounds(access) => load::in_bounds(access, start, dst),
+            OpKind::Map { f, operand } => (f.cpu)(*operand, dst, a, b, c),
+            OpKind::Cast { from, to } => convert::cast(*from, *to, dst, a),
+            OpKind::Philox => convert::philox(dst, a, b, c),
+            OpKind::Acc => unreachable!("accumulators are always borrowed"),
+        }
+    }
+}

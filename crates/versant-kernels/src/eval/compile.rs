@@ -1,0 +1,597 @@
+//! From a program to a plan: lane order, block sizes, and a place for every register.
+//!
+//! A `Col` step runs over tiles of rows × columns whose lanes are a contiguous range of the domain in
+//! one of two orders. [`Order::ColsInner`] walks whole rows (softmax over contiguous rows: several short
+//! rows or a piece of a long one a tile); [`Order::RowsInner`] holds one accumulator a lane and walks the
+//! columns one after the other (sum over the first axis, pooling windows).
+
+use super::BLOCK;
+use super::access::Access;
+use crate::{DType, Instr, InstrKind, MapFn, Program, ReduceKind, ReduceOut, Reg, Step, View};
+
+/// Which coordinate varies from lane to lane in a `Col` step.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Order {
+    /// `rows ++ cols`.
+    ColsInner,
+    /// `cols ++ rows`.
+    RowsInner,
+}
+
+/// Where an operand lies: temporaries live in a step, frame slots for a block of rows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Src {
+    Temp(usize),
+    Frame(usize),
+}
+
+/// An operation on a block.
+pub(super) enum OpKind {
+    Load {
+        binding: usize,
+        access: Access,
+    },
+    LoadAt {
+        binding: usize,
+        access: Access,
+        signed: bool,
+        stride: isize,
+        bound: usize,
+    },
+    Index(Access),
+    InBounds(Access),
+    Map {
+        f: &'static MapFn,
+        operand: DType,
+    },
+    Cast {
+        from: DType,
+        to: DType,
+    },
+    Philox,
+    Acc,
+}
+
+pub(super) struct Op {
+    pub kind: OpKind,
+    /// The temporary that takes the result.
+    pub dst: usize,
+    pub args: [Src; 3],
+    pub arity: usize,
+    /// The store of the step that this operation may evaluate into directly, since nobody else reads
+    /// its result.
+    pub direct: Option<usize>,
+}
+
+pub(super) struct PlanStore {
+    /// Index among the written bindings.
+    pub write: usize,
+    pub access: Access,
+    pub value: Src,
+}
+
+pub(super) struct PlanReduce {
+    pub reduce: ReduceOut,
+    pub value: Src,
+    /// Frame slot of the result.
+    pub out: usize,
+    /// Number over the whole program.
+    pub index: usize,
+}
+
+pub(super) struct PlanStep {
+    pub is_col: bool,
+    pub ops: Vec<Op>,
+    pub stores: Vec<PlanStore>,
+    /// Row registers that this `Row` step defines for later ones: value and frame slot.
+    pub keep: Vec<(Src, usize)>,
+    /// Row registers that this `Col` step reads: frame slot by row, and by lane.
+    pub expand: Vec<(usize, usize)>,
+    pub reduces: Vec<PlanReduce>,
+}
+
+/// A constant for the whole run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Uniform {
+    Const(u32),
+    Scalar(u32),
+}
+
+pub(super) struct Plan {
+    pub rows: usize,
+    pub cols: usize,
+    pub order: Order,
+    /// Rows of a block: the unit that runs through all steps.
+    pub row_block: usize,
+    /// Rows of a tile of a `Col` step; divides the work of a block.
+    pub tile_rows: usize,
+    /// Columns of a tile.
+    pub tile_cols: usize,
+    /// Number of read-only bindings.
+    pub reads: usize,
+    pub writes: usize,
+    pub steps: Vec<PlanStep>,
+    /// Frame slots to be filled before anything runs.
+    pub uniforms: Vec<(usize, Uniform)>,
+    pub frame_slots: usize,
+    pub temps: usize,
+    pub reduces: Vec<ReduceOut>,
+    /// Cost of a row without its columns and of a column, in simple vector instructions a lane.
+    pub row_cost: usize,
+    pub col_cost: usize,
+}
+
+/// What is known of a register while compiling.
+#[derive(Clone, Copy, PartialEq)]
+enum Place {
+    Unknown,
+    Temp(usize),
+    /// Equal in all lanes.
+    Uniform(usize),
+    /// One value a row.
+    Row(usize),
+}
+
+struct Compiler<'a> {
+    p: &'a Program,
+    /// Registers that are the bits of another one.
+    alias: Vec<Reg>,
+    place: Vec<Place>,
+    /// Frame slot of a row register expanded to lanes.
+    expanded: Vec<Option<usize>>,
+    /// For each register the last step that reads it.
+    last_step: Vec<usize>,
+    free: Vec<usize>,
+    plan: Plan,
+}
+
+pub(super) fn compile(p: &Program) -> Plan {
+    let regs = p.regs as usize;
+    let (order, row_block, tile_rows, tile_cols) = blocking(p);
+    let plan = Plan {
+        rows: p.rows.numel(),
+        cols: p.cols.numel(),
+        order,
+        row_block,
+        tile_rows,
+        tile_cols,
+        reads: p.reads(),
+        writes: p.bindings.len() - p.reads(),
+        steps: Vec::new(),
+        uniforms: Vec::new(),
+        frame_slots: 0,
+        temps: 0,
+        reduces: Vec::new(),
+        row_cost: 0,
+        col_cost: 0,
+    };
+    let mut compiler = Compiler {
+        p,
+        alias: (0..p.regs).collect(),
+        place: vec![Place::Unknown; regs],
+        expanded: vec![None; regs],
+        last_step: vec![0; regs],
+        free: Vec::new(),
+        plan,
+    };
+    compiler.find_aliases();
+    compiler.find_last_steps();
+    for (number, step) in p.steps.iter().enumerate() {
+        compiler.step(number, step);
+    }
+    compiler.plan
+}
+
+/// The registers that an instruction reads.
+fn operands(instr: &Instr) -> Vec<Reg> {
+    match &instr.kind {
+        InstrKind::LoadAt { index, .. } => vec![*index],
+        InstrKind::Map { f, args, .. } => args[..f.arity].to_vec(),
+        InstrKind::Cast { arg, .. } | InstrKind::Bitcast { arg, .. } => vec![*arg],
+        InstrKind::Philox { index, key } => vec![*index, key[0], key[1]],
+        _ => Vec::new(),
+    }
+}
+
+impl Compiler<'_> {
+    /// Bitcasts, and casts that keep the word, cost nothing.
+    fn find_aliases(&mut self) {
+        let is_word = |d| matches!(d, DType::I32 | DType::U32 | DType::Bool);
+        for instr in self.p.instrs() {
+            let same = match instr.kind {
+                InstrKind::Bitcast { arg, .. } => Some(arg),
+                InstrKind::Cast { arg, from }
+                    if from == instr.dtype
+                        || (is_word(from)
+                            && is_word(instr.dtype)
+                            && instr.dtype != DType::Bool) =>
+                {
+                    Some(arg)
+                }
+                _ => None,
+            };
+            if let Some(arg) = same {
+                self.alias[instr.reg as usize] = self.alias[arg as usize];
+            }
+        }
+    }
+
+    fn find_last_steps(&mut self) {
+        for (number, step) in self.p.steps.iter().enumerate() {
+            let (block, reduces) = match step {
+                Step::Row(block) => (block, &[][..]),
+                Step::Col(block, reduces) => (block, &reduces[..]),
+            };
+            let used = block.instrs.iter().flat_map(operands);
+            let used = used.chain(block.stores.iter().map(|s| s.value));
+            for reg in used.chain(reduces.iter().map(|r| r.value)) {
+                let reg = self.alias[reg as usize];
+                self.last_step[reg as usize] = number;
+            }
+        }
+    }
+
+    fn frame_slot(&mut self) -> usize {
+        self.plan.frame_slots += 1;
+        self.plan.frame_slots - 1
+    }
+
+    fn uniform(&mut self, value: Uniform) -> Place {
+        let known = self.plan.uniforms.iter().find(|(_, v)| *v == value);
+        let slot = known.map(|(slot, _)| *slot).unwrap_or_else(|| {
+            let slot = self.frame_slot();
+            self.plan.uniforms.push((slot, value));
+            slot
+        });
+        Place::Uniform(slot)
+    }
+
+    /// Where `reg` is read from in `step`.
+    fn src(&mut self, reg: Reg, step: &mut PlanStep) -> Src {
+        let reg = self.alias[reg as usize] as usize;
+        match self.place[reg] {
+            Place::Temp(temp) => Src::Temp(temp),
+            Place::Uniform(slot) => Src::Frame(slot),
+            Place::Row(slot) if step.is_col && !self.plan.rows_are_lanes() => {
+                let lanes = self.expanded[reg].unwrap_or_else(|| self.frame_slot());
+                self.expanded[reg] = Some(lanes);
+                if !step.expand.contains(&(slot, lanes)) {
+                    step.expand.push((slot, lanes));
+                }
+                Src::Frame(lanes)
+            }
+            Place::Row(slot) => Src::Frame(slot),
+            Place::Unknown => {
+                panic!("register {reg} of a verified program is used before its definition")
+            }
+        }
+    }
+
+    fn step(&mut self, number: usize, step: &Step) {
+        let (block, reduces, is_col) = match step {
+            Step::Row(block) => (block, &[][..], false),
+            Step::Col(block, reduces) => (block, &reduces[..], true),
+        };
+        let axes = axes(self.p, is_col, self.plan.order);
+        let mut out = PlanStep {
+            is_col,
+            ops: Vec::new(),
+            stores: Vec::new(),
+            keep: Vec::new(),
+            expand: Vec::new(),
+            reduces: Vec::new(),
+        };
+        self.free = (0..self.plan.temps).collect();
+        // How often each register is still to be read in this step.
+        let mut uses = vec![0usize; self.p.regs as usize];
+        let reads = block.instrs.iter().flat_map(operands);
+        let reads = reads.chain(block.stores.iter().map(|s| s.value));
+        for reg in reads.chain(reduces.iter().map(|r| r.value)) {
+            uses[self.alias[reg as usize] as usize] += 1;
+        }
+        let mut cost = 2 * (block.stores.len() + reduces.len());
+        for instr in &block.instrs {
+            cost += self.instr(instr, &axes, &mut uses, &mut out);
+        }
+        for instr in &block.instrs {
+            let reg = instr.reg as usize;
+            if let (false, Place::Temp(temp)) = (is_col, self.place[reg])
+                && self.last_step[reg] > number
+            {
+                let slot = self.frame_slot();
+                out.keep.push((Src::Temp(temp), slot));
+            }
+        }
+        for store in &block.stores {
+            let value = self.src(store.value, &mut out);
+            out.stores.push(PlanStore {
+                write: store.binding - self.plan.reads,
+                access: Access::new(&unguarded(&store.view), &axes),
+                value,
+            });
+        }
+        self.direct_stores(number, block, &mut out);
+        for reduce in reduces {
+            let value = self.src(reduce.value, &mut out);
+            let index = self.plan.reduces.len();
+            self.plan.reduces.push(reduce.clone());
+            let slot = self.frame_slot();
+            self.place[reduce.out as usize] = Place::Row(slot);
+            out.reduces.push(PlanReduce {
+                reduce: reduce.clone(),
+                value,
+                out: slot,
+                index,
+            });
+        }
+        // From here on the kept registers are row registers, and the other temporaries are gone.
+        for instr in &block.instrs {
+            let reg = instr.reg as usize;
+            if let Place::Temp(temp) = self.place[reg] {
+                let kept = out.keep.iter().find(|(src, _)| *src == Src::Temp(temp));
+                let kept = kept.filter(|_| self.last_step[reg] > number);
+                self.place[reg] = kept.map_or(Place::Unknown, |(_, slot)| Place::Row(*slot));
+            }
+        }
+        match is_col {
+            true => self.plan.col_cost += cost,
+            false => self.plan.row_cost += cost,
+        }
+        self.plan.steps.push(out);
+    }
+
+    /// Compiles one instruction, and gives its cost.
+    fn instr(
+        &mut self,
+        instr: &Instr,
+        axes: &[usize],
+        uses: &mut [usize],
+        step: &mut PlanStep,
+    ) -> usize {
+        let reg = instr.reg as usize;
+        if self.alias[reg] != instr.reg {
+            for arg in operands(instr) {
+                uses[self.alias[arg as usize] as usize] -= 1;
+            }
+            return 0;
+        }
+        let (kind, cost) = match &instr.kind {
+            InstrKind::Const(bits) => {
+                self.place[reg] = self.uniform(Uniform::Const(*bits));
+                return 0;
+            }
+            InstrKind::Scalar(word) => {
+                self.place[reg] = self.uniform(Uniform::Scalar(*word));
+                return 0;
+            }
+            InstrKind::Load { binding, view } => {
+                let access = Access::new(view, axes);
+                let cost = access_cost(&access);
+                (
+                    OpKind::Load {
+                        binding: *binding,
+                        access,
+                    },
+                    cost,
+                )
+            }
+            InstrKind::LoadAt {
+                binding,
+                view,
+                index,
+                stride,
+                bound,
+            } => {
+                let access = Access::new(view, axes);
+                let signed = self.signed(*index);
+                let (binding, stride, bound) = (*binding, *stride, *bound);
+                (
+                    OpKind::LoadAt {
+                        binding,
+                        access,
+                        signed,
+                        stride,
+                        bound,
+                    },
+                    16,
+                )
+            }
+            InstrKind::Index(view) => (OpKind::Index(Access::new(&unguarded(view), axes)), 2),
+            InstrKind::InBounds(view) => (OpKind::InBounds(Access::new(view, axes)), 2),
+            InstrKind::Map { f, operand, .. } => (
+                OpKind::Map {
+                    f,
+                    operand: *operand,
+                },
+                1 + f.cost as usize,
+            ),
+            InstrKind::Cast { from, .. } => (
+                OpKind::Cast {
+                    from: *from,
+                    to: instr.dtype,
+                },
+                2,
+            ),
+            InstrKind::Philox { .. } => (OpKind::Philox, 24),
+            InstrKind::Acc => (OpKind::Acc, 1),
+            InstrKind::Bitcast { .. } => unreachable!("a bitcast is an alias"),
+        };
+        let regs = operands(instr);
+        let mut args = [Src::Temp(0); 3];
+        for (arg, &reg) in args.iter_mut().zip(&regs) {
+            *arg = self.src(reg, step);
+        }
+        let dst = self.free.pop().unwrap_or_else(|| {
+            self.plan.temps += 1;
+            self.plan.temps - 1
+        });
+        // Operands that nobody else reads give back their place, after the result has got its own.
+        for &arg in &regs {
+            let arg = self.alias[arg as usize] as usize;
+            uses[arg] -= 1;
+            self.release(arg, uses, step);
+        }
+        self.place[reg] = Place::Temp(dst);
+        self.release(reg, uses, step);
+        step.ops.push(Op {
+            kind,
+            dst,
+            args,
+            arity: regs.len(),
+            direct: None,
+        });
+        cost
+    }
+
+    /// Frees the temporary of a register that is not read any more.
+    fn release(&mut self, reg: usize, uses: &[usize], step: &PlanStep) {
+        let later = !step.is_col && self.last_step[reg] > self.plan.steps.len();
+        if let (Place::Temp(temp), 0, false) = (self.place[reg], uses[reg], later)
+            && !self.free.contains(&temp)
+        {
+            self.free.push(temp);
+        }
+    }
+
+    /// Lets the last definition of a value go straight to its store, where it is read by that store alone
+    /// and its buffer is not loaded from.
+    fn direct_stores(&mut self, number: usize, block: &crate::Block, out: &mut PlanStep) {
+        for (index, store) in block.stores.iter().enumerate() {
+            let reg = self.alias[store.value as usize];
+            let loaded = self.p.instrs().any(|i| match i.kind {
+                InstrKind::Load { binding, .. } | InstrKind::LoadAt { binding, .. } => {
+                    binding == store.binding
+                }
+                _ => false,
+            });
+            let stored_once = block
+                .stores
+                .iter()
+                .filter(|s| s.binding == store.binding)
+                .count()
+                == 1;
+            let value = out.stores[index].value;
+            if loaded || !stored_once || self.last_step[reg as usize] > number {
+                continue;
+            }
+            let Src::Temp(temp) = value else { continue };
+            let reads = |op: &Op| op.args[..op.arity].contains(&value);
+            let Some(at) = out.ops.iter().rposition(|op| op.dst == temp) else {
+                continue;
+            };
+            let read_later = out.ops[at + 1..].iter().any(reads)
+                || out.stores.iter().filter(|s| s.value == value).count() > 1
+                || self.reduced(number, reg);
+            if !read_later && matches!(out.ops[at].kind, OpKind::Map { .. }) {
+                out.ops[at].direct = Some(index);
+            }
+        }
+    }
+
+    fn reduced(&self, number: usize, reg: Reg) -> bool {
+        match &self.p.steps[number] {
+            Step::Row(_) => false,
+            Step::Col(_, reduces) => reduces.iter().any(|r| self.alias[r.value as usize] == reg),
+        }
+    }
+
+    /// Whether an index register is signed.
+    fn signed(&self, reg: Reg) -> bool {
+        let mut instrs = self.p.instrs();
+        let mut reduces = self.plan.reduces.iter();
+        match instrs.find(|i| i.reg == reg) {
+            Some(instr) => instr.dtype == DType::I32,
+            None => reduces.any(|r| {
+                let is_arg = matches!(r.kind, ReduceKind::ArgMax | ReduceKind::ArgMin);
+                r.out == reg && (is_arg || r.dtype == DType::I32)
+            }),
+        }
+    }
+}
+
+impl Plan {
+    /// Whether a tile is one column of some rows, so that a row register's lanes serve a `Col` step as they are.
+    fn rows_are_lanes(&self) -> bool {
+        self.order == Order::RowsInner && self.tile_cols == 1
+    }
+}
+
+/// The view without its guards.
+fn unguarded(view: &View) -> View {
+    View {
+        guards: Vec::new(),
+        ..view.clone()
+    }
+}
+
+/// The axes of a step's views in lane order.
+fn axes(p: &Program, is_col: bool, order: Order) -> Vec<usize> {
+    let (r, c) = (p.rows.rank(), p.cols.rank());
+    match (is_col, order) {
+        (false, _) => (0..r).collect(),
+        (true, Order::ColsInner) => (0..r + c).collect(),
+        (true, Order::RowsInner) => (r..r + c).chain(0..r).collect(),
+    }
+}
+
+/// Cost of accessing one lane in simple vector instructions: strided lanes move one by one, and each run
+/// costs about as much as fifty lanes that move together.
+fn access_cost(access: &Access) -> usize {
+    let (extent, stride) = access.inner();
+    let lane = if matches!(stride, 0 | 1) { 1 } else { 6 };
+    lane + 50 / extent.max(1)
+}
+
+/// Lane order, rows of a block, and rows and columns of a tile.
+fn blocking(p: &Program) -> (Order, usize, usize, usize) {
+    let (rows, cols) = (p.rows.numel(), p.cols.numel());
+    let has_cols = p.steps.iter().any(|s| matches!(s, Step::Col(..)));
+    if !has_cols || rows == 0 || cols == 0 {
+        return (Order::ColsInner, BLOCK, BLOCK, 1);
+    }
+    let cost = |order| -> usize {
+        let axes = axes(p, true, order);
+        let mut sum = 0;
+        for step in &p.steps {
+            let Step::Col(block, reduces) = step else {
+                continue;
+            };
+            let loads = block.instrs.iter().filter_map(|i| match &i.kind {
+                InstrKind::Load { view, .. } => Some(view),
+                _ => None,
+            });
+            let views = loads.chain(block.stores.iter().map(|s| &s.view));
+            sum += views
+                .map(|v| access_cost(&Access::new(v, &axes)))
+                .sum::<usize>();
+            sum += reduces.len()
+                * (2 + 40
+                    / if order == Order::ColsInner {
+                        cols
+                    } else {
+                        rows
+                    });
+        }
+        sum
+    };
+    if cost(Order::RowsInner) < cost(Order::ColsInner) {
+        let block = rows.min(BLOCK);
+        return (
+            Order::RowsInner,
+            block,
+            block,
+            if rows == block { BLOCK / block } else { 1 },
+        );
+    }
+    if 2 * cols <= BLOCK {
+        let block = BLOCK / cols;
+        return (Order::ColsInner, block, block, cols);
+    }
+    let tile = cols
+        .div_ceil(cols.div_ceil(BLOCK))
+        .next_multiple_of(16)
+        .min(cols);
+    // Several long rows make a block, so that row steps have more than one lane.
+    let block = (8 * BLOCK / cols).clamp(1, 8);
+    (Order::ColsInner, block, 1, tile)
+}

@@ -1,0 +1,146 @@
+//! Filling a block from a buffer.
+
+use super::access::{Access, Run};
+use super::shared::Shared;
+
+/// Where loads come from.
+#[derive(Clone, Copy)]
+pub(super) enum Source<'a, 'w> {
+    /// A buffer that nobody writes.
+    Read(&'a [u32]),
+    /// A buffer that this kernel also writes.
+    Written(&'a Shared<'w>),
+}
+
+/// Runs shorter than this are copied by a plain loop: a call of `memcpy` would cost more.
+const SHORT: usize = 16;
+
+/// Loads `dst.len()` words that lie `stride` apart from `at` on.
+#[inline]
+pub(super) fn strided(src: &[u32], at: usize, stride: isize, dst: &mut [u32]) {
+    match stride {
+        1 if dst.len() < SHORT => {
+            let from = &src[at..at + dst.len()];
+            dst.iter_mut().zip(from).for_each(|(d, &s)| *d = s);
+        }
+        1 => dst.copy_from_slice(&src[at..at + dst.len()]),
+        0 => dst.fill(src[at]),
+        2.. => {
+            let from = src[at..].iter().step_by(stride as usize);
+            dst.iter_mut().zip(from).for_each(|(d, &s)| *d = s);
+        }
+        _ => {
+            let from = src[..=at].iter().rev().step_by(stride.unsigned_abs());
+            dst.iter_mut().zip(from).for_each(|(d, &s)| *d = s);
+        }
+    }
+}
+
+impl Source<'_, '_> {
+    #[inline]
+    fn strided(&self, at: isize, stride: isize, dst: &mut [u32]) {
+        match self {
+            Source::Read(words) => strided(words, at as usize, stride, dst),
+            Source::Written(shared) => shared.load(at, stride, dst),
+        }
+    }
+}
+
+/// Loads lanes `start..start + dst.len()`; zero where a guard fails, which is never touched.
+pub(super) fn gather(access: &Access, source: Source<'_, '_>, start: usize, dst: &mut [u32]) {
+    access.runs(start, dst.len(), |run| {
+        let (low, high) = run.valid;
+        let lanes = &mut dst[run.lane..run.lane + run.len];
+        if low > 0 || high < run.len {
+            lanes[..low].fill(0);
+            lanes[high..].fill(0);
+        }
+        if low < high {
+            source.strided(run.first(), run.stride, &mut lanes[low..high]);
+        }
+    });
+}
+
+/// Loads through an index: lane `i` reads the address of the view plus `index[i] * stride`, with the index
+/// clamped into `0..bound`.
+pub(super) fn gather_at(
+    access: &Access,
+    source: Source<'_, '_>,
+    start: usize,
+    index: Indices<'_>,
+    dst: &mut [u32],
+) {
+    if index.bound == 0 {
+        dst.fill(0);
+        return;
+    }
+    access.runs(start, dst.len(), |run| {
+        let lanes = &mut dst[run.lane..run.lane + run.len];
+        lanes.fill(0);
+        let (low, high) = run.valid;
+        let index = Indices {
+            words: &index.words[run.lane + low..run.lane + high],
+            ..index
+        };
+        index.load(&run, source, &mut lanes[low..high]);
+    });
+}
+
+/// The data-dependent part of an address.
+#[derive(Clone, Copy)]
+pub(super) struct Indices<'a> {
+    /// One index a lane.
+    pub words: &'a [u32],
+    /// Whether they are signed.
+    pub signed: bool,
+    /// Elements per index step.
+    pub stride: isize,
+    /// Number of valid indices.
+    pub bound: usize,
+}
+
+impl Indices<'_> {
+    /// The address step of an index.
+    #[inline]
+    fn offset(&self, word: u32) -> isize {
+        let index = match self.signed {
+            true => (word as i32).max(0) as usize,
+            false => word as usize,
+        };
+        index.min(self.bound - 1) as isize * self.stride
+    }
+
+    /// Loads the lanes of one run. Neighbouring lanes mostly share an index (rows of an embedding), so they
+    /// are loaded together.
+    fn load(&self, run: &Run, source: Source<'_, '_>, dst: &mut [u32]) {
+        let mut lane = 0;
+        while lane < dst.len() {
+            let word = self.words[lane];
+            let same = self.words[lane..].iter().take_while(|&&w| w == word);
+            let end = lane + same.count();
+            let at = run.first() + lane as isize * run.stride + self.offset(word);
+            source.strided(at, run.stride, &mut dst[lane..end]);
+            lane = end;
+        }
+    }
+}
+
+/// The value of the view itself at each lane, as wrapping 32-bit integers.
+pub(super) fn iota(access: &Access, start: usize, dst: &mut [u32]) {
+    access.runs(start, dst.len(), |run| {
+        let (first, step) = (run.offset as u32, run.stride as u32);
+        let lanes = &mut dst[run.lane..run.lane + run.len];
+        for (i, d) in lanes.iter_mut().enumerate() {
+            *d = first.wrapping_add((i as u32).wrapping_mul(step));
+        }
+    });
+}
+
+/// 1 where every guard holds, else 0.
+pub(super) fn in_bounds(access: &Access, start: usize, dst: &mut [u32]) {
+    access.runs(start, dst.len(), |run| {
+        let lanes = &mut dst[run.lane..run.lane + run.len];
+        lanes.fill(0);
+        lanes[run.valid.0..run.valid.1].fill(1);
+    });
+}
