@@ -21,7 +21,7 @@ pub mod source;
 pub mod view;
 
 pub use contract::{
-    ContractLaunch, Contraction, ContractionKernels, Conv, ConvKind, MatMul, Operand,
+    ContractLaunch, Contraction, ContractionKernels, Conv, ConvKind, MatMul, Operand, contraction,
 };
 pub use dtype::DType;
 pub use eval::program_native;

@@ -6,19 +6,52 @@
 
 use std::cell::Cell;
 use std::ops::Range;
+use std::sync::Arc;
 
 use rayon::prelude::*;
 
 use super::cpu_conv;
 use super::gemm_call::{Mat, gemm};
-use super::{Contraction, MatMul};
-use crate::View;
+use super::gpu::epilogue_bindings;
+use super::{ContractLaunch, Contraction, MatMul, Operand};
+use crate::eval::Evaluator;
+use crate::{KernelSource, Program, View};
 
 /// Takes a run of accumulators: the row-major index of the first in the result, and the values.
 pub(super) type Sink<'a> = dyn Fn(usize, &[f32]) + Sync + 'a;
 
 /// Below this many multiply-adds a contraction stays on the calling thread.
 const SEQUENTIAL_MACS: usize = 1 << 15;
+
+/// The one launch of a contraction on the CPU. Reads: the operands, then what the epilogue reads.
+pub(super) fn kernel(c: &Contraction, epilogue: Program, label: &str) -> ContractLaunch {
+    let (mut reads, writes) = epilogue_bindings(&epilogue);
+    reads.splice(0..0, [Operand::A, Operand::B]);
+    let uses_scalars = epilogue.uses_scalars();
+    let evaluator = Evaluator::new(epilogue);
+    let c = c.clone();
+    let source = KernelSource {
+        label: label.to_owned(),
+        wgsl: String::new(),
+        reads: reads.len(),
+        writes: writes.len(),
+        params: Vec::new(),
+        uses_scalars,
+        grid: [1, 1, 1],
+        native: Some(Arc::new(move |reads, writes, scalars| {
+            let a: &[f32] = bytemuck::cast_slice(reads[0]);
+            let b: &[f32] = bytemuck::cast_slice(reads[1]);
+            evaluator.shared(&reads[2..], writes, scalars, |sink| {
+                accumulate(&c, a, b, sink)
+            });
+        })),
+    };
+    ContractLaunch {
+        source,
+        reads,
+        writes,
+    }
+}
 
 /// Computes every accumulator of `c` and passes each to `sink` once.
 pub(super) fn accumulate(c: &Contraction, a: &[f32], b: &[f32], sink: &Sink<'_>) {

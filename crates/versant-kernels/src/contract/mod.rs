@@ -15,10 +15,14 @@
 mod cpu;
 mod cpu_conv;
 mod gemm_call;
+mod gpu;
+#[cfg(test)]
+mod gpu_tests;
 #[cfg(test)]
 mod tests;
+mod tiles;
 
-use crate::{KernelSource, Shape, View};
+use crate::{KernelSource, Program, Shape, Target, View};
 
 /// A batched matrix product or a convolution.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -133,6 +137,35 @@ impl MatMul {
     }
 }
 
+impl MatMul {
+    fn absorb_last_batch(&mut self) -> bool {
+        let Some(last) = self.batch.rank().checked_sub(1) else {
+            return false;
+        };
+        let extent = self.batch[last];
+        let strides = &self.a.strides;
+        let follows = strides[last] == strides[last + 1] * self.m as isize;
+        let idle = extent == 1 || (self.b.strides[last] == 0 && (follows || self.m == 1));
+        if !idle {
+            return false;
+        }
+        if extent != 1 && self.m == 1 {
+            self.a.strides[last + 1] = self.a.strides[last];
+        }
+        self.m *= extent;
+        self.batch = Shape::new(&self.batch[..last]).expect("fewer dimensions than before");
+        let shape = |tail: [usize; 2]| [self.batch.dims(), &tail[..]].concat();
+        for (view, dims) in [
+            (&mut self.a, shape([self.m, self.k])),
+            (&mut self.b, shape([self.k, self.n])),
+        ] {
+            view.strides.remove(last);
+            view.shape = Shape::new(&dims).expect("fewer dimensions than before");
+        }
+        true
+    }
+}
+
 impl Conv {
     /// `[N, Cin, H, W]`.
     pub fn input_shape(&self) -> Shape {
@@ -182,12 +215,87 @@ impl Contraction {
         }
     }
 
+    fn assert_consistent(&self) {
+        let shapes = match self {
+            Contraction::MatMul(mm) => {
+                let dims = |tail: [usize; 2]| [mm.batch.dims(), &tail[..]].concat();
+                [dims([mm.m, mm.k]), dims([mm.k, mm.n])]
+            }
+            Contraction::Conv(c) => {
+                let divides = |channels: usize| c.groups > 0 && channels.is_multiple_of(c.groups);
+                assert!(
+                    divides(c.c_in) && divides(c.c_out),
+                    "groups divide the channels"
+                );
+                let steps = [c.stride, c.dilation].concat();
+                assert!(
+                    steps.iter().all(|&s| s > 0),
+                    "strides and dilations are positive"
+                );
+                c.operand_shapes().map(|s| s.to_vec())
+            }
+        };
+        for (view, shape) in self.operands().into_iter().zip(shapes) {
+            assert!(
+                view.guards.is_empty(),
+                "a contraction reads views without guards"
+            );
+            assert_eq!(view.shape.dims(), shape, "a view has its operand's shape");
+        }
+    }
+
+    /// Makes trailing batch dimensions that `b` does not have part of the rows of `a` where memory allows it: many
+    /// products with one right operand are one larger product, with the same result in the same order.
+    fn without_idle_batch(mut self) -> Contraction {
+        if let Contraction::MatMul(mm) = &mut self {
+            while mm.absorb_last_batch() {}
+        }
+        self
+    }
+
     /// The views of the operands.
     pub fn operands(&self) -> [&View; 2] {
         match self {
             Contraction::MatMul(m) => [&m.a, &m.b],
             Contraction::Conv(c) => [&c.a, &c.b],
         }
+    }
+}
+
+/// The kernels of a contraction with its epilogue.
+///
+/// `epilogue` has the natural output shape as its `rows`, no columns, one `Row` step, and takes each
+/// accumulator as [`InstrKind::Acc`](crate::InstrKind::Acc); the plain one is that and a dense store. A launch
+/// binds at most two buffers besides the epilogue's.
+///
+/// # Panics
+/// If the description contradicts itself: a view with guards or of another shape than its operand, groups that
+/// do not divide the channels, a stride or dilation of 0. The recorder refuses all of these.
+pub fn contraction(
+    c: &Contraction,
+    epilogue: Program,
+    label: &str,
+    target: Target,
+) -> ContractionKernels {
+    c.assert_consistent();
+    assert_eq!(
+        epilogue.rows,
+        c.output_shape(),
+        "an epilogue runs over the natural output"
+    );
+    if epilogue.rows.numel() == 0 {
+        return ContractionKernels {
+            launches: Vec::new(),
+            scratch_words: 0,
+        };
+    }
+    let c = c.clone().without_idle_batch();
+    match target {
+        Target::Gpu { software } => gpu::kernels(&c, &epilogue, label, software),
+        Target::Cpu => ContractionKernels {
+            launches: vec![cpu::kernel(&c, epilogue, label)],
+            scratch_words: 0,
+        },
     }
 }
 

@@ -3,11 +3,12 @@
 use std::sync::Mutex;
 
 use super::cpu::accumulate;
-use super::{Contraction, Conv, ConvKind, MatMul};
-use crate::{Shape, View};
+use super::gpu_tests::with_operand;
+use super::{Contraction, Conv, ConvKind, MatMul, Operand, contraction};
+use crate::{Shape, Target, View};
 
 /// A fixed sequence of values in (-1, 1).
-fn noise(seed: u32, len: usize) -> Vec<f32> {
+pub(super) fn noise(seed: u32, len: usize) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9e37_79b9) | 1;
     (0..len)
         .map(|_| {
@@ -21,7 +22,7 @@ fn noise(seed: u32, len: usize) -> Vec<f32> {
 
 /// How a test operand lies in its buffer.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Layout {
+pub(super) enum Layout {
     Dense,
     /// A slice of a longer buffer.
     Offset,
@@ -35,7 +36,7 @@ enum Layout {
     Flipped,
 }
 
-const LAYOUTS: [Layout; 6] = [
+pub(super) const LAYOUTS: [Layout; 6] = [
     Layout::Dense,
     Layout::Offset,
     Layout::Reversed,
@@ -94,7 +95,7 @@ fn elements(view: &View, data: &[f32]) -> Vec<f64> {
 }
 
 /// The result and, for a bound on rounding, the sum of absolute products.
-fn reference(c: &Contraction, a: &[f32], b: &[f32]) -> Vec<(f64, f64)> {
+pub(super) fn reference(c: &Contraction, a: &[f32], b: &[f32]) -> Vec<(f64, f64)> {
     let [va, vb] = c.operands();
     let (a, b) = (elements(va, a), elements(vb, b));
     let mut out = vec![(0.0, 0.0); c.output_shape().numel()];
@@ -180,7 +181,7 @@ fn check(c: &Contraction, lengths: [usize; 2]) {
     }
 }
 
-fn matmul(
+pub(super) fn matmul(
     batch: &[usize],
     [m, n, k]: [usize; 3],
     la: Layout,
@@ -266,21 +267,22 @@ fn empty_extents_give_zeros_or_nothing() {
     }
 }
 
-const KINDS: [ConvKind; 3] = [ConvKind::Forward, ConvKind::InputGrad, ConvKind::WeightGrad];
+pub(super) const KINDS: [ConvKind; 3] =
+    [ConvKind::Forward, ConvKind::InputGrad, ConvKind::WeightGrad];
 
 #[derive(Clone, Copy)]
-struct Spec {
-    n: usize,
-    groups: usize,
+pub(super) struct Spec {
+    pub n: usize,
+    pub groups: usize,
     /// Input and output channels per group.
-    c: [usize; 2],
-    input: [usize; 2],
-    kernel: [usize; 2],
-    stride: [usize; 2],
-    padding: [usize; 2],
-    dilation: [usize; 2],
+    pub c: [usize; 2],
+    pub input: [usize; 2],
+    pub kernel: [usize; 2],
+    pub stride: [usize; 2],
+    pub padding: [usize; 2],
+    pub dilation: [usize; 2],
     /// Explicit output size, which may leave the last input pixels unused or reach beyond the padding.
-    output: Option<[usize; 2]>,
+    pub output: Option<[usize; 2]>,
 }
 
 impl Default for Spec {
@@ -300,7 +302,7 @@ impl Default for Spec {
 }
 
 impl Spec {
-    fn build(self, kind: ConvKind, la: Layout, lb: Layout) -> (Contraction, [usize; 2]) {
+    pub(super) fn build(self, kind: ConvKind, la: Layout, lb: Layout) -> (Contraction, [usize; 2]) {
         let extent = |i: usize| {
             let reach = self.dilation[i] * self.kernel[i].saturating_sub(1) + 1;
             (self.input[i] + 2 * self.padding[i])
@@ -331,7 +333,7 @@ impl Spec {
 }
 
 /// Convolutions that differ in every attribute.
-fn specs() -> Vec<Spec> {
+pub(super) fn specs() -> Vec<Spec> {
     let d = Spec::default();
     let base = [
         d,
@@ -513,5 +515,46 @@ fn results_do_not_depend_on_the_number_of_threads() {
         let many = pool(5).install(|| run(&c, &a, &b));
         let bits = |v: &[f32]| v.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
         assert_eq!(bits(&one), bits(&many));
+    }
+}
+
+#[test]
+fn the_epilogue_sees_every_accumulator_and_its_coordinates() {
+    let spec = Spec {
+        n: 3,
+        groups: 2,
+        c: [2, 3],
+        padding: [1, 1],
+        ..Spec::default()
+    };
+    let mut cases: Vec<_> = KINDS
+        .map(|k| spec.build(k, Layout::Dense, Layout::Dense))
+        .to_vec();
+    cases.push(matmul(&[3], [9, 7, 5], Layout::Offset, Layout::Broadcast));
+    cases.push(matmul(&[2], [9, 7, 0], Layout::Dense, Layout::Dense));
+    for (c, lengths) in cases {
+        let words = |v: Vec<f32>| v.into_iter().map(f32::to_bits).collect::<Vec<u32>>();
+        let (a, b) = (noise(1, lengths[0]), noise(2, lengths[1]));
+        let shape = c.output_shape();
+        let width = shape[shape.rank() - 1];
+        let row = noise(3, width);
+        let kernels = contraction(&c, with_operand(&c), "test", Target::Cpu);
+        let [launch] = &kernels.launches[..] else {
+            panic!("one launch on the CPU")
+        };
+        let operands = [Operand::A, Operand::B, Operand::Epilogue(0)];
+        assert_eq!(launch.reads, operands);
+        assert_eq!(launch.writes, [Operand::Epilogue(1), Operand::Epilogue(2)]);
+        let native = launch.source.native.as_ref().expect("a CPU kernel");
+        let (mut first, mut second) = (vec![7; shape.numel()], vec![7; shape.numel()]);
+        let reads = [words(a.clone()), words(b.clone()), words(row.clone())];
+        native(
+            &[&reads[0], &reads[1], &reads[2]],
+            &mut [&mut first, &mut second],
+            &[],
+        );
+        assert_eq!(first, words(run(&c, &a, &b)));
+        let spread: Vec<f32> = (0..shape.numel()).map(|i| row[i % width]).collect();
+        assert_eq!(second, words(spread));
     }
 }

@@ -1,0 +1,160 @@
+//! Every template, tile, loader and epilogue form is valid WGSL, translates, and does not mention a shape.
+
+use std::collections::HashSet;
+
+use super::tests::{KINDS, LAYOUTS, Layout, Spec, matmul, specs};
+use super::tiles::{self, TILES, Template};
+use super::{Contraction, ContractionKernels, Operand, contraction, gpu};
+use crate::emit::check::{Build, check_kernel, translate, validate};
+use crate::{DType, InstrKind, Program, Target, View};
+
+/// Stores the accumulator.
+pub(super) fn plain(c: &Contraction) -> Program {
+    let rows = c.output_shape();
+    let mut b = Build::new(&rows, &[], &[], &[DType::F32]);
+    let acc = b.push(DType::F32, InstrKind::Acc);
+    b.store(0, View::contiguous(rows), acc);
+    b.row();
+    b.p
+}
+
+/// Stores the accumulator, and beside it a second buffer's element, broadcast over all but the last dimension.
+pub(super) fn with_operand(c: &Contraction) -> Program {
+    let rows = c.output_shape();
+    let mut b = Build::new(&rows, &[], &[DType::F32], &[DType::F32; 2]);
+    let mut view = View::splat(rows);
+    view.strides[rows.rank() - 1] = 1;
+    let acc = b.push(DType::F32, InstrKind::Acc);
+    let other = b.load(0, view);
+    b.store(1, View::contiguous(rows), acc);
+    b.store(2, View::contiguous(rows), other);
+    b.row();
+    b.p
+}
+
+fn gpu_kernels(c: &Contraction, p: Program) -> [ContractionKernels; 2] {
+    [false, true].map(|software| contraction(c, p.clone(), "test", Target::Gpu { software }))
+}
+
+#[test]
+fn files_are_valid_on_their_own() {
+    for (_, text) in gpu::FILES {
+        let (module, info) = validate(text);
+        if module.entry_points.is_empty() {
+            continue;
+        }
+        translate(&module, &info);
+    }
+}
+
+#[test]
+fn every_variant_validates_and_translates() {
+    let mut cases: Vec<Contraction> = Vec::new();
+    for (la, lb) in LAYOUTS.into_iter().flat_map(|a| LAYOUTS.map(|b| (a, b))) {
+        cases.push(matmul(&[], [70, 70, 9], la, lb).0);
+        cases.push(matmul(&[2, 3], [70, 10, 9], la, lb).0);
+    }
+    cases.push(matmul(&[], [70, 70, 10_000], Layout::Transposed, Layout::Dense).0);
+    for spec in specs() {
+        cases.extend(KINDS.map(|kind| spec.build(kind, Layout::Dense, Layout::Dense).0));
+    }
+    let (mut seen, mut tiles_seen) = (HashSet::new(), HashSet::new());
+    for c in &cases {
+        for kernels in [plain(c), with_operand(c)]
+            .into_iter()
+            .flat_map(|p| gpu_kernels(c, p))
+        {
+            for launch in &kernels.launches {
+                let source = &launch.source;
+                assert_eq!(launch.reads.len(), source.reads);
+                assert_eq!(launch.writes.len(), source.writes);
+                let uses = |o: &Operand| *o == Operand::Scratch;
+                let scratch = launch.reads.iter().chain(&launch.writes).any(uses);
+                assert_eq!(scratch, kernels.scratch_words > 0);
+                let tile = TILES.iter().find(|t| source.label.contains(t.label));
+                if seen.insert(source.wgsl.clone()) {
+                    check_kernel(source);
+                    let (module, _) = validate(&source.wgsl);
+                    let group = module.entry_points[0].workgroup_size[0] as usize;
+                    assert_eq!(group, tile.map_or(64, gpu::workgroup));
+                }
+                tiles_seen.extend(tile.map(|t| t.label));
+            }
+        }
+    }
+    assert_eq!(
+        tiles_seen.len(),
+        TILES.len(),
+        "every row of the table is used by some case"
+    );
+}
+
+#[test]
+fn tiles_fit_the_default_limits() {
+    for tile in &TILES {
+        let threads = gpu::workgroup(tile);
+        let words = if tile.template == Template::Tile {
+            tile.step * (tile.size[0] + tile.size[1])
+        } else {
+            0
+        };
+        assert!(threads <= 256 && 4 * words <= 16 << 10, "{tile:?}");
+        for extent in tile.size {
+            let loads = extent * tile.step;
+            let staged = tile.template == Template::Tile;
+            assert!(!staged || loads.is_multiple_of(threads), "{tile:?}");
+        }
+        let results = threads * tile.thread[0] * tile.thread[1];
+        assert_eq!(results, tile.size[0] * tile.size[1], "{tile:?}");
+    }
+}
+
+#[test]
+fn a_short_batch_has_the_text_of_a_long_one() {
+    let text = |c: &Contraction| {
+        gpu_kernels(c, plain(c)).map(|k| {
+            let texts = k.launches.iter().map(|l| l.source.wgsl.clone());
+            texts.collect::<Vec<_>>()
+        })
+    };
+    for kind in KINDS {
+        let conv = |n| Spec {
+            n,
+            c: [32, 64],
+            input: [14, 14],
+            kernel: [5, 5],
+            padding: [2, 2],
+            ..Spec::default()
+        };
+        let dense = |n| text(&conv(n).build(kind, Layout::Dense, Layout::Dense).0);
+        assert_eq!(dense(64), dense(3), "{kind:?}");
+    }
+    let dense = |m, k| text(&matmul(&[], [m, 128, k], Layout::Dense, Layout::Dense).0);
+    assert_eq!(dense(64, 300), dense(5, 300));
+    assert_eq!(dense(256, 64), dense(256, 7));
+}
+
+#[test]
+fn splits_cover_k_once() {
+    for k in [0, 1, 255, 256, 1000, 4096, 12_544, 1_000_003] {
+        let spec = Spec {
+            n: k,
+            c: [3, 5],
+            input: [1, 1],
+            kernel: [1, 1],
+            ..Spec::default()
+        };
+        let (c, _) = spec.build(super::ConvKind::WeightGrad, Layout::Dense, Layout::Dense);
+        for software in [false, true] {
+            let plan = tiles::plan(&c, software);
+            assert!(
+                plan.splits >= 1 && plan.splits * plan.k_per_split >= k,
+                "{k}: {plan:?}"
+            );
+            assert!(
+                k == 0 || (plan.splits - 1) * plan.k_per_split < k,
+                "{k}: {plan:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! The tile table of the GPU kernels and the choice from it.
+//!
+//! The choice depends on extents that do not hold the batch, as far as the kind tells which those are, so that
+//! a short last batch uses the kernels of the full ones.
+
+use super::{Contraction, ConvKind};
+
+/// Which WGSL file a tile belongs to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Template {
+    /// tile.wgsl: staged in workgroup memory.
+    Tile,
+    /// lanes.wgsl: for software adapters.
+    Lanes,
+}
+
+/// One row of the table.
+#[derive(Debug)]
+pub(super) struct Tile {
+    /// Shown by `explain()`.
+    pub label: &'static str,
+    /// The file.
+    pub template: Template,
+    /// Results of a workgroup: m, n.
+    pub size: [usize; 2],
+    /// Steps of k that are staged together; 1 where nothing is staged.
+    pub step: usize,
+    /// Results of an invocation: m, n.
+    pub thread: [usize; 2],
+}
+
+/// From large to small, hardware first.
+pub(super) const TILES: [Tile; 4] = [
+    Tile {
+        label: "tile 64x64x16",
+        template: Template::Tile,
+        size: [64, 64],
+        step: 16,
+        thread: [4, 4],
+    },
+    Tile {
+        label: "tile 32x32x16",
+        template: Template::Tile,
+        size: [32, 32],
+        step: 16,
+        thread: [4, 4],
+    },
+    Tile {
+        label: "lanes 8x32",
+        template: Template::Lanes,
+        size: [8, 32],
+        step: 1,
+        thread: [8, 4],
+    },
+    Tile {
+        label: "lanes 4x16",
+        template: Template::Lanes,
+        size: [4, 16],
+        step: 1,
+        thread: [4, 2],
+    },
+];
+
+/// Workgroups below which the sum over k is split: enough to occupy a large graphics card.
+const HARDWARE_GROUPS: usize = 256;
+/// The same for a software adapter, where a workgroup is a task of one thread.
+const SOFTWARE_GROUPS: usize = 32;
+/// Least steps of k of a split.
+const MIN_SPLIT: usize = 256;
+/// Most words of scratch: 64 MiB, half of the least binding size that WebGPU guarantees.
+const MAX_SCRATCH: usize = 1 << 24;
+
+/// How a contraction runs on a GPU.
+#[derive(Debug)]
+pub(super) struct Plan {
+    /// The tile.
+    pub tile: &'static Tile,
+    /// Tiles along m and n.
+    pub tiles: [usize; 2],
+    /// Parts of the sum over k, at least 1.
+    pub splits: usize,
+    /// Steps of k of a part.
+    pub k_per_split: usize,
+    /// Whether results go through scratch. It may be so with one part too: a short batch must not need another
+    /// kernel than a long one.
+    pub scratch: bool,
+    /// Workgroups.
+    pub groups: usize,
+}
+
+/// Batch, m, n and k of the implicit product.
+pub(super) fn extents(c: &Contraction) -> [usize; 4] {
+    match c {
+        Contraction::MatMul(mm) => [mm.batch.numel(), mm.m, mm.n, mm.k],
+        Contraction::Conv(cv) => {
+            let per_group = |channels: usize| channels / cv.groups;
+            let (ci, co) = (per_group(cv.c_in), per_group(cv.c_out));
+            let taps = cv.kernel[0] * cv.kernel[1];
+            let pixels = cv.n * cv.output[0] * cv.output[1];
+            let [m, n, k] = match cv.kind {
+                ConvKind::Forward => [co, pixels, ci * taps],
+                ConvKind::InputGrad => [ci, cv.n * cv.input[0] * cv.input[1], co * taps],
+                ConvKind::WeightGrad => [co, ci * taps, pixels],
+            };
+            [cv.groups, m, n, k]
+        }
+    }
+}
+
+impl Tile {
+    /// Whether this tile is not far larger than the extents that do not hold the batch (m, n; `None` for one
+    /// that may).
+    fn fits(&self, fixed: [Option<usize>; 2]) -> bool {
+        fixed
+            .iter()
+            .zip(self.size)
+            .all(|(extent, tile)| extent.is_none_or(|e| 2 * e > tile))
+    }
+
+    fn grid(&self, m: usize, n: usize) -> [usize; 2] {
+        [m.div_ceil(self.size[0]), n.div_ceil(self.size[1])]
+    }
+}
+
+/// Chooses the tile and the splits for a result that is not empty.
+pub(super) fn plan(c: &Contraction, software: bool) -> Plan {
+    let [batch, m, n, k] = extents(c);
+    let fixed = match c {
+        Contraction::MatMul(_) => [None, Some(n)],
+        Contraction::Conv(cv) if cv.kind == ConvKind::WeightGrad => [Some(m), Some(n)],
+        Contraction::Conv(_) => [Some(m), None],
+    };
+    let template = if software {
+        Template::Lanes
+    } else {
+        Template::Tile
+    };
+    let rows = || TILES.iter().filter(|t| t.template == template);
+    let tile = rows()
+        .find(|t| t.fits(fixed))
+        .or_else(|| rows().next_back())
+        .expect("the table has rows for each template");
+    let tiles = tile.grid(m, n);
+    let groups = batch * tiles[0] * tiles[1];
+    let wanted = if software {
+        SOFTWARE_GROUPS
+    } else {
+        HARDWARE_GROUPS
+    };
+    let splits = (wanted.div_ceil(groups))
+        .min(k / MIN_SPLIT)
+        .min(MAX_SCRATCH / (batch * m * n))
+        .max(1);
+    let scratch = match c {
+        Contraction::Conv(cv) => cv.kind == ConvKind::WeightGrad,
+        // A long sum into few results is a weight gradient, too.
+        Contraction::MatMul(_) => splits > 1 && k >= 16 * MIN_SPLIT,
+    };
+    let splits = if scratch { splits } else { 1 };
+    let k_per_split = k.div_ceil(splits).next_multiple_of(tile.step).max(1);
+    // Rounding up may leave the last parts without work.
+    let splits = k.div_ceil(k_per_split).max(1);
+    Plan {
+        tile,
+        tiles,
+        splits,
+        k_per_split,
+        scratch,
+        groups: groups * splits,
+    }
+}

@@ -1,0 +1,36 @@
+// Second half of a contraction whose sum over k was split: adds the partial results in order, then the epilogue.
+//
+// Layout: partial [split, output], row-major over the natural output.
+// Tile: one invocation per result. Memory: registers only.
+// Bound by: memory, `splits` words read per result.
+// Parameters: [0] results, splits.
+
+const WORKGROUP: u32 = 64u;
+
+// begin standalone
+@group(0) @binding(0) var<uniform> params: array<vec4<u32>, 1>;
+@group(0) @binding(2) var<storage, read> partial: array<f32>;
+@group(0) @binding(3) var<storage, read_write> out: array<f32>;
+
+fn epilogue(i: u32, acc: f32) {
+    out[i] = acc;
+}
+// end standalone
+
+@compute @workgroup_size(WORKGROUP)
+fn main(
+    @builtin(workgroup_id) wid: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lid: u32,
+) {
+    let count = params[0].x;
+    let i = (wid.x + wid.y * groups.x) * WORKGROUP + lid;
+    if i >= count {
+        return;
+    }
+    var sum = partial[i];
+    for (var s = 1u; s < params[0].y; s += 1u) {
+        sum += partial[s * count + i];
+    }
+    epilogue(i, sum);
+}
