@@ -1,6 +1,7 @@
 //! Which device to open, and how.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -31,6 +32,24 @@ pub enum Select {
     Backend(Backend),
     /// Anything else: the first adapter whose name contains this text, whatever its case.
     Name(String),
+}
+
+impl fmt::Display for Select {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Select::Best => "best",
+            Select::Cpu => "cpu",
+            Select::Gpu => "gpu",
+            Select::Null => "null",
+            Select::Software => "lavapipe",
+            Select::Backend(Backend::Vulkan) => "vulkan",
+            Select::Backend(Backend::Metal) => "metal",
+            Select::Backend(Backend::Dx12) => "dx12",
+            Select::Backend(Backend::Host) => "host",
+            Select::Backend(Backend::Other) => "other",
+            Select::Name(name) => name,
+        })
+    }
 }
 
 impl FromStr for Select {
