@@ -69,11 +69,16 @@ pub(crate) struct Evaluator {
 
 impl Evaluator {
     pub(crate) fn new(p: Program) -> Evaluator {
+        Evaluator::with_job(p, JOB)
+    }
+
+    /// An evaluator whose jobs have about `work` lanes times instructions.
+    fn with_job(p: Program, work: usize) -> Evaluator {
         let plan = compile::compile(&crate::fold(&p));
         let row_cost = plan.row_cost + plan.cols * plan.col_cost;
         let blocks = plan.rows.div_ceil(plan.row_block);
         let total = plan.rows * row_cost;
-        let blocks_a_job = (JOB / (plan.row_block * row_cost).max(1))
+        let blocks_a_job = (work / (plan.row_block * row_cost).max(1))
             .max(blocks.div_ceil(MAX_JOBS))
             .max(1);
         let mut evaluator = Evaluator {
@@ -82,13 +87,13 @@ impl Evaluator {
             plan,
         };
         let plan = &evaluator.plan;
-        if total <= 2 * JOB {
+        if total <= 2 * work {
             return evaluator;
         }
         if blocks < 8 {
             let tiles = plan.cols.div_ceil(plan.tile_cols);
             let tile_cost = plan.tile_rows * plan.tile_cols * plan.col_cost;
-            let tiles_a_job = (JOB / tile_cost.max(1))
+            let tiles_a_job = (work / tile_cost.max(1))
                 .max(tiles.div_ceil(MAX_JOBS))
                 .max(1);
             evaluator.job_cols = (tiles_a_job * plan.tile_cols).min(plan.cols.max(1));

@@ -71,7 +71,6 @@ pub(super) struct PlanStore {
 }
 
 pub(super) struct PlanReduce {
-    pub reduce: ReduceOut,
     pub value: Src,
     /// Frame slot of the result.
     pub out: usize,
@@ -109,7 +108,6 @@ pub(super) struct Plan {
     pub tile_cols: usize,
     /// Number of read-only bindings.
     pub reads: usize,
-    pub writes: usize,
     pub steps: Vec<PlanStep>,
     /// Frame slots to be filled before anything runs.
     pub uniforms: Vec<(usize, Uniform)>,
@@ -156,7 +154,6 @@ pub(super) fn compile(p: &Program) -> Plan {
         tile_rows,
         tile_cols,
         reads: p.reads(),
-        writes: p.bindings.len() - p.reads(),
         steps: Vec::new(),
         uniforms: Vec::new(),
         frame_slots: 0,
@@ -318,7 +315,6 @@ impl Compiler<'_> {
             let slot = self.frame_slot();
             self.place[reduce.out as usize] = Place::Row(slot);
             out.reduces.push(PlanReduce {
-                reduce: reduce.clone(),
                 value,
                 out: slot,
                 index,
