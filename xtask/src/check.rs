@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::test::Counts;
 use crate::{run, tidy};
 
 /// Formatting, lints, documentation and tidy, in order of how soon each can answer.
@@ -46,7 +47,26 @@ pub fn devices() -> Result<()> {
     ]))
 }
 
-/// The corpus is a test of the kernels crate, because that crate knows every shader and tile.
+/// The files, then what the families generate and cut from them: both are tests of the kernels crate, which
+/// alone knows every shader and tile.
 pub fn shaders() -> Result<()> {
-    run::run(run::cargo().args(["test", "--package", "versant-kernels", "--test", "shaders"]))
+    let mut passed = 0;
+    for what in [["--test", "shaders"].as_slice(), &["--lib"]] {
+        let mut command = run::cargo();
+        command
+            .args(["test", "--package", "versant-kernels"])
+            .args(what);
+        if what == ["--lib"] {
+            command.args(["--", "emit::", "gpu_tests::", "shader"]);
+        }
+        let mut counts = Counts::default();
+        if !run::watch(&mut command, |line| counts.see(line))? || counts.passed == 0 {
+            return Err(Error::Found(
+                "the shaders have faults, or no test looked".to_string(),
+            ));
+        }
+        passed += counts.passed;
+    }
+    println!("shaders: {passed} tests passed");
+    Ok(())
 }

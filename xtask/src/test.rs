@@ -86,6 +86,10 @@ fn pass(
         // threads cost 20-40 us a dispatch where running in the caller's thread costs 1-7 us.
         command.env("LP_NUM_THREADS", "0");
     }
+    if cfg!(target_os = "linux") && std::env::var_os("XDG_RUNTIME_DIR").is_none() {
+        // Without a folder to look for a display in, Wayland's client library complains for every adapter.
+        command.env("XDG_RUNTIME_DIR", run::target());
+    }
     select(&mut command);
     if let Some(filter) = &options.filter {
         command.arg(filter);
@@ -103,17 +107,22 @@ fn pass(
 
 /// Totals over the test programs of a pass, read from what the standard test harness prints.
 #[derive(Debug, Default, PartialEq)]
-struct Counts {
-    programs: usize,
-    passed: usize,
-    failed: usize,
-    skipped: usize,
-    failures: Vec<String>,
+pub struct Counts {
+    /// Test programs that ran to their end.
+    pub programs: usize,
+    /// Tests that passed.
+    pub passed: usize,
+    /// Tests that failed.
+    pub failed: usize,
+    /// Tests that did not run.
+    pub skipped: usize,
+    /// The names of the failed ones.
+    pub failures: Vec<String>,
 }
 
 impl Counts {
     /// Reads one line of output: `test NAME ... FAILED` or `test result: ok. 3 passed; 0 failed; …`.
-    fn see(&mut self, line: &str) {
+    pub fn see(&mut self, line: &str) {
         if let Some(result) = line.strip_prefix("test result: ") {
             self.programs += 1;
             self.passed += number_before(result, " passed");
