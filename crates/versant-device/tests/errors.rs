@@ -310,23 +310,23 @@ fn waiting_ends_at_the_timeout() {
         };
         let n = 1 << 20;
         let one = add(n, 1, [External(0), External(1), External(2)]);
-        let plan = device
-            .prepare(recording(vec![one; 20], &[], &[n; 3]))
-            .unwrap();
+        let plan = recording(vec![one; 100], &[], &[n; 3]);
+        let plan = device.prepare(plan).unwrap();
         let bufs = [1, 2, 3].map(|s| device.upload(&noise(n, s)).unwrap());
         device.run(&plan, &bufs, &[]).unwrap();
-        let error = device.read(&bufs[2], 1).expect_err("it takes longer");
-        assert!(matches!(error, DeviceError::Timeout { .. }), "{error}");
-        // The buffer can be read later.
-        let mut tries = 0;
+        let mut timeouts = 0;
         let value = loop {
             match device.read(&bufs[2], 1) {
                 Ok(value) => break value,
-                Err(DeviceError::Timeout { .. }) if tries < 10_000 => tries += 1,
+                Err(DeviceError::Timeout { .. }) if timeouts < 10_000 => timeouts += 1,
                 Err(error) => panic!("{error}"),
             }
             std::thread::sleep(Duration::from_millis(1));
         };
+        // lavapipe does a staging copy's work within the submission itself, where no timeout reaches.
+        let told = timeouts > 0;
+        assert!(told || !device.info().features.mapped, "{device:?}");
+        // A buffer whose read timed out can be read later.
         let want = noise(n, 1)[0].wrapping_add(noise(n, 2)[0]).wrapping_add(1);
         assert_eq!(value, [want]);
     }
