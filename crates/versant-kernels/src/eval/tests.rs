@@ -701,9 +701,10 @@ fn random(seed: u32, epilogue: bool) -> (Program, Vec<Vec<u32>>) {
             _ => {}
         }
         if builder.rows.numel() * builder.cols.numel() > 10_000 {
-            let axis = usize::from(seed % 16 == 3);
-            let shape = [&mut builder.rows, &mut builder.cols][axis];
-            *shape = Shape::new(&[3, 1, 2][..shape.rank().min(3)]).unwrap();
+            match seed % 16 {
+                3 => builder.cols = Shape::new(&[3, 1][..col_rank]).unwrap(),
+                _ => builder.rows = Shape::new(&[3, 1, 2][..row_rank]).unwrap(),
+            }
         }
     }
     let steps = if epilogue {
