@@ -1,17 +1,6 @@
+// import: wide
 // Philox4x32-10: J. Salmon, M. Moraes, R. Dror, D. Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
 // Integers only, so every device draws the same numbers.
-
-// The high word of a product, from 16-bit halves (WGSL has no 64-bit integers).
-fn mul_high(a: u32, b: u32) -> u32 {
-    let a0 = a & 0xffffu;
-    let a1 = a >> 16u;
-    let b0 = b & 0xffffu;
-    let b1 = b >> 16u;
-    let low = a0 * b0;
-    let mid = a1 * b0 + (low >> 16u);
-    let cross = a0 * b1 + (mid & 0xffffu);
-    return a1 * b1 + (mid >> 16u) + (cross >> 16u);
-}
 
 // The four words of the block with this counter and key.
 fn philox(counter: vec4<u32>, key: vec2<u32>) -> vec4<u32> {

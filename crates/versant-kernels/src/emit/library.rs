@@ -9,9 +9,26 @@ const GROUPS: &[(&str, &str)] = &[
         include_str!("../../../../shaders/lib/extremes.wgsl"),
     ),
     (
+        "compare",
+        include_str!("../../../../shaders/lib/compare.wgsl"),
+    ),
+    ("sign", include_str!("../../../../shaders/lib/sign.wgsl")),
+    (
+        "integer",
+        include_str!("../../../../shaders/lib/integer.wgsl"),
+    ),
+    ("wide", include_str!("../../../../shaders/lib/wide.wgsl")),
+    (
         "philox",
         include_str!("../../../../shaders/lib/philox.wgsl"),
     ),
+    ("exp", include_str!("../../../../shaders/lib/exp.wgsl")),
+    ("log", include_str!("../../../../shaders/lib/log.wgsl")),
+    ("erf", include_str!("../../../../shaders/lib/erf.wgsl")),
+    ("trig", include_str!("../../../../shaders/lib/trig.wgsl")),
+    ("atan", include_str!("../../../../shaders/lib/atan.wgsl")),
+    ("fmod", include_str!("../../../../shaders/lib/fmod.wgsl")),
+    ("pow", include_str!("../../../../shaders/lib/pow.wgsl")),
 ];
 
 /// The names of all groups, in an order in which each stands after those it imports.

@@ -1,0 +1,27 @@
+// import: exp
+// The error function; at most 3 ulp. Polynomials: minimax fits of this project.
+
+fn erf_f32(x: f32) -> f32 {
+    let a = abs(x);
+    let z = x * x;
+    var p = 0.0000780690316;
+    p = p * z - 0.00079978531;
+    p = p * z + 0.0051871622;
+    p = p * z - 0.0268533472;
+    p = p * z + 0.112835787;
+    p = p * z - 0.37612626;
+    p = p * z + 0.128379166;
+    let near = a + a * p;
+    // 1 - exp(-q), where q = -ln(erfc(1 + u)).
+    let u = min(a, 4.0) - 1.0;
+    var q = 0.0000371732676;
+    q = q * u - 0.000433769106;
+    q = q * u + 0.00237743696;
+    q = q * u - 0.010418023;
+    q = q * u + 0.0417223386;
+    q = q * u + 0.843083262;
+    q = q * u + 2.63896775;
+    q = q * u + 1.84960556;
+    let far = 1.0 - exp_f32(-q);
+    return select(copy_sign(select(far, near, a < 1.0), x), x, is_nan(x));
+}
