@@ -3,7 +3,8 @@
 use super::scan::{Scan, line_of};
 use super::{File, Finding};
 
-/// Lines of a crate outside tests, comments and blank lines included, and which folders make it up.
+/// Lines of code of a crate outside tests, and which folders make it up. Comments and blank lines are not
+/// counted: a budget that they used up would be met by leaving out what a reader needs.
 const BUDGETS: [(&str, usize, &[&str]); 4] = [
     ("versant-device", 2_500, &["crates/versant-device/src/"]),
     ("versant-graph", 7_000, &["crates/versant-graph/src/"]),
@@ -19,18 +20,27 @@ const BUDGETS: [(&str, usize, &[&str]); 4] = [
 pub fn check(files: &[File]) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (name, budget, folders) in BUDGETS {
-        let lines = count(files, folders);
-        println!("{name}: {lines} of {budget} lines outside tests");
-        if lines > budget {
-            let what = format!("{lines} lines outside tests; the budget is {budget}");
+        let Size { lines, code } = measure(files, folders);
+        println!("{name}: {code} of {budget} lines of code outside tests ({lines} with comments)");
+        if code > budget {
+            let what = format!("{code} lines of code outside tests; the budget is {budget}");
             findings.push(Finding::new(folders[0], 0, what));
         }
     }
     findings
 }
 
-/// The lines outside tests of the Rust and WGSL files in `folders`.
-fn count(files: &[File], folders: &[&str]) -> usize {
+/// How long something is outside tests.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Size {
+    /// All lines.
+    lines: usize,
+    /// Lines that are neither blank nor wholly comment; this is what a budget limits.
+    code: usize,
+}
+
+/// The size of the Rust and WGSL files in `folders`.
+fn measure(files: &[File], folders: &[&str]) -> Size {
     let own: Vec<_> = files
         .iter()
         .filter(|file| folders.iter().any(|folder| file.path.starts_with(folder)))
@@ -45,22 +55,39 @@ fn count(files: &[File], folders: &[&str]) -> usize {
             names.map(move |name| format!("{folder}{name}"))
         })
         .collect();
-    own.iter()
-        .filter(|(file, _)| {
-            !tests.iter().any(|test| {
-                let rest = file.path.strip_prefix(test.as_str());
-                rest.is_some_and(|rest| rest == ".rs" || rest.starts_with('/'))
-            })
+    let counted = own.iter().filter(|(file, _)| {
+        !tests.iter().any(|test| {
+            let rest = file.path.strip_prefix(test.as_str());
+            rest.is_some_and(|rest| rest == ".rs" || rest.starts_with('/'))
         })
-        .map(|(file, scan)| {
-            let inside: usize = scan
-                .test_items()
-                .into_iter()
-                .map(|item| line_of(&scan.code, item.end - 1) - line_of(&scan.code, item.start) + 1)
-                .sum();
-            file.text.lines().count() - inside
-        })
-        .sum()
+    });
+    counted.fold(Size::default(), |sum, (file, scan)| {
+        let own = size(file, scan);
+        Size {
+            lines: sum.lines + own.lines,
+            code: sum.code + own.code,
+        }
+    })
+}
+
+/// The size of one file without its test items.
+fn size(file: &File, scan: &Scan) -> Size {
+    let tests: Vec<_> = scan
+        .test_items()
+        .into_iter()
+        .map(|item| line_of(&scan.code, item.start)..=line_of(&scan.code, item.end - 1))
+        .collect();
+    let comments: String = scan.comments.iter().collect();
+    let mut size = Size::default();
+    for (at, (line, comment)) in file.text.lines().zip(comments.lines()).enumerate() {
+        if tests.iter().any(|range| range.contains(&(at + 1))) {
+            continue;
+        }
+        size.lines += 1;
+        // A blank line is like its comment half, too: both are empty.
+        size.code += usize::from(line.trim() != comment.trim());
+    }
+    size
 }
 
 /// The folder, with a slash, in which a module declared by this file has its own file.
@@ -100,7 +127,9 @@ mod tests {
             file("c/tests/t.rs", "fn t() {}\n"),
             file("s/x.wgsl", "// Header.\nfn f() {}\n"),
         ];
-        assert_eq!(count(&files, &["c/src/"]), 1 + 1 + 3 + 1);
-        assert_eq!(count(&files, &["c/src/", "s/"]), 8);
+        let rust = Size { lines: 6, code: 4 };
+        assert_eq!(measure(&files, &["c/src/"]), rust);
+        let both = Size { lines: 8, code: 5 };
+        assert_eq!(measure(&files, &["c/src/", "s/"]), both);
     }
 }
