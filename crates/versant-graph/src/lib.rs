@@ -1,1 +1,35 @@
-//! versant-graph.
+//! Tensors that record what is done to them, differentiate it, and run it as fused plans.
+//!
+//! This crate deliberately knows **no layer, no optimiser and no data set** (those are written with its
+//! tensors), and **no graphics API** (that is `versant-device`).
+//!
+//! Read in this order: [`op`] → [`ops::elementwise`] → [`interp`] → [`autodiff`] → `capture` → `ir` →
+//! `lower` → `fuse` → `memory` → `plan` → `run`.
+
+pub mod autodiff;
+mod capture;
+mod error;
+mod explain;
+mod fuse;
+pub mod interp;
+mod ir;
+mod lower;
+mod memory;
+pub mod op;
+pub mod ops;
+mod plan;
+mod run;
+mod tensor;
+
+pub use autodiff::{Gradients, grad_of};
+pub use error::{GraphError, Operand, Result};
+pub use explain::{Explanation, LaunchNote};
+pub use ops::contraction::ConvOptions;
+pub use ops::create::{Element, RandomKey};
+pub use run::{PlanStats, eval, explain, latest_plan, plan_stats, set_fusion};
+pub use tensor::Tensor;
+pub use versant_device::{
+    AdapterClass, Backend, Counters, Device, DeviceError, DeviceInfo, DeviceKind, DeviceOptions,
+    MemoryStats, Select,
+};
+pub use versant_kernels::{DType, MAX_RANK, ReduceKind, Shape, View};

@@ -1,0 +1,265 @@
+//! From live tensors to a plan's key: the pending graph above some roots, in canonical order.
+//!
+//! Everything here runs on every evaluation, so it is one pass with scratch marks in the nodes (guarded by
+//! the device's plan lock) and no hash map over nodes.
+
+use std::hash::{Hash, Hasher};
+use std::panic::Location;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use rustc_hash::{FxHashMap, FxHasher};
+use smallvec::SmallVec;
+use versant_device::Buffer;
+use versant_kernels::{DType, Shape, View};
+
+use crate::error::Result;
+use crate::op::Op;
+use crate::tensor::{Inputs, Node, State, Value};
+
+/// One node of a key.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct KeyNode {
+    pub op: Op,
+    pub shape: Shape,
+    pub dtype: DType,
+    pub inputs: SmallVec<[u32; 3]>,
+    /// For a realised leaf: which external buffer, read how.
+    pub leaf: Option<(u32, View)>,
+}
+
+/// The canonical structure of a pending graph: what a plan depends on, and nothing else.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Key {
+    /// Inputs before users.
+    pub nodes: Vec<KeyNode>,
+    /// Nodes to materialise.
+    pub outputs: Vec<u32>,
+    /// Words of each external buffer, and whether the plan may overwrite it.
+    pub externals: Vec<(usize, bool)>,
+}
+
+/// A captured graph: the live nodes beside what a key is made of.
+pub(crate) struct Capture {
+    pub nodes: Vec<Arc<Node>>,
+    inputs: Vec<Inputs>,
+    leaves: Vec<Option<(u32, View)>>,
+    pub outputs: Vec<u32>,
+    pub externals: Vec<Buffer>,
+    donated: Vec<bool>,
+    /// Values of the host scalars in order of the nodes.
+    pub scalars: Vec<u32>,
+    pub hash: u64,
+}
+
+/// Walks from `roots` to the realised leaves. The caller holds the device's plan lock; `epoch` is new for
+/// every call.
+pub(crate) fn capture(roots: &[Arc<Node>], epoch: u32) -> Result<Capture> {
+    let mut walk = Walk {
+        epoch: u64::from(epoch) << 32,
+        found: Capture {
+            nodes: Vec::new(),
+            inputs: Vec::new(),
+            leaves: Vec::new(),
+            outputs: Vec::new(),
+            externals: Vec::new(),
+            donated: Vec::new(),
+            scalars: Vec::new(),
+            hash: 0,
+        },
+        uses: Vec::new(),
+        buffers: FxHashMap::default(),
+    };
+    for root in roots {
+        walk.visit(root)?;
+    }
+    walk.finish(roots);
+    Ok(walk.found)
+}
+
+struct Walk {
+    epoch: u64,
+    found: Capture,
+    /// Edges of the plan that end at each node.
+    uses: Vec<u32>,
+    buffers: FxHashMap<u64, u32>,
+}
+
+impl Walk {
+    /// The position of a node that this walk has numbered.
+    fn index(&self, node: &Node) -> Option<usize> {
+        let mark = node.mark.load(Ordering::Relaxed);
+        (mark & !0xffff_ffff == self.epoch).then_some((mark & 0xffff_ffff) as usize)
+    }
+
+    fn visit(&mut self, root: &Arc<Node>) -> Result<()> {
+        let mut stack: Vec<(Arc<Node>, Option<Inputs>)> = vec![(Arc::clone(root), None)];
+        while let Some((node, expanded)) = stack.pop() {
+            if self.index(&node).is_some() {
+                continue;
+            }
+            match expanded {
+                Some(inputs) => self.number(node, inputs),
+                None => {
+                    let inputs = match &*node.state() {
+                        State::Failed(error) => return Err(error.clone()),
+                        State::Pending(inputs) => inputs.clone(),
+                        State::Ready(_) => Inputs::new(),
+                    };
+                    if inputs.iter().all(|i| self.index(i).is_some()) {
+                        self.number(node, inputs);
+                        continue;
+                    }
+                    let children = inputs.clone();
+                    stack.push((node, Some(inputs)));
+                    stack.extend(children.into_iter().rev().map(|i| (i, None)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the node its number and mixes it into the hash.
+    fn number(&mut self, node: Arc<Node>, mut inputs: Inputs) {
+        if matches!(node.op, Op::View(_)) && node.handles.load(Ordering::Relaxed) > 0 {
+            let base = &self.found.nodes[self.index(&inputs[0]).unwrap_or(0)];
+            if !inputs.is_empty() && alias(&node, base) {
+                inputs = Inputs::new();
+            }
+        }
+        let index = self.found.nodes.len() as u64;
+        node.mark.store(self.epoch | index, Ordering::Relaxed);
+        let leaf = match &*node.state() {
+            State::Ready(value) => Some((value.buffer.clone(), value.view.clone())),
+            _ => None,
+        };
+        let mut hasher = FxHasher::default();
+        (node.dtype, node.shape).hash(&mut hasher);
+        let leaf = leaf.map(|(buffer, view)| {
+            let next = self.found.externals.len() as u32;
+            let external = *self.buffers.entry(buffer.id()).or_insert(next);
+            if external == next {
+                self.found.externals.push(buffer);
+            }
+            (external, &view).hash(&mut hasher);
+            (external, view)
+        });
+        if leaf.is_none() {
+            node.op.hash(&mut hasher);
+            if let Op::Scalar(word) = node.op {
+                self.found.scalars.push(word);
+            }
+        }
+        for input in &inputs {
+            let at = self.index(input).expect("inputs are numbered before their users");
+            self.uses[at] += 1;
+            at.hash(&mut hasher);
+        }
+        self.found.hash = (self.found.hash.rotate_left(5) ^ hasher.finish()).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.found.leaves.push(leaf);
+        self.found.inputs.push(inputs);
+        self.found.nodes.push(node);
+        self.uses.push(0);
+    }
+
+    /// Chooses the outputs and finds the buffers that nobody else will ever read.
+    fn finish(&mut self, roots: &[Arc<Node>]) {
+        let roots: Vec<usize> = roots.iter().filter_map(|r| self.index(r)).collect();
+        let found = &mut self.found;
+        let mut is_output = vec![false; found.nodes.len()];
+        for (i, node) in found.nodes.iter().enumerate() {
+            let computed = found.leaves[i].is_none() && !found.inputs[i].is_empty();
+            is_output[i] = computed && node.handles.load(Ordering::Relaxed) > 0;
+        }
+        for i in roots {
+            is_output[i] = found.leaves[i].is_none();
+        }
+        found.outputs = (0..found.nodes.len() as u32).filter(|&i| is_output[i as usize]).collect();
+        // A node that outlives this evaluation unmaterialised keeps its leaves readable.
+        let mut outlives = vec![false; found.nodes.len()];
+        let mut donated = vec![true; found.externals.len()];
+        let mut leaf_owners = vec![1; found.externals.len()];
+        for i in (0..found.nodes.len()).rev() {
+            let own = Arc::strong_count(&found.nodes[i]) != self.uses[i] as usize + 1;
+            outlives[i] |= own && !is_output[i];
+            if let Some((external, _)) = &found.leaves[i] {
+                leaf_owners[*external as usize] += 1;
+                donated[*external as usize] &= !outlives[i];
+            }
+            if outlives[i] {
+                for input in &found.inputs[i] {
+                    let at = (input.mark.load(Ordering::Relaxed) & 0xffff_ffff) as usize;
+                    outlives[at] |= !is_output[at];
+                }
+            }
+        }
+        for ((donated, buffer), owners) in
+            donated.iter_mut().zip(&found.externals).zip(leaf_owners)
+        {
+            *donated &= buffer.owners() == owners;
+        }
+        found.donated = donated;
+    }
+}
+
+/// A view of a realised tensor that somebody holds becomes realised itself, sharing the buffer.
+fn alias(node: &Node, base: &Node) -> bool {
+    let Op::View(movement) = &node.op else { return false };
+    let value = match &*base.state() {
+        State::Ready(value) => value.clone(),
+        _ => return false,
+    };
+    let view = movement.view(base.shape, node.shape).compose(&value.view);
+    let Some(view) = view.filter(|v| v.guards.is_empty()) else { return false };
+    *node.state() = State::Ready(Value { buffer: value.buffer, view });
+    true
+}
+
+impl Capture {
+    fn node_inputs(&self, i: usize) -> impl Iterator<Item = u32> {
+        self.inputs[i].iter().map(|n| (n.mark.load(Ordering::Relaxed) & 0xffff_ffff) as u32)
+    }
+
+    /// Whether this graph has exactly the structure of `key`.
+    pub fn matches(&self, key: &Key) -> bool {
+        self.nodes.len() == key.nodes.len()
+            && self.outputs == key.outputs
+            && self.externals.len() == key.externals.len()
+            && self.externals.iter().zip(&self.donated).zip(&key.externals).all(
+                |((buffer, donated), (words, key_donated))| {
+                    buffer.words() == *words && donated == key_donated
+                },
+            )
+            && self.nodes.iter().zip(&key.nodes).enumerate().all(|(i, (node, key))| {
+                node.shape == key.shape
+                    && node.dtype == key.dtype
+                    && self.leaves[i] == key.leaf
+                    && (key.leaf.is_some() || node.op == key.op)
+                    && self.node_inputs(i).eq(key.inputs.iter().copied())
+            })
+    }
+
+    /// The key, and the source line of each node.
+    pub fn to_key(&self) -> (Key, Vec<&'static Location<'static>>) {
+        let nodes = (0..self.nodes.len())
+            .map(|i| KeyNode {
+                op: if self.leaves[i].is_some() { Op::Buffer } else { self.nodes[i].op.clone() },
+                shape: self.nodes[i].shape,
+                dtype: self.nodes[i].dtype,
+                inputs: self.node_inputs(i).collect(),
+                leaf: self.leaves[i].clone(),
+            })
+            .collect();
+        let words = self.externals.iter().map(Buffer::words);
+        let externals = words.zip(self.donated.iter().copied()).collect();
+        let key = Key { nodes, outputs: self.outputs.clone(), externals };
+        (key, self.nodes.iter().map(|n| n.location).collect())
+    }
+
+    /// Forgets everything but what is needed to hand the results out, so that donated buffers have no other
+    /// owner.
+    pub fn outputs(&self) -> Vec<Arc<Node>> {
+        self.outputs.iter().map(|&i| Arc::clone(&self.nodes[i as usize])).collect()
+    }
+}
+

@@ -1,0 +1,544 @@
+//! Fusion: which nodes get a buffer, and which of those are computed by one kernel.
+//!
+//! First every node is either *stored* or *inline* (recomputed inside its users' expressions). Then stored
+//! nodes are merged into groups as long as one program can compute them: elementwise chains with
+//! several outputs, reductions with what surrounds them, contractions with their epilogue. Whether a group is
+//! possible is decided by lowering it: there is no second description of what a kernel can do.
+
+use rustc_hash::{FxHashMap, FxHashSet};
+use smallvec::SmallVec;
+use versant_kernels::{Shape, View};
+
+use crate::ir::{Ir, IrOp};
+use crate::lower::{Domain, Group, Lowered, Place, Refusal, lower};
+use crate::op::Op;
+
+/// What a device lets a kernel do.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Storage buffers a kernel may bind.
+    pub bindings: usize,
+    /// Whether anything is merged (off for tests of the passes against each other).
+    pub merge: bool,
+}
+
+/// An expression that costs no more than this is recomputed rather than stored for several users.
+const CHEAP: u64 = 4;
+/// Inline expressions do not grow beyond this many nodes.
+const MAX_INLINE: usize = 48;
+/// Programs do not grow beyond this many instructions by merging.
+const MAX_MERGED: usize = 256;
+/// Instructions of a program that cannot be split.
+const MAX_SINGLE: usize = 8192;
+/// Columns up to which elementwise work joins a reduction: a row is read again for each step.
+const MAX_FUSED_COLS: usize = 8192;
+/// Rows from which a reduction's parallelism is enough for the elementwise work that joins it.
+const MIN_FUSED_ROWS: usize = 32;
+
+/// How a kernel of the plan is made.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Form {
+    /// An expression program.
+    Fused(Domain),
+    /// A contraction whose epilogue computes the other members.
+    Contraction(usize, Domain),
+    /// A kernel of a small family.
+    Family(usize),
+    /// A concatenation: its pieces are stored by their own kernels.
+    Virtual(usize),
+}
+
+/// One kernel of the plan.
+#[derive(Clone, Debug)]
+pub(crate) struct Kernel {
+    pub form: Form,
+    /// Stored nodes it computes, inputs first.
+    pub members: Vec<usize>,
+    pub lowered: Option<Lowered>,
+}
+
+/// The kernels in an order of execution.
+pub(crate) struct Fused {
+    pub ir: Ir,
+    pub stored: Vec<bool>,
+    pub pieces: FxHashMap<usize, (usize, View)>,
+    pub kernels: Vec<Kernel>,
+}
+
+/// Fuses a graph, inserting copies where a view cannot be read through.
+pub(crate) fn fuse(mut ir: Ir, limits: Limits) -> Fused {
+    loop {
+        if cfg!(debug_assertions) {
+            ir.verify();
+        }
+        match Fusion::new(&ir, limits).run() {
+            Ok((stored, pieces, kernels)) => return Fused { ir, stored, pieces, kernels },
+            Err(copies) => ir = ir.with_copies(&copies),
+        }
+    }
+}
+
+struct Fusion<'a> {
+    ir: &'a Ir,
+    limits: Limits,
+    is_output: Vec<bool>,
+    stored: Vec<bool>,
+    pieces: FxHashMap<usize, (usize, View)>,
+    /// Stored nodes that the expression of each stored node reads.
+    refs: Vec<SmallVec<[u32; 4]>>,
+    users: Vec<SmallVec<[u32; 4]>>,
+    /// The kernel of each stored node.
+    group_of: Vec<usize>,
+    groups: Vec<Option<Kernel>>,
+}
+
+type Finished = (Vec<bool>, FxHashMap<usize, (usize, View)>, Vec<Kernel>);
+
+impl<'a> Fusion<'a> {
+    fn new(ir: &'a Ir, limits: Limits) -> Self {
+        let n = ir.nodes.len();
+        let mut is_output = vec![false; n];
+        for &o in &ir.outputs {
+            is_output[o] = true;
+        }
+        let mut f = Fusion {
+            ir,
+            limits,
+            is_output,
+            stored: vec![false; n],
+            pieces: FxHashMap::default(),
+            refs: vec![SmallVec::new(); n],
+            users: vec![SmallVec::new(); n],
+            group_of: vec![usize::MAX; n],
+            groups: Vec::new(),
+        };
+        f.place_pieces();
+        f.choose_stored();
+        f.link();
+        f
+    }
+
+    fn run(mut self) -> Result<Finished, Vec<(usize, usize)>> {
+        self.singles()?;
+        if self.limits.merge {
+            for node in 0..self.ir.nodes.len() {
+                if self.stored[node] {
+                    self.merge_with_producers(node);
+                }
+            }
+        }
+        let kernels = self.schedule();
+        Ok((self.stored, self.pieces, kernels))
+    }
+
+    fn place_pieces(&mut self) {
+        for (i, node) in self.ir.nodes.iter().enumerate() {
+            let IrOp::Core(Op::Concat(axis)) = node.op else { continue };
+            let mut start = vec![0; node.shape.rank()];
+            for edge in &node.inputs {
+                let shape = self.ir.nodes[edge.node].shape;
+                let steps = vec![1; node.shape.rank()];
+                let view = View::contiguous(node.shape).slice(&start, &steps, shape);
+                self.pieces.insert(edge.node, (i, view));
+                start[axis] += shape[axis] as isize;
+            }
+        }
+    }
+
+    /// Decides for every node, inputs first, whether it gets a buffer.
+    fn choose_stored(&mut self) {
+        let n = self.ir.nodes.len();
+        let mut uses = vec![0u32; n];
+        let mut widened = vec![false; n];
+        let mut in_memory = vec![false; n];
+        for node in &self.ir.nodes {
+            for (k, edge) in node.inputs.iter().enumerate() {
+                uses[edge.node] += 1;
+                let read = edge.view.as_ref().map_or(0, |v| v.shape.numel());
+                widened[edge.node] |= read > self.ir.nodes[edge.node].shape.numel();
+                in_memory[edge.node] |= node.memory_operand(k).is_some();
+            }
+        }
+        let mut cost = vec![0u64; n];
+        let mut size = vec![0usize; n];
+        let mut loads: Vec<SmallVec<[usize; 4]>> = vec![SmallVec::new(); n];
+        // A kernel also binds what it writes.
+        let max_loads = self.limits.bindings.saturating_sub(2).max(2);
+        for i in 0..n {
+            let node = &self.ir.nodes[i];
+            if matches!(node.op, IrOp::Leaf(_)) {
+                continue;
+            }
+            let (c, s) = own_cost(&node.op);
+            (cost[i], size[i]) = (c, s);
+            let mut inline: SmallVec<[usize; 3]> = SmallVec::new();
+            for edge in &node.inputs {
+                let j = edge.node;
+                if self.stored[j] || matches!(self.ir.nodes[j].op, IrOp::Leaf(_)) {
+                    insert(&mut loads, i, &[j]);
+                    cost[i] += 1;
+                } else if !inline.contains(&j) {
+                    inline.push(j);
+                }
+            }
+            inline.sort_by_key(|&j| std::cmp::Reverse(loads[j].len()));
+            for &j in &inline {
+                let union = loads[j].iter().filter(|l| !loads[i].contains(l)).count();
+                let wide = union + loads[i].len() > max_loads;
+                if wide || (size[i] + size[j] > MAX_INLINE && !loads[j].is_empty()) {
+                    self.stored[j] = true;
+                    insert(&mut loads, i, &[j]);
+                    cost[i] += 1;
+                } else {
+                    let from = loads[j].clone();
+                    insert(&mut loads, i, &from);
+                    cost[i] += cost[j];
+                    size[i] += size[j];
+                }
+            }
+            let constant = loads[i].is_empty() && node.shape.numel() == 1;
+            let generator = node.inputs.is_empty();
+            let shared = (uses[i] > 1 || widened[i]) && cost[i] > CHEAP && !constant && !generator;
+            let must = self.is_output[i]
+                || node.is_heavy()
+                || node.is_reduce()
+                || matches!(node.op, IrOp::Piece)
+                || in_memory[i];
+            self.stored[i] |= must || shared;
+        }
+    }
+
+    /// Records which stored nodes each stored node's expression reads.
+    fn link(&mut self) {
+        for i in 0..self.ir.nodes.len() {
+            if !self.stored[i] {
+                continue;
+            }
+            let mut stack: SmallVec<[usize; 8]> =
+                self.ir.nodes[i].inputs.iter().map(|e| e.node).collect();
+            let mut seen = FxHashSet::default();
+            while let Some(j) = stack.pop() {
+                if !seen.insert(j) {
+                    continue;
+                }
+                if self.stored[j] {
+                    self.refs[i].push(j as u32);
+                    self.users[j].push(i as u32);
+                } else {
+                    stack.extend(self.ir.nodes[j].inputs.iter().map(|e| e.node));
+                }
+            }
+        }
+    }
+
+    fn group(&self, domain: Domain, members: &[usize], acc: Option<usize>, max: usize) -> Result<Lowered, Refusal> {
+        let exported = |m: usize| {
+            self.is_output[m] || self.users[m].iter().any(|u| !members.contains(&(*u as usize)))
+        };
+        lower(&Group {
+            ir: self.ir,
+            stored: &self.stored,
+            pieces: &self.pieces,
+            domain,
+            members,
+            accumulator: acc,
+            exported: &exported,
+            max_instrs: max,
+        })
+    }
+
+    /// A kernel for every stored node, or the operands that need a copy first.
+    fn singles(&mut self) -> Result<(), Vec<(usize, usize)>> {
+        let mut copies = Vec::new();
+        for i in 0..self.ir.nodes.len() {
+            if !self.stored[i] {
+                continue;
+            }
+            let node = &self.ir.nodes[i];
+            let form = match &node.op {
+                IrOp::Core(Op::Concat(_)) => Form::Virtual(i),
+                IrOp::Core(Op::MatMul | Op::Conv(..)) => {
+                    Form::Contraction(i, Domain::Flat(node.shape))
+                }
+                _ if node.is_heavy() => Form::Family(i),
+                IrOp::Core(Op::Reduce(_, axes)) => {
+                    let full = node.inputs[0].full_view(self.ir).shape;
+                    Form::Fused(Domain::Rows { full, axes: *axes })
+                }
+                _ => Form::Fused(Domain::Flat(self.refined(i))),
+            };
+            let lowered = match &form {
+                Form::Fused(domain) => Some(self.group(domain.clone(), &[i], None, MAX_SINGLE)),
+                Form::Contraction(_, domain) => {
+                    Some(self.group(domain.clone(), &[i], Some(i), MAX_SINGLE))
+                }
+                _ => None,
+            };
+            let lowered = match lowered {
+                Some(Err(Refusal::Copy(node, k))) => {
+                    if !copies.contains(&(node, k)) {
+                        copies.push((node, k));
+                    }
+                    None
+                }
+                Some(Err(Refusal::Apart)) => unreachable!("a node fits its own domain: {node:?}"),
+                Some(Ok(lowered)) => Some(lowered),
+                None => None,
+            };
+            self.group_of[i] = self.groups.len();
+            self.groups.push(Some(Kernel { form, members: vec![i], lowered }));
+        }
+        if copies.is_empty() { Ok(()) } else { Err(copies) }
+    }
+
+    /// The extents of a node, split so finely that every reshape inside its expression is affine.
+    fn refined(&self, node: usize) -> Shape {
+        let mut shape = self.ir.nodes[node].shape;
+        let mut stack = vec![node];
+        let mut steps = 0;
+        while let Some(i) = stack.pop() {
+            steps += 1;
+            for edge in &self.ir.nodes[i].inputs {
+                let source = &self.ir.nodes[edge.node];
+                if self.stored[edge.node] || source.inputs.is_empty() || !edge.in_order(self.ir) {
+                    continue;
+                }
+                shape = refine(&shape, &source.shape).unwrap_or(shape);
+                if steps < 4 * MAX_INLINE {
+                    stack.push(edge.node);
+                }
+            }
+        }
+        shape
+    }
+
+    /// Tries to compute a node in one kernel with those it reads, the latest first.
+    fn merge_with_producers(&mut self, node: usize) {
+        let mut candidates: Vec<usize> =
+            self.refs[node].iter().map(|&r| self.group_of[r as usize]).collect();
+        candidates.sort_unstable_by(|a, b| b.cmp(a));
+        candidates.dedup();
+        candidates.truncate(16);
+        for other in candidates {
+            // An earlier merge may have moved either side.
+            let own = self.group_of[node];
+            if own != other && self.groups[other].is_some() {
+                self.try_merge(other, own);
+            }
+        }
+        self.merge_with_siblings(node);
+    }
+
+    /// Reductions of the same rows that read the same memory share one pass over it.
+    fn merge_with_siblings(&mut self, node: usize) {
+        if !self.ir.nodes[node].is_reduce() {
+            return;
+        }
+        let own = self.group_of[node];
+        let (domain, places) = match &self.groups[own] {
+            Some(Kernel { form: Form::Fused(domain), lowered: Some(l), .. }) => {
+                (domain.clone(), l.places.clone())
+            }
+            _ => return,
+        };
+        let first = own.saturating_sub(64);
+        for other in (first..own).rev() {
+            let Some(kernel) = &self.groups[other] else { continue };
+            let shares = kernel.form == Form::Fused(domain.clone())
+                && kernel.lowered.as_ref().is_some_and(|l| l.places.iter().any(|p| places.contains(p)));
+            if shares && self.try_merge(other, own) {
+                return;
+            }
+        }
+    }
+
+    /// Merges two kernels into the first, if one program can be both and no third stands between.
+    fn try_merge(&mut self, into: usize, from: usize) -> bool {
+        let (Some(a), Some(b)) = (&self.groups[into], &self.groups[from]) else { return false };
+        let Some((form, acc)) = self.merged_form(a, b) else { return false };
+        let size = |k: &Kernel| k.lowered.as_ref().map_or(0, |l| l.program.instrs().count());
+        if size(a) + size(b) > MAX_MERGED || self.between(into, from) {
+            return false;
+        }
+        let mut members = [&a.members[..], &b.members[..]].concat();
+        members.sort_unstable();
+        let (Form::Fused(domain) | Form::Contraction(_, domain)) = &form else { return false };
+        let Ok(lowered) = self.group(domain.clone(), &members, acc, MAX_MERGED) else {
+            return false;
+        };
+        // A contraction binds its two operands beside the epilogue's buffers.
+        let operands = if acc.is_some() { 2 } else { 0 };
+        if lowered.places.len() + operands > self.limits.bindings {
+            return false;
+        }
+        for &m in &members {
+            self.group_of[m] = into;
+        }
+        self.groups[from] = None;
+        self.groups[into] = Some(Kernel { form, members, lowered: Some(lowered) });
+        true
+    }
+
+    /// The form that two kernels could have together.
+    fn merged_form(&self, a: &Kernel, b: &Kernel) -> Option<(Form, Option<usize>)> {
+        use Domain::{Flat, Rows};
+        match (&a.form, &b.form) {
+            (Form::Fused(Flat(x)), Form::Fused(Flat(y))) if x.numel() == y.numel() => {
+                Some((Form::Fused(Flat(refine(x, y)?)), None))
+            }
+            (Form::Contraction(node, Flat(x)), Form::Fused(Flat(y)))
+            | (Form::Fused(Flat(y)), Form::Contraction(node, Flat(x)))
+                if x.numel() == y.numel() =>
+            {
+                Some((Form::Contraction(*node, Flat(refine(x, y)?)), Some(*node)))
+            }
+            (Form::Fused(rows @ Rows { full, axes }), Form::Fused(other))
+            | (Form::Fused(other), Form::Fused(rows @ Rows { full, axes })) => {
+                let cols: usize =
+                    (0..full.rank()).filter(|a| axes >> a & 1 == 1).map(|a| full[a]).product();
+                let count = full.numel() / cols.max(1);
+                match other {
+                    Rows { .. } if other == rows => Some((Form::Fused(rows.clone()), None)),
+                    Flat(y) if y.numel() == count => Some((Form::Fused(rows.clone()), None)),
+                    Flat(y) if y.numel() == full.numel() => {
+                        let trailing = axes.trailing_zeros() + axes.count_ones() == full.rank() as u32;
+                        let worth = trailing
+                            && cols <= MAX_FUSED_COLS
+                            && (count >= MIN_FUSED_ROWS || full.numel() <= 1 << 14);
+                        worth.then(|| (Form::Fused(rows.clone()), None))
+                    }
+                    _ => None,
+                }
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether some other kernel must run between these two.
+    fn between(&self, a: usize, b: usize) -> bool {
+        self.reaches(a, b) || self.reaches(b, a)
+    }
+
+    /// Whether `to` depends on `from` through a third kernel.
+    fn reaches(&self, from: usize, to: usize) -> bool {
+        let Some(target) = &self.groups[from] else { return false };
+        let lowest = target.members[0];
+        let mut seen = FxHashSet::default();
+        let mut stack: Vec<usize> = self.sources(to).filter(|&g| g != from && g != to).collect();
+        while let Some(g) = stack.pop() {
+            if g == from || seen.len() > 4096 {
+                return true;
+            }
+            let Some(kernel) = &self.groups[g] else { continue };
+            let highest = kernel.members[kernel.members.len() - 1];
+            if highest < lowest || !seen.insert(g) {
+                continue;
+            }
+            stack.extend(self.sources(g));
+        }
+        false
+    }
+
+    /// The kernels that a kernel reads from.
+    fn sources(&self, group: usize) -> impl Iterator<Item = usize> + '_ {
+        let members = self.groups[group].as_ref().map_or(&[][..], |k| &k.members);
+        members
+            .iter()
+            .flat_map(|&m| self.refs[m].iter().map(|&r| self.group_of[r as usize]))
+            .filter(move |&g| g != group)
+    }
+
+    /// An order of execution: inputs first, otherwise as recorded.
+    fn schedule(&mut self) -> Vec<Kernel> {
+        let mut waits = vec![0; self.groups.len()];
+        let mut feeds: Vec<Vec<usize>> = vec![Vec::new(); self.groups.len()];
+        let mut ready = std::collections::BinaryHeap::new();
+        let rank = |k: &Kernel| std::cmp::Reverse(k.members[k.members.len() - 1]);
+        for g in 0..self.groups.len() {
+            let Some(kernel) = &self.groups[g] else { continue };
+            let mut sources: Vec<usize> = self.sources(g).collect();
+            sources.sort_unstable();
+            sources.dedup();
+            waits[g] = sources.len();
+            for s in sources {
+                feeds[s].push(g);
+            }
+            if waits[g] == 0 {
+                ready.push((rank(kernel), g));
+            }
+        }
+        let mut order = Vec::new();
+        while let Some((_, g)) = ready.pop() {
+            for &next in &feeds[g] {
+                waits[next] -= 1;
+                if waits[next] == 0 {
+                    let kernel = self.groups[next].as_ref().expect("only live kernels are fed");
+                    ready.push((rank(kernel), next));
+                }
+            }
+            order.extend(self.groups[g].take());
+        }
+        assert!(self.groups.iter().all(Option::is_none), "fusion made a cycle");
+        order
+    }
+}
+
+fn insert(loads: &mut [SmallVec<[usize; 4]>], at: usize, more: &[usize]) {
+    for &l in more {
+        if !loads[at].contains(&l) {
+            loads[at].push(l);
+        }
+    }
+}
+
+/// Instructions and nodes that an operation adds to an expression.
+fn own_cost(op: &IrOp) -> (u64, usize) {
+    match op {
+        IrOp::Core(Op::Map(row)) => (u64::from(row.f.cost), 1),
+        IrOp::Core(Op::Random) => (20, 1),
+        IrOp::Core(Op::Gather(_)) => (4, 1),
+        IrOp::Core(Op::Literal(_) | Op::Iota) | IrOp::Scalar(_) => (0, 0),
+        _ => (1, 1),
+    }
+}
+
+/// The coarsest extents that both shapes (of equal size) are merges of.
+pub(crate) fn refine(a: &Shape, b: &Shape) -> Option<Shape> {
+    if a == b {
+        return Some(*a);
+    }
+    if a.numel() == 0 {
+        return Some(*a);
+    }
+    let mut cuts: Vec<usize> = Vec::new();
+    for shape in [a, b] {
+        let mut product = 1;
+        for &dim in shape.iter().rev() {
+            product *= dim;
+            cuts.push(product);
+        }
+    }
+    cuts.sort_unstable();
+    cuts.dedup();
+    let mut dims = Vec::new();
+    let mut below = 1;
+    for cut in cuts {
+        if cut % below != 0 {
+            return None;
+        }
+        if cut != below {
+            dims.push(cut / below);
+        }
+        below = cut;
+    }
+    dims.reverse();
+    Shape::new(&dims)
+}
+
+/// The place that holds an operand which must be in memory.
+pub(crate) fn place_of(ir: &Ir, node: usize) -> Place {
+    match ir.nodes[node].op {
+        IrOp::Leaf(external) => Place::External(external),
+        _ => Place::Node(node),
+    }
+}

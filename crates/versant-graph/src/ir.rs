@@ -1,0 +1,392 @@
+//! The arena form of a graph that the passes work on, and its simplification while it is built.
+//!
+//! Movements are gone here: they have become views on the edges. Equal nodes are one node.
+
+use std::panic::Location;
+
+use rustc_hash::FxHashMap;
+use smallvec::{SmallVec, smallvec};
+use versant_kernels::{DType, Shape, View};
+
+use crate::capture::Key;
+use crate::op::Op;
+use crate::ops::create::word_of;
+
+/// An operand: a node read through a view; `None` is the identity on the node's own extents.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Edge {
+    pub node: usize,
+    pub view: Option<View>,
+}
+
+/// An operation of the arena.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum IrOp {
+    /// An external buffer; edges carry the whole way from coordinates to its elements.
+    Leaf(usize),
+    /// A host scalar, by its word in the scalar block.
+    Scalar(u32),
+    /// The operand itself, computed into a buffer of its own.
+    Copy,
+    /// The operand, computed into its place in a concatenation.
+    Piece,
+    /// Anything else.
+    Core(Op),
+}
+
+/// A node of the arena.
+#[derive(Clone, Debug)]
+pub(crate) struct IrNode {
+    pub op: IrOp,
+    pub inputs: SmallVec<[Edge; 3]>,
+    pub shape: Shape,
+    pub dtype: DType,
+    pub location: &'static Location<'static>,
+}
+
+/// A graph for the passes: inputs before users.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Ir {
+    pub nodes: Vec<IrNode>,
+    /// The node that holds each output of the key.
+    pub outputs: Vec<usize>,
+}
+
+impl IrNode {
+    pub fn name(&self) -> &'static str {
+        match &self.op {
+            IrOp::Leaf(_) => "buffer",
+            IrOp::Scalar(_) => "scalar",
+            IrOp::Copy => "copy",
+            IrOp::Piece => "piece",
+            IrOp::Core(op) => op.name(),
+        }
+    }
+
+    /// Whether operand `k` must lie in memory, and whether it must be dense there.
+    pub fn memory_operand(&self, k: usize) -> Option<Layout> {
+        match &self.op {
+            IrOp::Core(Op::MatMul | Op::Conv(..)) => Some(Layout::Strided),
+            IrOp::Core(Op::Gather(_)) if k == 0 => Some(Layout::Strided),
+            IrOp::Core(Op::CumSum { .. } | Op::Fold { .. } | Op::ScatterAdd(_)) => {
+                Some(Layout::Dense)
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether this is computed by a kernel of its own family rather than by a fused expression.
+    pub fn is_heavy(&self) -> bool {
+        matches!(
+            &self.op,
+            IrOp::Core(
+                Op::MatMul
+                    | Op::Conv(..)
+                    | Op::CumSum { .. }
+                    | Op::Fold { .. }
+                    | Op::ScatterAdd(_)
+                    | Op::Concat(_)
+            )
+        )
+    }
+
+    pub fn is_reduce(&self) -> bool {
+        matches!(&self.op, IrOp::Core(Op::Reduce(..)))
+    }
+}
+
+/// What a kernel asks of an operand in memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Layout {
+    /// Any affine view without guards.
+    Strided,
+    /// Row-major from some offset.
+    Dense,
+}
+
+impl Edge {
+    pub fn whole(node: usize) -> Edge {
+        Edge { node, view: None }
+    }
+
+    /// The view of this operand, over the operand's extents.
+    pub fn full_view(&self, ir: &Ir) -> View {
+        self.view.clone().unwrap_or_else(|| View::contiguous(ir.nodes[self.node].shape))
+    }
+
+    /// Whether this reads each row-major position of its node in order.
+    pub fn in_order(&self, ir: &Ir) -> bool {
+        self.view.as_ref().is_none_or(|v| {
+            v.is_identity() && v.shape.numel() == ir.nodes[self.node].shape.numel()
+        })
+    }
+}
+
+struct Builder<'a> {
+    ir: Ir,
+    known: FxHashMap<(IrOp, SmallVec<[Edge; 3]>, Shape, DType), usize>,
+    locations: &'a [&'static Location<'static>],
+    at: usize,
+}
+
+/// Builds the arena from a key: composes movements into edges, merges equal nodes, folds constants, drops
+/// identities, and makes sure that kernels find their operands in memory as they need them.
+pub(crate) fn build(key: &Key, locations: &[&'static Location<'static>]) -> Ir {
+    let mut b = Builder { ir: Ir::default(), known: FxHashMap::default(), locations, at: 0 };
+    let mut resolved: Vec<Edge> = Vec::with_capacity(key.nodes.len());
+    let mut scalars = 0;
+    for (i, node) in key.nodes.iter().enumerate() {
+        b.at = i;
+        let (shape, dtype) = (node.shape, node.dtype);
+        let inputs: SmallVec<[Edge; 3]> =
+            node.inputs.iter().map(|&j| resolved[j as usize].clone()).collect();
+        let edge = match (&node.leaf, &node.op) {
+            (Some((external, view)), _) => {
+                let words = key.externals[*external as usize].0;
+                let flat = Shape::new(&[words]).expect("rank 1");
+                let leaf = b.push(IrOp::Leaf(*external as usize), smallvec![], flat, dtype);
+                let whole = view.is_identity() && shape == flat;
+                Edge { node: leaf, view: (!whole).then(|| view.clone()) }
+            }
+            (None, Op::Scalar(_)) => {
+                scalars += 1;
+                Edge::whole(b.push(IrOp::Scalar(scalars - 1), smallvec![], shape, dtype))
+            }
+            (None, Op::View(movement)) => {
+                let input = key.nodes[node.inputs[0] as usize].shape;
+                b.compose(movement.view(input, shape), inputs[0].clone(), input, dtype)
+            }
+            (None, Op::Detach | Op::Custom(_)) => inputs[0].clone(),
+            (None, Op::Map(_)) => {
+                let shapes: SmallVec<[Shape; 3]> =
+                    node.inputs.iter().map(|&j| key.nodes[j as usize].shape).collect();
+                b.map(&node.op, inputs, &shapes, shape, dtype)
+            }
+            (None, op) => Edge::whole(b.core(op.clone(), inputs, node, key)),
+        };
+        resolved.push(edge);
+    }
+    for &output in &key.outputs {
+        b.at = output as usize;
+        let node = &key.nodes[output as usize];
+        let edge = resolved[output as usize].clone();
+        let source = &b.ir.nodes[edge.node];
+        let held = edge.view.as_ref().is_none_or(View::is_identity)
+            && source.shape.numel() == node.shape.numel()
+            && !source.inputs.is_empty();
+        let at = if held && !b.ir.outputs.contains(&edge.node) {
+            edge.node
+        } else {
+            // A copy of its own: two outputs never share a buffer.
+            b.append(IrOp::Copy, smallvec![edge], node.shape, node.dtype)
+        };
+        b.ir.outputs.push(at);
+    }
+    b.ir.without_dead()
+}
+
+impl Builder<'_> {
+    fn append(
+        &mut self,
+        op: IrOp,
+        inputs: SmallVec<[Edge; 3]>,
+        shape: Shape,
+        dtype: DType,
+    ) -> usize {
+        let location = self.locations[self.at];
+        self.ir.nodes.push(IrNode { op, inputs, shape, dtype, location });
+        self.ir.nodes.len() - 1
+    }
+
+    /// The node with this definition, old or new.
+    fn push(&mut self, op: IrOp, inputs: SmallVec<[Edge; 3]>, shape: Shape, dtype: DType) -> usize {
+        let definition = (op, inputs, shape, dtype);
+        if let Some(&node) = self.known.get(&definition) {
+            return node;
+        }
+        let (op, inputs, ..) = definition.clone();
+        let node = self.append(op, inputs, shape, dtype);
+        self.known.insert(definition, node);
+        node
+    }
+
+    /// Reads `edge` (of extents `input`) through `view`; a reshape that is no view copies first.
+    fn compose(&mut self, view: View, edge: Edge, input: Shape, dtype: DType) -> Edge {
+        let composed = match &edge.view {
+            None => Some(view.clone()),
+            Some(inner) => view.compose(inner),
+        };
+        let (node, view) = match composed {
+            Some(composed) => (edge.node, composed),
+            None => (self.push(IrOp::Copy, smallvec![edge], input, dtype), view),
+        };
+        let source = &self.ir.nodes[node];
+        let whole = view.is_identity() && view.shape == source.shape;
+        Edge { node, view: (!whole).then_some(view) }
+    }
+
+    fn literal(&self, edge: &Edge) -> Option<u32> {
+        match self.ir.nodes[edge.node].op {
+            IrOp::Core(Op::Literal(bits)) => Some(bits),
+            _ => None,
+        }
+    }
+
+    fn map(
+        &mut self,
+        op: &Op,
+        mut inputs: SmallVec<[Edge; 3]>,
+        shapes: &[Shape],
+        shape: Shape,
+        dtype: DType,
+    ) -> Edge {
+        let Op::Map(row) = op else { unreachable!("the caller matched a map") };
+        let constants: SmallVec<[Option<u32>; 3]> = inputs.iter().map(|e| self.literal(e)).collect();
+        if constants.iter().all(Option::is_some) {
+            let word = |k: usize| constants.get(k).copied().flatten().map_or([0; 1], |w| [w]);
+            let operand = self.ir.nodes[inputs[inputs.len() - 1].node].dtype;
+            let mut out = [0];
+            (row.f.cpu)(operand, &mut out, &word(0), &word(1), &word(2));
+            let literal = IrOp::Core(Op::Literal(out[0]));
+            let node = self.push(literal, smallvec![], Shape::SCALAR, dtype);
+            let view = (shape.rank() > 0).then(|| View::splat(shape));
+            return Edge { node, view };
+        }
+        if let (Some(identity), Some(Some(word))) = (row.right_identity, constants.get(1)) {
+            if *word == word_of(identity, dtype) && shapes[0] == shape {
+                return inputs[0].clone();
+            }
+        }
+        for (edge, from) in inputs.iter_mut().zip(shapes) {
+            if from.rank() == 0 && shape.rank() > 0 {
+                let splat = View::splat(shape);
+                edge.view = Some(match &edge.view {
+                    Some(inner) => splat.compose(inner).expect("a splat composes with anything"),
+                    None => splat,
+                });
+            }
+        }
+        Edge::whole(self.push(IrOp::Core(op.clone()), inputs, shape, dtype))
+    }
+
+    /// Any other operation, with its memory operands put in order.
+    fn core(
+        &mut self,
+        op: Op,
+        mut inputs: SmallVec<[Edge; 3]>,
+        node: &crate::capture::KeyNode,
+        key: &Key,
+    ) -> usize {
+        let probe = IrNode {
+            op: IrOp::Core(op.clone()),
+            inputs: smallvec![],
+            shape: node.shape,
+            dtype: node.dtype,
+            location: self.locations[self.at],
+        };
+        for (k, edge) in inputs.iter_mut().enumerate() {
+            let input = &key.nodes[node.inputs[k] as usize];
+            let plain = match (probe.memory_operand(k), &edge.view) {
+                (None, _) => true,
+                (Some(_), None) => {
+                    let source = &self.ir.nodes[edge.node];
+                    !source.inputs.is_empty() || matches!(source.op, IrOp::Leaf(_))
+                }
+                (Some(Layout::Strided), Some(view)) => self.in_memory(edge) && view.guards.is_empty(),
+                (Some(Layout::Dense), Some(view)) => self.in_memory(edge) && view.is_dense(),
+            };
+            if !plain {
+                let old = edge.clone();
+                *edge = Edge::whole(self.push(IrOp::Copy, smallvec![old], input.shape, input.dtype));
+            }
+            if matches!(op, Op::Concat(_)) {
+                let old = edge.clone();
+                // Never shared: a piece is a place.
+                *edge = Edge::whole(self.append(IrOp::Piece, smallvec![old], input.shape, input.dtype));
+            }
+        }
+        match op {
+            Op::Concat(_) => self.append(IrOp::Core(op), inputs, node.shape, node.dtype),
+            _ => self.push(IrOp::Core(op), inputs, node.shape, node.dtype),
+        }
+    }
+
+    /// Whether the operand's source can be in memory at all (a constant or a counter cannot).
+    fn in_memory(&self, edge: &Edge) -> bool {
+        let source = &self.ir.nodes[edge.node];
+        !source.inputs.is_empty() || matches!(source.op, IrOp::Leaf(_))
+    }
+}
+
+impl Ir {
+    /// Inserts a copy in front of each of these operands `(node, k)`.
+    pub fn with_copies(&self, at: &[(usize, usize)]) -> Ir {
+        let mut out = Ir::default();
+        let mut place = Vec::with_capacity(self.nodes.len());
+        for (i, node) in self.nodes.iter().enumerate() {
+            let mut node = node.clone();
+            for edge in &mut node.inputs {
+                edge.node = place[edge.node];
+            }
+            for &(_, k) in at.iter().filter(|(n, _)| *n == i) {
+                let source = &out.nodes[node.inputs[k].node];
+                let (dtype, location) = (source.dtype, node.location);
+                let shape = node.inputs[k].view.as_ref().map_or(source.shape, |v| v.shape);
+                let inputs = smallvec![node.inputs[k].clone()];
+                out.nodes.push(IrNode { op: IrOp::Copy, inputs, shape, dtype, location });
+                node.inputs[k] = Edge::whole(out.nodes.len() - 1);
+            }
+            place.push(out.nodes.len());
+            out.nodes.push(node);
+        }
+        out.outputs = self.outputs.iter().map(|&o| place[o]).collect();
+        out
+    }
+
+    /// Only what the outputs need.
+    fn without_dead(self) -> Ir {
+        let mut live = vec![false; self.nodes.len()];
+        for &output in &self.outputs {
+            live[output] = true;
+        }
+        for i in (0..self.nodes.len()).rev() {
+            if live[i] {
+                for edge in &self.nodes[i].inputs {
+                    live[edge.node] = true;
+                }
+            }
+        }
+        let mut place = vec![usize::MAX; self.nodes.len()];
+        let mut nodes = Vec::with_capacity(self.nodes.len());
+        for (i, mut node) in self.nodes.into_iter().enumerate() {
+            if live[i] {
+                place[i] = nodes.len();
+                for edge in &mut node.inputs {
+                    edge.node = place[edge.node];
+                }
+                nodes.push(node);
+            }
+        }
+        Ir { nodes, outputs: self.outputs.iter().map(|&o| place[o]).collect() }
+    }
+
+    /// What every pass must keep true; a violation is an engine bug.
+    pub fn verify(&self) {
+        for (i, node) in self.nodes.iter().enumerate() {
+            for edge in &node.inputs {
+                assert!(edge.node < i, "node {i} ({}) reads a later node", node.name());
+            }
+            let elementwise =
+                matches!(&node.op, IrOp::Core(Op::Map(_) | Op::Cast | Op::Bitcast) | IrOp::Copy | IrOp::Piece);
+            for edge in node.inputs.iter().filter(|_| elementwise) {
+                let read = edge.view.as_ref().map_or(self.nodes[edge.node].shape, |v| v.shape);
+                assert!(
+                    read.numel() == node.shape.numel(),
+                    "node {i} ({}) of {} reads {read}",
+                    node.name(),
+                    node.shape
+                );
+            }
+        }
+    }
+}

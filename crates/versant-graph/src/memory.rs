@@ -1,0 +1,340 @@
+//! Memory: which buffer each stored node lives in, by liveness over the order of execution.
+//!
+//! A slot is reused as soon as its last reader has run. A program may write over a buffer that dies with it,
+//! or that the plan was given to keep (*donated*), if it loads each element only where it stores it.
+
+use rustc_hash::FxHashMap;
+use versant_device::BufferRef;
+use versant_kernels::{InstrKind, Reg, Step};
+
+use crate::capture::Key;
+use crate::fuse::{Form, Fused, place_of};
+use crate::lower::{Lowered, Place};
+
+/// Where a plan's results are found after a run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Output {
+    /// In a buffer of this many words that is allocated for the run; its number among the externals.
+    Fresh { external: usize, words: usize },
+    /// In an input buffer that was overwritten.
+    Donated { external: usize },
+}
+
+/// The assignment of buffers.
+#[derive(Default)]
+pub(crate) struct Memory {
+    /// Buffers of stored nodes.
+    pub buffers: FxHashMap<usize, BufferRef>,
+    /// Words of each slot.
+    pub slots: Vec<usize>,
+    /// For each output of the key.
+    pub outputs: Vec<Output>,
+    /// Words of scratch slots by kernel, if any.
+    pub scratch: FxHashMap<usize, u32>,
+    /// Number of externals, inputs and fresh outputs.
+    pub externals: usize,
+    /// For each kernel the slots alive while it runs.
+    pub live: Vec<Vec<(usize, u32)>>,
+}
+
+struct Planner<'a> {
+    key: &'a Key,
+    memory: Memory,
+    /// The last kernel that reads each place.
+    last_read: FxHashMap<Place, usize>,
+    free: Vec<u32>,
+    /// Outputs of the key by node.
+    output_of: FxHashMap<usize, usize>,
+    taken: Vec<bool>,
+    alive: FxHashMap<usize, u32>,
+}
+
+/// Plans memory for the kernels in their order; `scratch` gives the words a kernel needs beside its operands.
+pub(crate) fn plan(fused: &mut Fused, key: &Key, scratch: &[usize]) -> Memory {
+    let mut p = Planner {
+        key,
+        memory: Memory { externals: key.externals.len(), ..Memory::default() },
+        last_read: FxHashMap::default(),
+        free: Vec::new(),
+        output_of: FxHashMap::default(),
+        taken: vec![false; key.externals.len()],
+        alive: FxHashMap::default(),
+    };
+    for (i, &node) in fused.ir.outputs.iter().enumerate() {
+        p.output_of.insert(node, i);
+    }
+    p.memory.outputs = vec![Output::Donated { external: usize::MAX }; fused.ir.outputs.len()];
+    for k in 0..fused.kernels.len() {
+        for place in reads(fused, k) {
+            p.last_read.insert(place, k);
+        }
+    }
+    for k in 0..fused.kernels.len() {
+        p.kernel(fused, k, scratch[k]);
+    }
+    p.memory
+}
+
+/// Every place that a kernel reads.
+fn reads(fused: &Fused, k: usize) -> Vec<Place> {
+    let kernel = &fused.kernels[k];
+    let mut places = Vec::new();
+    if let Form::Contraction(node, _) | Form::Family(node) = kernel.form {
+        places.extend(fused.ir.nodes[node].inputs.iter().map(|e| place_of(&fused.ir, e.node)));
+    }
+    if let Some(lowered) = &kernel.lowered {
+        places.extend(lowered.loaded());
+    }
+    places
+}
+
+/// The nodes whose buffers a kernel writes, with their words.
+fn writes(fused: &Fused, k: usize) -> Vec<usize> {
+    let kernel = &fused.kernels[k];
+    match (&kernel.form, &kernel.lowered) {
+        (Form::Family(node), _) => vec![*node],
+        (Form::Virtual(_), _) | (_, None) => Vec::new(),
+        (_, Some(lowered)) => lowered
+            .places
+            .iter()
+            .zip(&lowered.program.bindings)
+            .filter(|(_, b)| b.written)
+            .filter_map(|(p, _)| match p {
+                Place::Node(node) => Some(*node),
+                Place::External(_) => None,
+            })
+            .collect(),
+    }
+}
+
+impl Planner<'_> {
+    fn kernel(&mut self, fused: &mut Fused, k: usize, scratch: usize) {
+        self.overwrite(fused, k);
+        let new: Vec<usize> = writes(fused, k)
+            .into_iter()
+            .filter(|n| !self.memory.buffers.contains_key(n))
+            .collect();
+        for node in new {
+            let words = fused.ir.nodes[node].shape.numel();
+            let buffer = match self.output_of.get(&node) {
+                Some(&output) => {
+                    let external = self.memory.externals;
+                    self.memory.externals += 1;
+                    self.memory.outputs[output] = Output::Fresh { external, words };
+                    BufferRef::External(external as u32)
+                }
+                None => {
+                    let slot = self.slot(words);
+                    self.alive.insert(node, slot);
+                    BufferRef::Slot(slot)
+                }
+            };
+            self.memory.buffers.insert(node, buffer);
+        }
+        if scratch > 0 {
+            let slot = self.slot(scratch);
+            self.memory.scratch.insert(k, slot);
+            self.free.push(slot);
+        }
+        self.memory.live.push(self.alive.iter().map(|(&n, &s)| (n, s)).collect());
+        // Whatever nobody reads after this kernel gives its slot back.
+        let last_read = &self.last_read;
+        let free = &mut self.free;
+        self.alive.retain(|&node, &mut slot| {
+            let over = last_read.get(&Place::Node(node)).is_none_or(|&last| last <= k);
+            // The pieces of a concatenation are written before anybody reads it.
+            let pending = last_read.get(&Place::Node(node)).is_some_and(|&last| last > k);
+            if over && !pending {
+                free.push(slot);
+            }
+            !over || pending
+        });
+    }
+
+    /// The smallest free slot that holds `words`, or the largest one grown, or a new one.
+    fn slot(&mut self, words: usize) -> u32 {
+        let sizes = &self.memory.slots;
+        let fits = |s: &u32| sizes[*s as usize] >= words;
+        let best = self.free.iter().copied().filter(fits).min_by_key(|&s| sizes[s as usize]);
+        let chosen = best.or_else(|| self.free.iter().copied().max_by_key(|&s| sizes[s as usize]));
+        match chosen {
+            Some(slot) => {
+                self.free.retain(|&s| s != slot);
+                let size = &mut self.memory.slots[slot as usize];
+                *size = (*size).max(words);
+                slot
+            }
+            None => {
+                self.memory.slots.push(words);
+                (self.memory.slots.len() - 1) as u32
+            }
+        }
+    }
+
+    /// Lets the kernel's results take over buffers that die with it, the closest operands first.
+    fn overwrite(&mut self, fused: &mut Fused, k: usize) {
+        let operands: Vec<Place> = match fused.kernels[k].form {
+            Form::Contraction(node, _) => {
+                fused.ir.nodes[node].inputs.iter().map(|e| place_of(&fused.ir, e.node)).collect()
+            }
+            _ => Vec::new(),
+        };
+        loop {
+            let Some(lowered) = &fused.kernels[k].lowered else { return };
+            let mut best: Option<(usize, usize, usize)> = None;
+            for (w, place) in lowered.places.iter().enumerate() {
+                let Place::Node(node) = *place else { continue };
+                if !lowered.program.bindings[w].written || self.memory.buffers.contains_key(&node) {
+                    continue;
+                }
+                let words = fused.ir.nodes[node].shape.numel();
+                for (r, source) in lowered.places.iter().enumerate() {
+                    let dies = self.last_read.get(source) == Some(&k) && !operands.contains(source);
+                    if lowered.program.bindings[r].written || !dies || !self.may_take(*source, node, words, fused)
+                    {
+                        continue;
+                    }
+                    if let Some(distance) = lowered.overwritable(r, w) {
+                        if best.is_none_or(|(d, ..)| distance < d) {
+                            best = Some((distance, r, w));
+                        }
+                    }
+                }
+            }
+            let Some((_, r, w)) = best else { return };
+            let (source, target) = (lowered.places[r], lowered.places[w]);
+            self.hand_over(source, target);
+            fused.kernels[k].lowered.as_mut().expect("it was just read").merge_bindings(r, w);
+        }
+    }
+
+    /// Whether the buffer at `source` can become that of `node`.
+    fn may_take(&self, source: Place, node: usize, words: usize, fused: &Fused) -> bool {
+        match source {
+            // Only a plan's output is worth a donated buffer: it stays there after the run.
+            Place::External(e) => {
+                let (have, donated) = self.key.externals[e];
+                donated && !self.taken[e] && have == words && self.output_of.contains_key(&node)
+            }
+            Place::Node(old) => {
+                let same = fused.ir.nodes[old].shape.numel() == words;
+                same && !self.output_of.contains_key(&old) && !self.output_of.contains_key(&node)
+            }
+        }
+    }
+
+    fn hand_over(&mut self, source: Place, target: Place) {
+        let Place::Node(node) = target else { unreachable!("programs write nodes only") };
+        match source {
+            Place::External(external) => {
+                self.taken[external] = true;
+                self.memory.outputs[self.output_of[&node]] = Output::Donated { external };
+                self.memory.buffers.insert(node, BufferRef::External(external as u32));
+            }
+            Place::Node(old) => {
+                let slot = self.alive.remove(&old).expect("a dying node is alive");
+                self.alive.insert(node, slot);
+                self.memory.buffers.insert(node, BufferRef::Slot(slot));
+            }
+        }
+    }
+}
+
+impl Lowered {
+    /// The places that the program loads from.
+    pub fn loaded(&self) -> Vec<Place> {
+        let mut places: Vec<Place> = self
+            .program
+            .instrs()
+            .filter_map(|i| match &i.kind {
+                InstrKind::Load { binding, .. } | InstrKind::LoadAt { binding, .. } => {
+                    Some(self.places[*binding])
+                }
+                _ => None,
+            })
+            .collect();
+        places.sort_unstable();
+        places.dedup();
+        places
+    }
+
+    /// Whether written binding `w` may be the same buffer as read binding `r`: every load of `r` is at the
+    /// position that `w` stores, and not after the store. Returns how far the load is from the stored value
+    /// in instructions.
+    fn overwritable(&self, r: usize, w: usize) -> Option<usize> {
+        let mut stores = Vec::new();
+        let mut loads: Vec<(usize, Reg)> = Vec::new();
+        for (s, step) in self.program.steps.iter().enumerate() {
+            let (Step::Row(block) | Step::Col(block, _)) = step;
+            stores.extend(block.stores.iter().filter(|x| x.binding == w).map(|x| (s, x)));
+        }
+        let [(store_step, store)] = stores[..] else { return None };
+        for (s, step) in self.program.steps.iter().enumerate() {
+            let (Step::Row(block) | Step::Col(block, _)) = step;
+            for instr in &block.instrs {
+                match &instr.kind {
+                    InstrKind::Load { binding, view } if *binding == r => {
+                        if *view != store.view || s > store_step {
+                            return None;
+                        }
+                        loads.push((s, instr.reg));
+                    }
+                    InstrKind::LoadAt { binding, .. } if *binding == r => return None,
+                    _ => {}
+                }
+            }
+        }
+        let dtype = |b: usize| self.program.bindings[b].dtype;
+        if dtype(r) != dtype(w) {
+            return None;
+        }
+        self.distance(store.value, loads.last()?.1)
+    }
+
+    /// Instructions between a value and one it is computed from; a large number where it is not.
+    fn distance(&self, from: Reg, to: Reg) -> Option<usize> {
+        let mut arguments: FxHashMap<Reg, Vec<Reg>> = FxHashMap::default();
+        for i in self.program.instrs() {
+            let args = match &i.kind {
+                InstrKind::Map { f, args, .. } => args[..f.arity].to_vec(),
+                InstrKind::Cast { arg, .. } | InstrKind::Bitcast { arg, .. } => vec![*arg],
+                InstrKind::LoadAt { index, .. } => vec![*index],
+                _ => Vec::new(),
+            };
+            arguments.insert(i.reg, args);
+        }
+        let mut layer = vec![from];
+        for depth in 0..arguments.len() {
+            if layer.contains(&to) {
+                return Some(depth);
+            }
+            layer = layer.iter().flat_map(|r| arguments.get(r).cloned().unwrap_or_default()).collect();
+            layer.sort_unstable();
+            layer.dedup();
+        }
+        Some(usize::MAX)
+    }
+
+    /// Makes read binding `r` the written binding `w`.
+    fn merge_bindings(&mut self, r: usize, w: usize) {
+        let renumber = |b: usize| match b {
+            _ if b == r => w - usize::from(w > r),
+            _ => b - usize::from(b > r),
+        };
+        for step in &mut self.program.steps {
+            let (Step::Row(block) | Step::Col(block, _)) = step;
+            for instr in &mut block.instrs {
+                if let InstrKind::Load { binding, .. } | InstrKind::LoadAt { binding, .. } =
+                    &mut instr.kind
+                {
+                    *binding = renumber(*binding);
+                }
+            }
+            for store in &mut block.stores {
+                store.binding = renumber(store.binding);
+            }
+        }
+        self.program.bindings.remove(r);
+        self.places.remove(r);
+    }
+}

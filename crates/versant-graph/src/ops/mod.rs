@@ -1,0 +1,10 @@
+//! The recording methods of [`crate::Tensor`], by group of the op vocabulary.
+
+pub mod contraction;
+pub mod create;
+pub mod elementwise;
+pub mod indexing;
+pub mod movement;
+pub mod operators;
+
+pub mod reduce;
