@@ -11,15 +11,17 @@ pub mod scatter;
 
 #[cfg(test)]
 mod check;
+#[cfg(test)]
+mod speed;
 
 use crate::{DType, KernelSource, NativeFn, Target};
 
 /// Invocations of a workgroup in every shader of these families (`WORKGROUP` there).
 const WORKGROUP: usize = 64;
 
-/// Elements below which a CPU twin stays on the calling thread: handing work to another costs about ten
-/// microseconds.
-const SERIAL: usize = 1 << 14;
+/// Elements below which a CPU twin stays on the calling thread: these loops take about a nanosecond an element,
+/// and handing work to another thread costs tens of microseconds.
+const SERIAL: usize = 1 << 16;
 
 /// The two arithmetics of these families. I32 and U32 share `u32`: wrapping sums have the same bits.
 trait Sum: bytemuck::Pod + Send + Sync {
