@@ -404,6 +404,19 @@ mod tests {
         }
 
         #[test]
+        fn mutated_gzip_is_refused_or_read(
+            at in any::<prop::sample::Index>(), with in any::<u8>(), keep in any::<prop::sample::Index>(),
+        ) {
+            let mut bytes = file::tests::gzip(b"a,b,c\n1,2,3\n4,5,6\n7,8,9\n");
+            let at = at.index(bytes.len());
+            bytes[at] = with;
+            bytes.truncate(keep.index(bytes.len() + 1));
+            if let Ok(table) = CsvOptions::new().limit(1 << 16).parse(&bytes, "m") {
+                prop_assert_eq!(table.ends.len(), table.rows() * table.columns());
+            }
+        }
+
+        #[test]
         fn tables_of_likely_bytes_are_rectangular(text in "[,\"\n\r0-9. e-]{0,120}") {
             if let Ok(table) = parse(&text) {
                 prop_assert_eq!(table.ends.len(), table.rows() * table.columns());

@@ -61,8 +61,14 @@ impl Image {
     }
 }
 
+/// That `found` is the product of `shape`, and that no product of some of its extents overflows.
 pub(crate) fn check_elements(what: &'static str, found: usize, shape: &[usize]) -> Result<()> {
-    let expected = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
+    let product = |smallest: usize| {
+        let mut extents = shape.iter().map(|&d| d.max(smallest));
+        extents.try_fold(1usize, |n, extent| n.checked_mul(extent))
+    };
+    // First as if nothing were 0, so that "no images of an impossible size" is refused too.
+    let expected = product(1).and_then(|_| product(0));
     if expected == Some(found) {
         return Ok(());
     }
@@ -315,6 +321,7 @@ mod tests {
     fn sizes_labels_and_indices_are_checked() {
         assert!(Images::from_bytes(vec![0; 5], [2, 1, 1, 3]).is_err());
         assert!(Images::from_values(vec![0.0; 4], [usize::MAX, 2, 2, 1]).is_err());
+        assert!(Images::from_bytes(vec![], [0, 1, usize::MAX, 2]).is_err());
         let images = || Images::from_bytes(vec![0; 4], [2, 1, 1, 2]).unwrap();
         let lengths = Dataset::new(images(), vec![0], ["a"]).unwrap_err();
         assert_eq!(

@@ -81,14 +81,15 @@ fn too_large(limit: u64, name: &str) -> ReadError {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::io::Write;
 
     use flate2::{Compression, write::GzEncoder};
 
     use super::*;
 
-    pub fn gzip(content: &[u8]) -> Vec<u8> {
+    /// A gzip file of this content, for the tests of all readers.
+    pub(crate) fn gzip(content: &[u8]) -> Vec<u8> {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
         encoder.write_all(content).unwrap();
         encoder.finish().unwrap()
