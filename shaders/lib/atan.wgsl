@@ -3,7 +3,7 @@
 // project.
 
 // atan(t) for t in [0, 1].
-fn atan_unit(t: f32) -> f32 {
+fn v_atan_unit(t: f32) -> f32 {
     let z = t * t;
     var p = -0.00182120444;
     p = p * z + 0.0110390913;
@@ -18,15 +18,15 @@ fn atan_unit(t: f32) -> f32 {
 }
 
 // The angle of (x, y) in radians, in [-pi, pi].
-fn atan2_f32(y: f32, x: f32) -> f32 {
+fn v_atan2(y: f32, x: f32) -> f32 {
     let a = abs(y);
     let b = abs(x);
     let small = min(a, b);
     let large = max(a, b);
     // Two zeros count as the ratio 0 and two infinities as 1.
-    let ratio = select(small / select(large, 1.0, large == 0.0), 1.0, is_inf(a) && is_inf(b));
-    let first = atan_unit(ratio);
+    let ratio = select(small / select(large, 1.0, large == 0.0), 1.0, v_is_inf(a) && v_is_inf(b));
+    let first = v_atan_unit(ratio);
     let steep = select(first, 1.57079637 - first, a > b);
-    let angle = select(steep, 3.14159274 - steep, is_negative(x));
-    return select(copy_sign(angle, y), nan_f32(), is_nan(x) || is_nan(y));
+    let angle = select(steep, 3.14159274 - steep, v_is_negative(x));
+    return select(v_copy_sign(angle, y), v_nan(), v_isnan(x) || v_isnan(y));
 }

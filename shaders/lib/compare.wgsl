@@ -2,102 +2,102 @@
 // Comparisons of floats that hold for NaN: a driver may fold `x == x` to true, or turn `!(a > b)` into `a <= b`.
 // Nothing is ordered with NaN, and NaN differs from everything. Other types compare as they are.
 
-fn ordered(a: f32, b: f32) -> bool {
-    return !is_nan(a) && !is_nan(b);
+fn v_ordered(a: f32, b: f32) -> bool {
+    return !v_isnan(a) && !v_isnan(b);
 }
 
-fn eq_f32(a: f32, b: f32) -> bool {
-    return a == b && ordered(a, b);
+fn v_eq_f32(a: f32, b: f32) -> bool {
+    return a == b && v_ordered(a, b);
 }
 
-fn ne_f32(a: f32, b: f32) -> bool {
-    return !eq_f32(a, b);
+fn v_ne_f32(a: f32, b: f32) -> bool {
+    return !v_eq_f32(a, b);
 }
 
-fn lt_f32(a: f32, b: f32) -> bool {
-    return a < b && ordered(a, b);
+fn v_lt_f32(a: f32, b: f32) -> bool {
+    return a < b && v_ordered(a, b);
 }
 
-fn le_f32(a: f32, b: f32) -> bool {
-    return a <= b && ordered(a, b);
+fn v_le_f32(a: f32, b: f32) -> bool {
+    return a <= b && v_ordered(a, b);
 }
 
-fn gt_f32(a: f32, b: f32) -> bool {
-    return lt_f32(b, a);
+fn v_gt_f32(a: f32, b: f32) -> bool {
+    return v_lt_f32(b, a);
 }
 
-fn ge_f32(a: f32, b: f32) -> bool {
-    return le_f32(b, a);
+fn v_ge_f32(a: f32, b: f32) -> bool {
+    return v_le_f32(b, a);
 }
 
-fn eq_i32(a: i32, b: i32) -> bool {
+fn v_eq_i32(a: i32, b: i32) -> bool {
     return a == b;
 }
 
-fn ne_i32(a: i32, b: i32) -> bool {
+fn v_ne_i32(a: i32, b: i32) -> bool {
     return a != b;
 }
 
-fn lt_i32(a: i32, b: i32) -> bool {
+fn v_lt_i32(a: i32, b: i32) -> bool {
     return a < b;
 }
 
-fn le_i32(a: i32, b: i32) -> bool {
+fn v_le_i32(a: i32, b: i32) -> bool {
     return a <= b;
 }
 
-fn gt_i32(a: i32, b: i32) -> bool {
+fn v_gt_i32(a: i32, b: i32) -> bool {
     return a > b;
 }
 
-fn ge_i32(a: i32, b: i32) -> bool {
+fn v_ge_i32(a: i32, b: i32) -> bool {
     return a >= b;
 }
 
-fn eq_u32(a: u32, b: u32) -> bool {
+fn v_eq_u32(a: u32, b: u32) -> bool {
     return a == b;
 }
 
-fn ne_u32(a: u32, b: u32) -> bool {
+fn v_ne_u32(a: u32, b: u32) -> bool {
     return a != b;
 }
 
-fn lt_u32(a: u32, b: u32) -> bool {
+fn v_lt_u32(a: u32, b: u32) -> bool {
     return a < b;
 }
 
-fn le_u32(a: u32, b: u32) -> bool {
+fn v_le_u32(a: u32, b: u32) -> bool {
     return a <= b;
 }
 
-fn gt_u32(a: u32, b: u32) -> bool {
+fn v_gt_u32(a: u32, b: u32) -> bool {
     return a > b;
 }
 
-fn ge_u32(a: u32, b: u32) -> bool {
+fn v_ge_u32(a: u32, b: u32) -> bool {
     return a >= b;
 }
 
-fn eq_bool(a: bool, b: bool) -> bool {
+fn v_eq_bool(a: bool, b: bool) -> bool {
     return a == b;
 }
 
-fn ne_bool(a: bool, b: bool) -> bool {
+fn v_ne_bool(a: bool, b: bool) -> bool {
     return a != b;
 }
 
-fn lt_bool(a: bool, b: bool) -> bool {
+fn v_lt_bool(a: bool, b: bool) -> bool {
     return !a && b;
 }
 
-fn le_bool(a: bool, b: bool) -> bool {
+fn v_le_bool(a: bool, b: bool) -> bool {
     return !a || b;
 }
 
-fn gt_bool(a: bool, b: bool) -> bool {
+fn v_gt_bool(a: bool, b: bool) -> bool {
     return a && !b;
 }
 
-fn ge_bool(a: bool, b: bool) -> bool {
+fn v_ge_bool(a: bool, b: bool) -> bool {
     return a || !b;
 }

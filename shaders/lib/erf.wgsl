@@ -1,7 +1,7 @@
 // import: exp
 // The error function; at most 3 ulp. Polynomials: minimax fits of this project.
 
-fn erf_f32(x: f32) -> f32 {
+fn v_erf(x: f32) -> f32 {
     let a = abs(x);
     let z = x * x;
     var p = 0.0000780690316;
@@ -22,6 +22,6 @@ fn erf_f32(x: f32) -> f32 {
     q = q * u + 0.843083262;
     q = q * u + 2.63896775;
     q = q * u + 1.84960556;
-    let far = 1.0 - exp_f32(-q);
-    return select(copy_sign(select(far, near, a < 1.0), x), x, is_nan(x));
+    let far = 1.0 - v_exp(-q);
+    return select(v_copy_sign(select(far, near, a < 1.0), x), x, v_isnan(x));
 }

@@ -3,23 +3,23 @@
 // operator of WGSL loses everything once the quotient has more than 24 bits.
 
 // A float's magnitude as a whole number times 2^(exponent - 150); subnormals have exponent 1 and fewer bits.
-fn mantissa(magnitude: u32) -> u32 {
+fn v_mantissa(magnitude: u32) -> u32 {
     let hidden = select(0u, 0x00800000u, magnitude >= 0x00800000u);
     return (magnitude & 0x007fffffu) | hidden;
 }
 
-fn rem_f32(a: f32, b: f32) -> f32 {
+fn v_rem_f32(a: f32, b: f32) -> f32 {
     let ua = bitcast<u32>(a) & 0x7fffffffu;
     let ub = bitcast<u32>(b) & 0x7fffffffu;
     if (ua >= 0x7f800000u || ub > 0x7f800000u || ub == 0u) {
-        return nan_f32();
+        return v_nan();
     }
     if (ua < ub) {
         return a;
     }
     let eb = max(ub >> 23u, 1u);
-    let mb = mantissa(ub);
-    var rest = mantissa(ua) % mb;
+    let mb = v_mantissa(ub);
+    var rest = v_mantissa(ua) % mb;
     // Bring the rest down from the dividend's exponent, eight binary places at a time.
     for (var e = max(ua >> 23u, 1u) - eb; e != 0u; e -= min(e, 8u)) {
         rest = (rest << min(e, 8u)) % mb;

@@ -10,7 +10,7 @@ struct Angle {
 
 // |x| * 2/pi as a fixed-point number of 96 bits modulo 4: |x| = m 2^e with a whole m, so the bits of 2/pi that stand
 // more than e + 2 places before the window only add multiples of 4, and the window times m is what remains.
-fn reduce_angle(magnitude: u32) -> Angle {
+fn v_reduce_angle(magnitude: u32) -> Angle {
     var two_over_pi = array<u32, 8>(
         0x00000000u, 0xa2f9836eu, 0x4e441529u, 0xfc2757d1u, 0xf534ddc0u, 0xdb629599u, 0x3c439041u, 0xfe5163abu,
     );
@@ -27,9 +27,9 @@ fn reduce_angle(magnitude: u32) -> Angle {
     let high = (w0 << by) | ((w1 >> 1u) >> (31u - by));
     let mid = (w1 << by) | ((w2 >> 1u) >> (31u - by));
     let low = (w2 << by) | ((w3 >> 1u) >> (31u - by));
-    let p1 = mid * m + mul_high(low, m);
+    let p1 = mid * m + v_mul_high(low, m);
     let carry = u32(p1 < mid * m);
-    let p0 = high * m + mul_high(mid, m) + carry;
+    let p0 = high * m + v_mul_high(mid, m) + carry;
     // Two bits of quarters, then 62 bits of a quarter's fraction, taken as signed so that it lies in [-1/2, 1/2).
     let f0 = (p0 << 2u) | (p1 >> 30u);
     let f1 = p1 << 2u;
@@ -46,7 +46,7 @@ fn reduce_angle(magnitude: u32) -> Angle {
     return Angle(select(rest, -rest, negative), (p0 >> 30u) + u32(negative));
 }
 
-fn sin_near_zero(r: f32) -> f32 {
+fn v_sin_near_zero(r: f32) -> f32 {
     let z = r * r;
     var p = 0.00000283751206;
     p = p * z - 0.000198535112;
@@ -55,7 +55,7 @@ fn sin_near_zero(r: f32) -> f32 {
     return r + r * z * p;
 }
 
-fn cos_near_zero(r: f32) -> f32 {
+fn v_cos_near_zero(r: f32) -> f32 {
     let z = r * r;
     var p = 0.0000244306611;
     p = p * z - 0.00138873013;
@@ -64,7 +64,7 @@ fn cos_near_zero(r: f32) -> f32 {
 }
 
 // Sine of |x| + `ahead` quarter turns.
-fn sin_ahead(x: f32, ahead: u32) -> f32 {
+fn v_sin_ahead(x: f32, ahead: u32) -> f32 {
     let magnitude = bitcast<u32>(x) & 0x7fffffffu;
     if (magnitude >= 0x7f800000u) {
         // An infinity has no angle, and NaN stays.
@@ -72,20 +72,20 @@ fn sin_ahead(x: f32, ahead: u32) -> f32 {
     }
     var angle = Angle(abs(x), 0u);
     if (magnitude > 0x3f490fdau) {
-        angle = reduce_angle(magnitude);
+        angle = v_reduce_angle(magnitude);
     }
     let quarter = angle.quarter + ahead;
-    let y = select(sin_near_zero(angle.rest), cos_near_zero(angle.rest), (quarter & 1u) != 0u);
+    let y = select(v_sin_near_zero(angle.rest), v_cos_near_zero(angle.rest), (quarter & 1u) != 0u);
     return select(y, -y, (quarter & 2u) != 0u);
 }
 
 // The sine of an angle in radians.
-fn sin_f32(x: f32) -> f32 {
-    let y = sin_ahead(x, 0u);
+fn v_sin(x: f32) -> f32 {
+    let y = v_sin_ahead(x, 0u);
     return bitcast<f32>(bitcast<u32>(y) ^ (bitcast<u32>(x) & 0x80000000u));
 }
 
 // The cosine of an angle in radians.
-fn cos_f32(x: f32) -> f32 {
-    return sin_ahead(x, 1u);
+fn v_cos(x: f32) -> f32 {
+    return v_sin_ahead(x, 1u);
 }

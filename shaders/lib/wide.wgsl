@@ -1,7 +1,7 @@
 // Products of more than 32 bits, which WGSL lacks.
 
 // The high word of a product, from 16-bit halves.
-fn mul_high(a: u32, b: u32) -> u32 {
+fn v_mul_high(a: u32, b: u32) -> u32 {
     let a0 = a & 0xffffu;
     let a1 = a >> 16u;
     let b0 = b & 0xffffu;

@@ -9,8 +9,6 @@ pub(super) struct Emitter<'a> {
     pub p: &'a Program,
     /// Where numbers go.
     pub params: &'a mut ParamBlock,
-    /// Function groups that the text calls.
-    pub groups: Vec<&'static str>,
     /// The text so far, outside any loop over columns.
     pub text: String,
     /// Indentation of `text`.
@@ -29,7 +27,6 @@ impl<'a> Emitter<'a> {
         Self {
             p,
             params,
-            groups: Vec::new(),
             text: String::new(),
             depth: 1,
             body: None,
@@ -98,15 +95,6 @@ impl<'a> Emitter<'a> {
     pub fn fresh(&mut self) -> usize {
         self.fresh += 1;
         self.fresh - 1
-    }
-
-    /// Makes function groups (names separated by spaces) available.
-    pub fn import(&mut self, groups: &'static str) {
-        for group in groups.split_whitespace() {
-            if !self.groups.contains(&group) {
-                self.groups.push(group);
-            }
-        }
     }
 
     /// The type of a register, and whether it is the same in every iteration of the current loop.

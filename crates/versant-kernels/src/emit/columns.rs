@@ -122,7 +122,6 @@ fn col_step(e: &mut Emitter, step: &Step, block: &Block, outs: &[ReduceOut], sof
     let is_run = |r: &&ReduceOut| r.kind == ReduceKind::Sum && r.dtype == DType::F32;
     let runs: Vec<&ReduceOut> = outs.iter().filter(is_run).collect();
     for out in outs {
-        e.import("extremes");
         let first = identity(e, out);
         e.line(&format!(
             "var a{}: {} = {first};",
@@ -292,16 +291,16 @@ fn combine(out: &ReduceOut, a: &str, b: &str) -> String {
         (ReduceKind::Prod, DType::Bool) => format!("{a} && {b}"),
         (ReduceKind::Sum, _) => format!("{a} + {b}"),
         (ReduceKind::Prod, _) => format!("{a} * {b}"),
-        (ReduceKind::Min, _) => format!("min_{dtype}({a}, {b})"),
-        _ => format!("max_{dtype}({a}, {b})"),
+        (ReduceKind::Min, _) => format!("v_min_{dtype}({a}, {b})"),
+        _ => format!("v_max_{dtype}({a}, {b})"),
     }
 }
 
 /// Whether `a` replaces `b` in an arg-reduction if it stands later.
 fn better(out: &ReduceOut, a: &str, b: &str) -> String {
     let order = match out.kind {
-        ReduceKind::ArgMax => "above",
-        _ => "below",
+        ReduceKind::ArgMax => "v_above",
+        _ => "v_below",
     };
     format!("{order}_{}({a}, {b})", value_type(out.dtype))
 }

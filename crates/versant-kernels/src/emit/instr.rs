@@ -40,18 +40,14 @@ impl Emitter<'_> {
                 let guard = self.guards(&view.guards);
                 guard.unwrap_or_else(|| "true".to_owned())
             }
-            InstrKind::Map { f, args, operand } => {
-                self.import(f.lib);
-                expand(f, args, *operand)
-            }
+            InstrKind::Map { f, args, operand } => expand(f, args, *operand),
             InstrKind::Cast { arg, from } => self.cast(*arg, *from, dtype),
             InstrKind::Bitcast { arg, from } => {
                 let bits = to_bits(*from, &format!("r{arg}"));
                 from_bits(dtype, &bits)
             }
             InstrKind::Philox { index, key } => {
-                self.import("philox");
-                format!("philox_word(r{index}, r{}, r{})", key[0], key[1])
+                format!("v_philox_word(r{index}, r{}, r{})", key[0], key[1])
             }
             InstrKind::Acc => "acc".to_owned(),
         }
@@ -144,8 +140,7 @@ impl Emitter<'_> {
         match (from, to) {
             (from, to) if from == to => arg,
             (DType::F32, DType::I32 | DType::U32 | DType::Bool) => {
-                self.import("cast");
-                format!("f32_to_{}({arg})", value_type(to))
+                format!("v_f32_to_{}({arg})", value_type(to))
             }
             (DType::I32, DType::Bool) => format!("{arg} != 0i"),
             (DType::U32, DType::Bool) => format!("{arg} != 0u"),

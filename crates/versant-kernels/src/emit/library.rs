@@ -1,6 +1,9 @@
-//! The function groups of `shaders/lib`, and which of them a module needs.
+//! The functions of `shaders/lib`, and which of them a module needs.
 
-/// A group and its text. Its first line may be `// import: a b`, the groups that it calls.
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+/// The files, each after those whose functions it calls. The first line of a file may say `// import: a b`.
 const GROUPS: &[(&str, &str)] = &[
     ("bits", include_str!("../../../../shaders/lib/bits.wgsl")),
     ("cast", include_str!("../../../../shaders/lib/cast.wgsl")),
@@ -14,8 +17,8 @@ const GROUPS: &[(&str, &str)] = &[
     ),
     ("sign", include_str!("../../../../shaders/lib/sign.wgsl")),
     (
-        "integer",
-        include_str!("../../../../shaders/lib/integer.wgsl"),
+        "divide",
+        include_str!("../../../../shaders/lib/divide.wgsl"),
     ),
     ("wide", include_str!("../../../../shaders/lib/wide.wgsl")),
     (
@@ -31,59 +34,134 @@ const GROUPS: &[(&str, &str)] = &[
     ("pow", include_str!("../../../../shaders/lib/pow.wgsl")),
 ];
 
-/// The names of all groups, in an order in which each stands after those it imports.
+/// The group that stands for all of them.
+const ALL: &str = "special";
+
+/// A function or struct of the library.
+struct Item {
+    /// Its definition, without comments.
+    text: String,
+    /// Other items that it names, by number; all smaller.
+    uses: Vec<usize>,
+}
+
+/// Every item, in the order of the files, and the numbers of their names.
+struct Library {
+    items: Vec<Item>,
+    by_name: HashMap<String, usize>,
+}
+
+static LIBRARY: LazyLock<Library> = LazyLock::new(|| {
+    let mut library = Library {
+        items: Vec::new(),
+        by_name: HashMap::new(),
+    };
+    for (_, file) in GROUPS {
+        for chunk in file.split("\n\n") {
+            let code = chunk.lines().filter(|l| !l.starts_with("//"));
+            let text: String = code.flat_map(|l| [l, "\n"]).collect();
+            let head: Vec<&str> = identifiers(&text).take(2).collect();
+            let ["fn" | "struct", name] = head[..] else {
+                continue;
+            };
+            let name = name.to_owned();
+            let uses = identifiers(&text).filter_map(|w| library.by_name.get(w).copied());
+            let uses = uses.collect();
+            library.by_name.insert(name, library.items.len());
+            library.items.push(Item { text, uses });
+        }
+    }
+    library
+});
+
+/// The names that [`MapFn::lib`](crate::MapFn) may have, besides none: one for each file of `shaders/lib`, and
+/// `special` for all of them.
 pub fn lib_groups() -> impl Iterator<Item = &'static str> {
-    GROUPS.iter().map(|g| g.0)
+    GROUPS.iter().map(|g| g.0).chain([ALL])
 }
 
-/// The text of the named groups (names separated by spaces; unknown ones cannot occur in a checked op table)
-/// with everything they import, each group once, in the order of [`lib_groups`] whatever the order asked for.
-pub fn lib_text<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
-    let mut wanted = vec![false; GROUPS.len()];
-    for name in names.into_iter().flat_map(str::split_whitespace) {
-        mark(name, &mut wanted);
+/// The library functions that `text` calls, with those they call in turn; each once, in one order.
+///
+/// Whatever else a text defines must not begin with `v_`, as all of these do.
+pub fn lib_for(text: &str) -> String {
+    let Library { items, by_name } = &*LIBRARY;
+    let mut wanted = vec![false; items.len()];
+    for word in identifiers(text).filter(|w| w.starts_with("v_")) {
+        if let Some(&i) = by_name.get(word) {
+            wanted[i] = true;
+        }
     }
-    let chosen = GROUPS.iter().zip(&wanted).filter(|(_, w)| **w);
-    chosen.map(|((_, text), _)| *text).collect()
-}
-
-fn mark(name: &str, wanted: &mut [bool]) {
-    let at = GROUPS
-        .iter()
-        .position(|g| g.0 == name)
-        .expect("an op names a group of shaders/lib; a test of the table checks it");
-    if !std::mem::replace(&mut wanted[at], true) {
-        imports(GROUPS[at].1).for_each(|n| mark(n, wanted));
+    // An item uses only earlier ones, so one pass from the end marks everything.
+    for i in (0..items.len()).rev() {
+        if wanted[i] {
+            items[i].uses.iter().for_each(|&u| wanted[u] = true);
+        }
     }
+    let chosen = items.iter().zip(wanted).filter(|(_, w)| *w);
+    chosen.map(|(item, _)| &item.text[..]).collect()
 }
 
-fn imports(text: &'static str) -> impl Iterator<Item = &'static str> {
-    let first = text.lines().next().unwrap_or("");
-    first
-        .strip_prefix("// import:")
-        .unwrap_or("")
-        .split_whitespace()
+/// The identifiers and numbers of a text.
+fn identifiers(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+        .filter(|w| !w.is_empty())
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::check::{translate, validate};
     use super::*;
 
-    #[test]
-    fn every_group_stands_after_its_imports() {
-        let names: Vec<&str> = lib_groups().collect();
-        for (at, (name, text)) in GROUPS.iter().enumerate() {
-            for import in imports(text) {
-                assert!(names[..at].contains(&import), "{name} imports {import}");
+    fn imports(text: &'static str) -> impl Iterator<Item = &'static str> {
+        let first = text.lines().next().unwrap_or("");
+        let names = first.strip_prefix("// import:").unwrap_or("");
+        names.split_whitespace()
+    }
+
+    /// A file with what it imports, in order.
+    fn with_imports(name: &'static str) -> String {
+        let mut wanted = vec![name];
+        let mut files = Vec::new();
+        for (group, text) in GROUPS.iter().rev() {
+            if wanted.contains(group) {
+                wanted.extend(imports(text));
+                files.insert(0, *text);
             }
+        }
+        files.concat()
+    }
+
+    #[test]
+    fn every_file_is_valid_with_its_imports_alone() {
+        for (name, _) in GROUPS {
+            let (module, info) = validate(&with_imports(name));
+            translate(&module, &info);
         }
     }
 
     #[test]
-    fn text_holds_each_group_once() {
-        let text = lib_text(["cast", "bits extremes", "cast"]);
-        assert_eq!(text.matches("fn is_nan(").count(), 1);
-        assert_eq!(lib_text([]), "");
-        assert_eq!(lib_text(["cast bits"]), lib_text(["bits", "cast"]));
+    fn every_definition_became_an_item() {
+        for (name, text) in GROUPS {
+            let defined = text
+                .lines()
+                .filter(|l| l.starts_with("fn ") || l.starts_with("struct "));
+            for line in defined {
+                let item = identifiers(line).nth(1).expect("a name");
+                assert!(LIBRARY.by_name.contains_key(item), "{item} of {name}");
+            }
+        }
+        assert_eq!(LIBRARY.items.len(), LIBRARY.by_name.len(), "a name twice");
+    }
+
+    #[test]
+    fn each_item_stands_on_its_own_needs() {
+        for name in LIBRARY.by_name.keys().filter(|n| n.starts_with("v_")) {
+            let text = lib_for(name);
+            validate(&text);
+            assert_eq!(text.matches(&format!("fn {name}(")).count(), 1);
+        }
+        assert_eq!(lib_for("let x = exp(r0);"), "");
+        assert_eq!(lib_for("v_exp(v_ln(x))"), lib_for("v_ln v_exp v_exp"));
+        assert!(!lib_for("v_isnan(r0)").contains("v_is_inf"));
     }
 }

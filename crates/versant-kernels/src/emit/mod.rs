@@ -9,9 +9,9 @@
 //! Names in the text: `buf0…` are the program's bindings, `r0…` its registers, `row`/`x0…` the linear row and its
 //! coordinates, `col`/`y0…` the same for columns.
 //!
-//! Function groups that [`MapFn::lib`](crate::MapFn) can name (several separated by spaces; each file of
-//! `shaders/lib` says what it holds): see [`lib_groups`]. In [`MapFn::wgsl`](crate::MapFn), besides `{a}`, `{b}` and
-//! `{c}`, `{t}` stands for the WGSL type of the operands, as in `max_{t}({a}, {b})`.
+//! Functions of `shaders/lib` (all named `v_…`) are included where the text calls them, so what
+//! [`MapFn::lib`](crate::MapFn) names is for the reader. In [`MapFn::wgsl`](crate::MapFn), besides `{a}`, `{b}` and
+//! `{c}`, `{t}` stands for the WGSL type of the operands, as in `v_max_{t}({a}, {b})`.
 
 mod block;
 #[cfg(test)]
@@ -23,7 +23,7 @@ mod params;
 #[cfg(test)]
 mod tests;
 
-pub use library::{lib_groups, lib_text};
+pub use library::{lib_for, lib_groups};
 pub use params::{MAX_GROUPS, ParamBlock, grid};
 
 use crate::{DType, KernelSource, Program, Step, fold};
@@ -133,7 +133,7 @@ fn declarations(p: &Program, operands: usize, e: &Emitter) -> String {
             stored_type(b.dtype)
         );
     }
-    out + &lib_text(e.groups.iter().copied())
+    out + &lib_for(&e.text)
 }
 
 /// The WGSL type of a register.
