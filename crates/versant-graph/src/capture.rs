@@ -121,9 +121,8 @@ impl Walk {
 
     /// Gives the node its number and mixes it into the hash.
     fn number(&mut self, node: Arc<Node>, mut inputs: Inputs) {
-        if matches!(node.op, Op::View(_)) && node.handles.load(Ordering::Relaxed) > 0 {
-            let base = &self.found.nodes[self.index(&inputs[0]).unwrap_or(0)];
-            if !inputs.is_empty() && alias(&node, base) {
+        if let (Op::View(_), Some(base)) = (&node.op, inputs.first()) {
+            if node.handles.load(Ordering::Relaxed) > 0 && alias(&node, base) {
                 inputs = Inputs::new();
             }
         }

@@ -61,7 +61,6 @@ pub(crate) struct Kernel {
 pub(crate) struct Fused {
     pub ir: Ir,
     pub stored: Vec<bool>,
-    pub pieces: FxHashMap<usize, (usize, View)>,
     pub kernels: Vec<Kernel>,
 }
 
@@ -72,7 +71,7 @@ pub(crate) fn fuse(mut ir: Ir, limits: Limits) -> Fused {
             ir.verify();
         }
         match Fusion::new(&ir, limits).run() {
-            Ok((stored, pieces, kernels)) => return Fused { ir, stored, pieces, kernels },
+            Ok((stored, kernels)) => return Fused { ir, stored, kernels },
             Err(copies) => ir = ir.with_copies(&copies),
         }
     }
@@ -92,7 +91,7 @@ struct Fusion<'a> {
     groups: Vec<Option<Kernel>>,
 }
 
-type Finished = (Vec<bool>, FxHashMap<usize, (usize, View)>, Vec<Kernel>);
+type Finished = (Vec<bool>, Vec<Kernel>);
 
 impl<'a> Fusion<'a> {
     fn new(ir: &'a Ir, limits: Limits) -> Self {
@@ -128,7 +127,7 @@ impl<'a> Fusion<'a> {
             }
         }
         let kernels = self.schedule();
-        Ok((self.stored, self.pieces, kernels))
+        Ok((self.stored, kernels))
     }
 
     fn place_pieces(&mut self) {
@@ -202,7 +201,7 @@ impl<'a> Fusion<'a> {
             let must = self.is_output[i]
                 || node.is_heavy()
                 || node.is_reduce()
-                || matches!(node.op, IrOp::Piece)
+                || matches!(node.op, IrOp::Copy | IrOp::Piece)
                 || in_memory[i];
             self.stored[i] |= must || shared;
         }
@@ -300,6 +299,9 @@ impl<'a> Fusion<'a> {
             steps += 1;
             for edge in &self.ir.nodes[i].inputs {
                 let source = &self.ir.nodes[edge.node];
+                if let Some(view) = edge.view.as_ref().filter(|v| v.shape.numel() == shape.numel()) {
+                    shape = refine(&shape, &view.shape).unwrap_or(shape);
+                }
                 if self.stored[edge.node] || source.inputs.is_empty() || !edge.in_order(self.ir) {
                     continue;
                 }

@@ -16,6 +16,7 @@ use crate::ops::create::word_of;
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Edge {
     pub node: usize,
+    /// Its extents are those of the operand, or finer ones in the same row-major order.
     pub view: Option<View>,
 }
 
@@ -214,7 +215,7 @@ impl Builder<'_> {
     fn compose(&mut self, view: View, edge: Edge, input: Shape, dtype: DType) -> Edge {
         let composed = match &edge.view {
             None => Some(view.clone()),
-            Some(inner) => view.compose(inner),
+            Some(inner) => view.compose_finer(inner),
         };
         let (node, view) = match composed {
             Some(composed) => (edge.node, composed),
@@ -294,7 +295,7 @@ impl Builder<'_> {
                 }
                 (Some(Layout::Strided), Some(view)) => self.in_memory(edge) && view.guards.is_empty(),
                 (Some(Layout::Dense), Some(view)) => self.in_memory(edge) && view.is_dense(),
-            };
+            } && edge.view.as_ref().is_none_or(|v| v.shape == input.shape);
             if !plain {
                 let old = edge.clone();
                 *edge = Edge::whole(self.push(IrOp::Copy, smallvec![old], input.shape, input.dtype));

@@ -211,6 +211,48 @@ impl View {
         })
     }
 
+    /// As [`View::compose`], but where that fails over extents of `self` that span several dimensions of
+    /// `inner`, those are split: the result then has finer extents in the same row-major order.
+    pub fn compose_finer(&self, inner: &View) -> Option<View> {
+        self.compose(inner).or_else(|| self.split_for(&inner.shape)?.compose(inner))
+    }
+
+    /// Splits extents whose steps leave a dimension of row-major `mid` on the way.
+    fn split_for(&self, mid: &Shape) -> Option<View> {
+        let dense = mid.strides();
+        let mut view = self.clone();
+        let mut axis = 0;
+        while axis < view.shape.rank() {
+            let (dim, step) = (view.shape[axis], view.strides[axis].unsigned_abs());
+            let home = (0..mid.rank()).find(|&k| mid[k] > 1 && dense[k] as usize <= step);
+            let room = home.map_or(dim, |k| mid[k] * dense[k] as usize / step.max(1));
+            if dim > room && room > 1 && dim.is_multiple_of(room) {
+                view = view.split(axis, room)?;
+            } else if dim > room && room == 1 {
+                return None;
+            } else {
+                axis += 1;
+                continue;
+            }
+            // The outer part may have to be split again; it stands at the same axis.
+        }
+        Some(view)
+    }
+
+    /// Dimension `axis` as two: an outer one, and an inner one of `inner` steps.
+    fn split(&self, axis: usize, inner: usize) -> Option<View> {
+        let mut dims = self.shape.to_vec();
+        dims[axis] /= inner;
+        dims.insert(axis + 1, inner);
+        let shape = Shape::new(&dims)?;
+        Some(self.remap(shape, |s| {
+            let mut out = s.to_vec();
+            out.insert(axis + 1, s[axis]);
+            out[axis] *= inner as isize;
+            out
+        }))
+    }
+
     /// Writes the offset as coordinates of row-major `mid`: for each dimension of `mid` an affine form
     /// (coefficients, constant) of our coordinates that stays within its extent wherever our guards hold.
     fn to_coords(&self, mid: &Shape) -> Option<Vec<(Vec<isize>, isize)>> {

@@ -122,33 +122,33 @@ table! {
         grad: Rule(|g, x, _| one(g * x[0].sign())), domain: (-10.0, 10.0), tolerance: 0.0 }
 
     /// e to the x.
-    EXP exp() same { wgsl: "v_exp({a})", lib: "special", cost: 12, types: FLOAT,
+    EXP exp() same { wgsl: "v_exp({a})", lib: "exp", cost: 12, types: FLOAT,
         cpu: |_, d, a, _, _| unary_f32(d, a, math::exp),
         grad: Rule(|g, _, y| one(g * y)), domain: (-20.0, 20.0), tolerance: 4e-6 }
 
     /// 2 to the x.
-    EXP2 exp2() same { wgsl: "v_exp2({a})", lib: "special", cost: 10, types: FLOAT,
+    EXP2 exp2() same { wgsl: "v_exp2({a})", lib: "exp", cost: 10, types: FLOAT,
         cpu: |_, d, a, _, _| unary_f32(d, a, math::exp2),
         grad: Rule(|g, _, y| one(g * y * std::f32::consts::LN_2)), domain: (-20.0, 20.0), tolerance: 4e-6 }
 
     /// Natural logarithm; NaN below zero.
-    LN ln() same { wgsl: "v_ln({a})", lib: "special", cost: 12, types: FLOAT,
+    LN ln() same { wgsl: "v_ln({a})", lib: "log", cost: 12, types: FLOAT,
         cpu: |_, d, a, _, _| unary_f32(d, a, math::ln),
         grad: Rule(|g, x, _| one(g / &x[0])), domain: (1e-3, 100.0), tolerance: 2e-6 }
 
     /// Binary logarithm; NaN below zero.
-    LOG2 log2() same { wgsl: "v_log2({a})", lib: "special", cost: 12, types: FLOAT,
+    LOG2 log2() same { wgsl: "v_log2({a})", lib: "log", cost: 12, types: FLOAT,
         cpu: |_, d, a, _, _| unary_f32(d, a, math::log2),
         grad: Rule(|g, x, _| one(g / (&x[0] * std::f32::consts::LN_2))),
         domain: (1e-3, 100.0), tolerance: 2e-6 }
 
     /// `ln(1 + x)`, accurate near zero.
-    LOG1P log1p() same { wgsl: "v_log1p({a})", lib: "special", cost: 14, types: FLOAT,
+    LOG1P log1p() same { wgsl: "v_log1p({a})", lib: "log", cost: 14, types: FLOAT,
         cpu: |_, d, a, _, _| unary_f32(d, a, math::log1p),
         grad: Rule(|g, x, _| one(g / (&x[0] + 1.0))), domain: (-0.9, 100.0), tolerance: 2e-6 }
 
     /// `exp(x) - 1`, accurate near zero.
-    EXPM1 expm1() same { wgsl: "v_expm1({a})", lib: "special", cost: 14, types: FLOAT,
+    EXPM1 expm1() same { wgsl: "v_expm1({a})", lib: "exp", cost: 14, types: FLOAT,
         cpu: |_, d, a, _, _| unary_f32(d, a, math::expm1),
         grad: Rule(|g, _, y| one(g * (y + 1.0))), domain: (-10.0, 10.0), tolerance: 4e-6 }
 
@@ -168,27 +168,27 @@ table! {
         grad: Rule(|g, _, y| one((g * (y * y)).neg())), domain: (0.1, 10.0), tolerance: 1e-6 }
 
     /// Sine of an angle in radians.
-    SIN sin() same { wgsl: "v_sin({a})", lib: "special", cost: 12, types: FLOAT,
+    SIN sin() same { wgsl: "v_sin({a})", lib: "trig", cost: 12, types: FLOAT,
         cpu: |_, d, a, _, _| unary_f32(d, a, math::sin),
         grad: Rule(|g, x, _| one(g * x[0].cos())), domain: (-6.0, 6.0), tolerance: 1e-4 }
 
     /// Cosine of an angle in radians.
-    COS cos() same { wgsl: "v_cos({a})", lib: "special", cost: 12, types: FLOAT,
+    COS cos() same { wgsl: "v_cos({a})", lib: "trig", cost: 12, types: FLOAT,
         cpu: |_, d, a, _, _| unary_f32(d, a, math::cos),
         grad: Rule(|g, x, _| one((g * x[0].sin()).neg())), domain: (-6.0, 6.0), tolerance: 1e-4 }
 
     /// Hyperbolic tangent.
-    TANH tanh() same { wgsl: "v_tanh({a})", lib: "special", cost: 14, types: FLOAT,
+    TANH tanh() same { wgsl: "v_tanh({a})", lib: "exp", cost: 14, types: FLOAT,
         cpu: |_, d, a, _, _| unary_f32(d, a, math::tanh),
         grad: Rule(|g, _, y| one(g * (1.0 - y * y))), domain: (-5.0, 5.0), tolerance: 4e-6 }
 
     /// Logistic function `1 / (1 + exp(-x))`.
-    SIGMOID sigmoid() same { wgsl: "v_sigmoid({a})", lib: "special", cost: 14, types: FLOAT,
+    SIGMOID sigmoid() same { wgsl: "v_sigmoid({a})", lib: "exp", cost: 14, types: FLOAT,
         cpu: |_, d, a, _, _| unary_f32(d, a, math::sigmoid),
         grad: Rule(|g, _, y| one(g * (y * (1.0 - y)))), domain: (-10.0, 10.0), tolerance: 4e-6 }
 
     /// The error function `2/sqrt(pi) * integral of exp(-t^2) from 0 to x`.
-    ERF erf() same { wgsl: "v_erf({a})", lib: "special", cost: 16, types: FLOAT,
+    ERF erf() same { wgsl: "v_erf({a})", lib: "erf", cost: 16, types: FLOAT,
         cpu: |_, d, a, _, _| unary_f32(d, a, math::erf),
         grad: Rule(|g, x, _| one(g * ((&x[0] * &x[0]).neg().exp() * std::f32::consts::FRAC_2_SQRT_PI))),
         domain: (-3.0, 3.0), tolerance: 4e-6 }
@@ -221,7 +221,7 @@ table! {
         grad: Zero, domain: (-10.0, 10.0), tolerance: 0.0 }
 
     /// -1, 0 or 1; NaN stays NaN.
-    SIGN sign() same { wgsl: "v_sign_{t}({a})", lib: "special", cost: 3, types: SIGNED,
+    SIGN sign() same { wgsl: "v_sign_{t}({a})", lib: "sign", cost: 3, types: SIGNED,
         cpu: |t, d, a, _, _| match t {
             DType::F32 => unary_f32(d, a, |x| if x > 0.0 { 1.0 } else if x < 0.0 { -1.0 } else { x * 0.0 }),
             _ => unary_i32(d, a, i32::signum),
@@ -229,7 +229,7 @@ table! {
         grad: Zero, domain: (-10.0, 10.0), tolerance: 0.0 }
 
     /// Whether x is not a number.
-    ISNAN isnan() test { wgsl: "v_isnan({a})", lib: "special", cost: 2, types: FLOAT,
+    ISNAN isnan() test { wgsl: "v_isnan({a})", lib: "bits", cost: 2, types: FLOAT,
         cpu: |_, d, a, _, _| test_f32(d, a, f32::is_nan),
         grad: Zero, domain: (-10.0, 10.0), tolerance: 0.0 }
 
@@ -265,7 +265,7 @@ table! {
         identity: 1.0 }
 
     /// `a / b` with broadcasting; an integer divided by zero gives zero.
-    DIV div(b) same { wgsl: "v_div_{t}({a}, {b})", lib: "special", cost: 4, types: NUMBER,
+    DIV div(b) same { wgsl: "v_div_{t}({a}, {b})", lib: "divide", cost: 4, types: NUMBER,
         cpu: |t, d, a, b, _| match t {
             DType::F32 => binary_f32(d, a, b, |x, y| x / y),
             DType::I32 => binary_i32(d, a, b, |x, y| if y == 0 { 0 } else { x.wrapping_div(y) }),
@@ -278,7 +278,7 @@ table! {
         domain: (0.5, 10.0), tolerance: 1e-6, identity: 1.0 }
 
     /// Remainder with the sign of `a` (C's fmod); an integer remainder by zero is zero.
-    REM rem(b) same { wgsl: "v_rem_{t}({a}, {b})", lib: "special", cost: 6, types: NUMBER,
+    REM rem(b) same { wgsl: "v_rem_{t}({a}, {b})", lib: "fmod divide", cost: 6, types: NUMBER,
         cpu: |t, d, a, b, _| match t {
             DType::F32 => binary_f32(d, a, b, |x, y| x % y),
             DType::I32 => binary_i32(d, a, b, |x, y| if y == 0 { 0 } else { x.wrapping_rem(y) }),
@@ -292,12 +292,12 @@ table! {
         domain: (0.5, 10.0), tolerance: 1e-5 }
 
     /// `a` to the power of `b`; `pow(x, 0) = 1`, a negative base needs a whole exponent.
-    POW pow(b) same { wgsl: "v_pow({a}, {b})", lib: "special", cost: 30, types: FLOAT,
+    POW pow(b) same { wgsl: "v_pow({a}, {b})", lib: "pow", cost: 30, types: FLOAT,
         cpu: |_, d, a, b, _| binary_f32(d, a, b, math::pow),
         grad: Rule(pow_grad), domain: (0.1, 4.0), tolerance: 2e-5, identity: 1.0 }
 
     /// The smaller of `a` and `b`; NaN wins. At a tie each takes half of the gradient.
-    MINIMUM minimum(b) same { wgsl: "v_min_{t}({a}, {b})", lib: "special", cost: 2, types: NUMBER,
+    MINIMUM minimum(b) same { wgsl: "v_min_{t}({a}, {b})", lib: "extremes", cost: 2, types: NUMBER,
         cpu: |t, d, a, b, _| match t {
             DType::F32 => binary_f32(d, a, b, |x, y| if x < y || x.is_nan() { x } else { y }),
             DType::I32 => binary_i32(d, a, b, i32::min),
@@ -307,7 +307,7 @@ table! {
         tolerance: 0.0 }
 
     /// The larger of `a` and `b`; NaN wins. At a tie each takes half of the gradient.
-    MAXIMUM maximum(b) same { wgsl: "v_max_{t}({a}, {b})", lib: "special", cost: 2, types: NUMBER,
+    MAXIMUM maximum(b) same { wgsl: "v_max_{t}({a}, {b})", lib: "extremes", cost: 2, types: NUMBER,
         cpu: |t, d, a, b, _| match t {
             DType::F32 => binary_f32(d, a, b, |x, y| if x > y || x.is_nan() { x } else { y }),
             DType::I32 => binary_i32(d, a, b, i32::max),
@@ -317,7 +317,7 @@ table! {
         tolerance: 0.0 }
 
     /// Angle in radians of the point with ordinate `a` and abscissa `b`.
-    ATAN2 atan2(b) same { wgsl: "v_atan2({a}, {b})", lib: "special", cost: 20, types: FLOAT,
+    ATAN2 atan2(b) same { wgsl: "v_atan2({a}, {b})", lib: "atan", cost: 20, types: FLOAT,
         cpu: |_, d, a, b, _| binary_f32(d, a, b, math::atan2),
         grad: Rule(|g, x, _| {
             let scale = g / (&x[0] * &x[0] + &x[1] * &x[1]);
@@ -326,7 +326,7 @@ table! {
         domain: (-3.0, 3.0), tolerance: 1e-5 }
 
     /// `a == b` with broadcasting.
-    EQ eq(b) test { wgsl: "({a} == {b})", lib: "", cost: 1, types: ANY,
+    EQ eq(b) test { wgsl: "v_eq_{t}({a}, {b})", lib: "compare", cost: 1, types: ANY,
         cpu: |t, d, a, b, _| match t {
             DType::F32 => compare_f32(d, a, b, |x, y| x == y),
             _ => compare_u32(d, a, b, |x, y| x == y),
@@ -334,7 +334,7 @@ table! {
         grad: Zero, domain: (-2.0, 2.0), tolerance: 0.0 }
 
     /// `a != b` with broadcasting.
-    NE ne(b) test { wgsl: "({a} != {b})", lib: "", cost: 1, types: ANY,
+    NE ne(b) test { wgsl: "v_ne_{t}({a}, {b})", lib: "compare", cost: 1, types: ANY,
         cpu: |t, d, a, b, _| match t {
             DType::F32 => compare_f32(d, a, b, |x, y| x != y),
             _ => compare_u32(d, a, b, |x, y| x != y),
@@ -342,7 +342,7 @@ table! {
         grad: Zero, domain: (-2.0, 2.0), tolerance: 0.0 }
 
     /// `a < b` with broadcasting.
-    LT lt(b) test { wgsl: "({a} < {b})", lib: "", cost: 1, types: NUMBER,
+    LT lt(b) test { wgsl: "v_lt_{t}({a}, {b})", lib: "compare", cost: 1, types: NUMBER,
         cpu: |t, d, a, b, _| match t {
             DType::F32 => compare_f32(d, a, b, |x, y| x < y),
             DType::I32 => compare_i32(d, a, b, |x, y| x < y),
@@ -351,7 +351,7 @@ table! {
         grad: Zero, domain: (-2.0, 2.0), tolerance: 0.0 }
 
     /// `a <= b` with broadcasting.
-    LE le(b) test { wgsl: "({a} <= {b})", lib: "", cost: 1, types: NUMBER,
+    LE le(b) test { wgsl: "v_le_{t}({a}, {b})", lib: "compare", cost: 1, types: NUMBER,
         cpu: |t, d, a, b, _| match t {
             DType::F32 => compare_f32(d, a, b, |x, y| x <= y),
             DType::I32 => compare_i32(d, a, b, |x, y| x <= y),
@@ -360,7 +360,7 @@ table! {
         grad: Zero, domain: (-2.0, 2.0), tolerance: 0.0 }
 
     /// `a > b` with broadcasting.
-    GT gt(b) test { wgsl: "({a} > {b})", lib: "", cost: 1, types: NUMBER,
+    GT gt(b) test { wgsl: "v_gt_{t}({a}, {b})", lib: "compare", cost: 1, types: NUMBER,
         cpu: |t, d, a, b, _| match t {
             DType::F32 => compare_f32(d, a, b, |x, y| x > y),
             DType::I32 => compare_i32(d, a, b, |x, y| x > y),
@@ -369,7 +369,7 @@ table! {
         grad: Zero, domain: (-2.0, 2.0), tolerance: 0.0 }
 
     /// `a >= b` with broadcasting.
-    GE ge(b) test { wgsl: "({a} >= {b})", lib: "", cost: 1, types: NUMBER,
+    GE ge(b) test { wgsl: "v_ge_{t}({a}, {b})", lib: "compare", cost: 1, types: NUMBER,
         cpu: |t, d, a, b, _| match t {
             DType::F32 => compare_f32(d, a, b, |x, y| x >= y),
             DType::I32 => compare_i32(d, a, b, |x, y| x >= y),
