@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 
 use safetensors::{Dtype, SafeTensors};
@@ -298,9 +299,20 @@ impl Report {
         }
     }
 
-    /// Notes the outcome of one case on one device.
-    pub fn note(&mut self, device: &Device, case: &str, outcome: Result<(), String>) {
+    /// Checks one case on one device and notes the outcome. A panic of the engine is one, too: it should
+    /// not hide the cases after it.
+    pub fn check(
+        &mut self,
+        device: &Device,
+        case: &str,
+        check: impl FnOnce() -> Result<(), String>,
+    ) {
         self.checked += 1;
+        let outcome = catch_unwind(AssertUnwindSafe(check)).unwrap_or_else(|panic| {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or(panic.downcast_ref::<&str>().copied());
+            Err(format!("panicked: {}", text.unwrap_or("with no message")))
+        });
         if let Err(why) = outcome {
             self.failures
                 .push(format!("{case} on {}: {why}", device.info().name));
@@ -522,7 +534,7 @@ mod tests {
     #[should_panic(expected = "1 of 1 cases differ")]
     fn a_report_fails_when_a_case_does() {
         let mut report = Report::new("sample");
-        report.note(&Device::cpu(), "case", Err("why".to_owned()));
+        report.check(&Device::cpu(), "case", || Err("why".to_owned()));
         report.finish(1);
     }
 

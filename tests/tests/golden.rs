@@ -152,10 +152,11 @@ fn primitive_ops_agree_with_pytorch() {
     let mut report = Report::new("ops");
     for case in cases("ops") {
         for device in devices() {
-            let outcome = check_function(&case, &device, Tolerance::default(), |inputs| {
-                build(&case, inputs)
+            report.check(&device, &case.name, || {
+                check_function(&case, &device, Tolerance::default(), |inputs| {
+                    build(&case, inputs)
+                })
             });
-            report.note(&device, &case.name, outcome);
         }
     }
     report.finish(100);
@@ -169,10 +170,11 @@ fn convolutions_agree_with_pytorch() {
         .filter(|c| c.kind.starts_with("conv"))
     {
         for device in devices() {
-            let outcome = check_function(case, &device, Tolerance::default(), |inputs| {
-                conv(case, inputs)
+            report.check(&device, &case.name, || {
+                check_function(case, &device, Tolerance::default(), |inputs| {
+                    conv(case, inputs)
+                })
             });
-            report.note(&device, &case.name, outcome);
         }
     }
     report.finish(24);
