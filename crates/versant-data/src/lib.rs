@@ -7,9 +7,9 @@
 //! header claims, and answer with a [`ReadError`] that names the place.
 //!
 //! Read in this order: [`dataset`] → [`idx`], [`csv`] → [`fashion_mnist`], [`digits`] → [`transform`],
-//! [`normalise`], [`split`] → [`loader`] → [`metrics`].
+//! [`normalise`], [`split`] → [`loader`] → [`Batch`] → [`metrics`].
 
-// mod batch;
+mod batch;
 pub mod csv;
 pub mod dataset;
 pub mod digits;
@@ -23,6 +23,7 @@ pub mod normalise;
 pub mod split;
 pub mod transform;
 
+pub use batch::{Batch, Batches};
 pub use dataset::{Dataset, Image, Images, Parts};
 pub use error::{DataError, ReadError, Result};
 pub use loader::{Epoch, HostBatch, Loader};
