@@ -4,7 +4,8 @@
 /// batches in flight, say), and a dead one costs a few hundred bytes.
 const CAPACITY: usize = 16;
 
-/// A bounded cache that forgets what was unused the longest. A search allocates nothing.
+/// A bounded cache that forgets what was unused the longest. A search allocates nothing. A buffer
+/// that was replaced, say because the workspace grew, has another id, so its entries are never found again.
 pub(crate) struct BindCache<T> {
     entries: Vec<Entry<T>>,
     clock: u64,
@@ -55,10 +56,6 @@ impl<T> BindCache<T> {
         let entry = &mut self.entries[index];
         entry.used = self.clock;
         Ok(&entry.value)
-    }
-
-    pub fn clear(&mut self) {
-        self.entries.clear();
     }
 }
 

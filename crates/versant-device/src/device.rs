@@ -367,7 +367,6 @@ impl Device {
             scalars,
             scalar_memory: scalar_memory.as_ref().map(Fixed::memory),
             param_memory: plan.params.as_ref().map(Fixed::memory),
-            generation: workspace.generation(),
         };
         let result = go(&mut **lock(&plan.program), &job);
         // A loss explains a failure better than the failure does.

@@ -52,8 +52,6 @@ pub(crate) struct Job<'a> {
     pub scalar_memory: Option<&'a Memory>,
     /// The parameter blocks; `None` on the CPU and where no launch has any.
     pub param_memory: Option<&'a Memory>,
-    /// Changes whenever a workspace buffer was replaced.
-    pub generation: u64,
 }
 
 impl Job<'_> {

@@ -53,7 +53,6 @@ impl Executor for NullExecutor {
         Ok(Box::new(NullProgram {
             meter: self.meter.clone(),
             binds: binds.collect(),
-            generation: 0,
         }))
     }
 
@@ -67,16 +66,11 @@ impl Executor for NullExecutor {
 struct NullProgram {
     meter: Arc<Meter>,
     binds: Vec<BindCache<()>>,
-    generation: u64,
 }
 
 impl NullProgram {
     /// Looks every bind group up, then counts the passes that the launches would take.
     fn count(&mut self, job: &Job<'_>, pass_each: bool) -> Result<()> {
-        if self.generation != job.generation {
-            self.generation = job.generation;
-            self.binds.iter_mut().for_each(BindCache::clear);
-        }
         let mut dispatched = false;
         for (launch, binds) in job.recording.launches.iter().zip(&mut self.binds) {
             if launch.is_empty() {

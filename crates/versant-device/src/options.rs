@@ -10,7 +10,7 @@ use crate::info::Backend;
 /// The environment variable that selects a device: see [`Select`] for its values.
 pub const DEVICE_VAR: &str = "VERSANT_DEVICE";
 
-/// The environment variable that, set to `1`, forces WebGPU's default limits on every device.
+/// The environment variable that, set to `1`, forces WebGPU's default limits on every graphics device.
 pub const DEFAULT_LIMITS_VAR: &str = "VERSANT_DEFAULT_LIMITS";
 
 /// Which device to open. Parses from the text that [`DEVICE_VAR`] holds.

@@ -16,7 +16,8 @@ const STEPS: usize = 8;
 /// Free bytes that the pool keeps whatever the peak was.
 const KEEP_BYTES: u64 = 64 << 20;
 
-/// Memory of one device, in bytes of capacity (sizes rounded up to their class).
+/// Memory of one device, in bytes of capacity (sizes rounded up to their class). Copies under way
+/// between host and device are not in it.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct MemoryStats {

@@ -12,7 +12,6 @@ use crate::pool::{Fixed, Pool};
 #[derive(Default)]
 pub(crate) struct Workspace {
     places: Vec<Fixed>,
-    generation: u64,
 }
 
 impl Workspace {
@@ -48,7 +47,6 @@ impl Workspace {
         if grow.is_empty() {
             return Ok(());
         }
-        self.generation += 1;
         grow.sort_unstable();
         // Places hold descending sizes for every plan, so what must grow may stand anywhere; what
         // follows the first one is given up first, that old and new need not fit side by side.
@@ -73,15 +71,9 @@ impl Workspace {
         &self.places
     }
 
-    /// Changes whenever a place's buffer was replaced.
-    pub fn generation(&self) -> u64 {
-        self.generation
-    }
-
     /// Gives up all memory; the next run allocates what it needs.
     pub fn clear(&mut self) {
         self.places.clear();
-        self.generation += 1;
     }
 }
 

@@ -28,7 +28,8 @@ fn prepare(device: &Device, launch: Launch) -> DeviceError {
 #[test]
 fn invalid_kernels_name_themselves() {
     let Some(device) = gpu() else { return };
-    let cases: [(&str, Box<dyn Fn(&mut Kernel)>); 5] = [
+    type Change = Box<dyn Fn(&mut Kernel)>;
+    let cases: [(&str, Change); 5] = [
         ("syntax", Box::new(|k| k.wgsl.push('}'))),
         (
             "type",
@@ -140,6 +141,57 @@ fn impossible_allocations_are_out_of_memory() {
         .expect_err("more than there are addresses");
     assert!(matches!(error, DeviceError::LimitExceeded { .. }));
     assert_eq!(device.memory().current, 0);
+}
+
+#[test]
+#[ignore = "run by `a_gpu_out_of_memory_works_on`, in a small address space"]
+fn child_with_little_memory() {
+    let Some(device) = gpu() else { return };
+    let mut held = Vec::new();
+    let error = loop {
+        match device.alloc(120 << 20) {
+            Ok(buffer) => held.push(buffer),
+            Err(error) => break error,
+        }
+        assert!(held.len() < 100, "the address space is not bounded");
+    };
+    assert_eq!(error, DeviceError::OutOfMemory { asked: 480 << 20 });
+    let stats = device.memory();
+    assert_eq!(stats.current, held.len() as u64 * (480 << 20));
+    // Of another size: the pool must give back what it holds.
+    held.clear();
+    let buffer = device.alloc(200 << 20).unwrap();
+    device.write(&buffer, &[1, 2, 3]).unwrap();
+    assert_eq!(device.read(&buffer, 3).unwrap(), [1, 2, 3]);
+    println!("out of memory after {}, then fine", stats.current);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_gpu_out_of_memory_works_on() {
+    let Some(device) = gpu() else { return };
+    if !device.info().is_software() {
+        println!("SKIPPED: a card's memory cannot be made small");
+        return;
+    }
+    let out = Command::new("sh")
+        .args(["-c", "ulimit -v 6000000; exec \"$0\" \"$@\""])
+        .arg(std::env::current_exe().unwrap())
+        .args([
+            "--exact",
+            "child_with_little_memory",
+            "--ignored",
+            "--nocapture",
+        ])
+        .env("LP_NUM_THREADS", "1")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&out.stdout);
+    assert!(
+        text.contains("then fine"),
+        "{text}{}",
+        String::from_utf8_lossy(&out.stderr)
+    );
 }
 
 #[test]

@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -28,8 +27,9 @@ pub(super) struct Context {
     pub mapped: bool,
     /// A buffer for reading through, kept for the next read.
     pub staging: Mutex<Option<wgpu::Buffer>>,
-    /// Bytes written since the last submission, which wgpu holds a copy of until the next.
-    pub pending: AtomicU64,
+    /// Bytes written since the last submission, of which wgpu holds a copy until the next. Locked
+    /// while either is under way, so that zero means that nothing waits.
+    pub pending: Mutex<u64>,
     timeout: Duration,
     in_flight: Mutex<VecDeque<wgpu::SubmissionIndex>>,
 }
@@ -57,7 +57,7 @@ impl Context {
             pipelines: Pipelines::default(),
             mapped: info.features.mapped,
             staging: Mutex::default(),
-            pending: AtomicU64::new(0),
+            pending: Mutex::default(),
             timeout,
             in_flight: Mutex::default(),
         }
@@ -98,7 +98,8 @@ impl Context {
 
     /// Submits commands along with all writes before them.
     pub fn submit(&self, encoder: Option<wgpu::CommandEncoder>) -> wgpu::SubmissionIndex {
-        self.pending.store(0, Ordering::Relaxed);
+        let mut pending = lock(&self.pending);
+        *pending = 0;
         self.queue.submit(encoder.map(wgpu::CommandEncoder::finish))
     }
 

@@ -20,7 +20,6 @@ const STAMPS: u32 = wgpu::QUERY_SET_MAX_QUERIES;
 pub(super) struct GpuProgram {
     context: Arc<Context>,
     steps: Vec<Step>,
-    generation: u64,
 }
 
 struct Step {
@@ -47,16 +46,11 @@ impl GpuProgram {
         Ok(GpuProgram {
             context: context.clone(),
             steps,
-            generation: 0,
         })
     }
 
-    /// Forgets bind groups that may refer to replaced workspace buffers, and sends the scalars.
-    fn begin(&mut self, job: &Job<'_>) {
-        if self.generation != job.generation {
-            self.generation = job.generation;
-            self.steps.iter_mut().for_each(|s| s.binds.clear());
-        }
+    /// Sends the run's scalars.
+    fn send_scalars(&self, job: &Job<'_>) {
         if let (Some(memory), false) = (job.scalar_memory, job.scalars.is_empty()) {
             let bytes = bytemuck::cast_slice(job.scalars);
             let target = buffer(&memory.storage);
@@ -110,7 +104,7 @@ impl GpuProgram {
 
 impl Program for GpuProgram {
     fn run(&mut self, job: &Job<'_>) -> Result<()> {
-        self.begin(job);
+        self.send_scalars(job);
         let mut encoder = self.context.encoder();
         if !self.encode(job, &mut encoder, None)? {
             return Ok(());
@@ -120,7 +114,7 @@ impl Program for GpuProgram {
     }
 
     fn run_timed(&mut self, job: &Job<'_>) -> Result<Vec<u64>> {
-        self.begin(job);
+        self.send_scalars(job);
         let launches = &job.recording.launches;
         let active = launches.iter().filter(|l| !l.is_empty()).count();
         if active == 0 {
