@@ -5,7 +5,11 @@
 // zero outside it. The other operand (weights, or the output gradient) is affine in m and k.
 // Parameters: [3] lhs offset, group, m. [4] lhs c, y, x. [5] rhs offset, group, sample, channel. [6] rhs y, x; extents
 // of y and x of k. [7] height and width of the image; stride y, x. [8] padding y, x; dilation y, x. [9] extents of
-// y and x of n.
+// y and x of n; bits that hold a remainder by the stride, for y and x.
+//
+// The input gradient needs (pixel - tap) / stride, and only where that is whole: exactly where pixel and tap have the
+// same remainder. So both carry quotient and remainder in one word, quotient << bits | remainder; in the difference the
+// low bits are 0 iff it is whole, and the rest is the quotient. No division is left for the inner loop.
 
 // begin standalone
 @group(0) @binding(0) var<uniform> params: array<vec4<u32>, 10>;
@@ -46,14 +50,23 @@ fn k_next(k: vec3<u32>) -> vec3<u32> {
     return next;
 }
 
-// Offset of the pixel's sample, and the pixel in units of input pixels, as the image's own y and x before the tap's
-// part is added.
+// Quotient and remainder by the stride in one word each, for the input gradient.
+fn by_stride(at: vec2<i32>) -> vec2<i32> {
+    if UNIT_STRIDE {
+        return at;
+    }
+    let stride = vec2<i32>(params[7].zw);
+    let q = at / stride;
+    return (q << params[9].zw) + (at - q * stride);
+}
+
+// Offset of the pixel's sample, and the image's y and x before the tap's part is added.
 fn pixel(i: vec3<u32>) -> vec3<i32> {
     let at = vec3<i32>(i);
     let pad = vec2<i32>(params[8].xy);
     let sample = at.x * i32(params[5].z);
     if INPUT_GRAD {
-        return vec3<i32>(sample, at.yz + pad);
+        return vec3<i32>(sample, by_stride(at.yz + pad));
     }
     return vec3<i32>(sample, at.yz * vec2<i32>(params[7].zw) - pad);
 }
@@ -62,7 +75,11 @@ fn pixel(i: vec3<u32>) -> vec3<i32> {
 fn tap(i: vec3<u32>) -> vec3<i32> {
     let at = vec3<i32>(i);
     let reach = at.yz * vec2<i32>(params[8].zw);
-    return vec3<i32>(at.x * i32(params[5].w), select(reach, -reach, INPUT_GRAD));
+    let channel = at.x * i32(params[5].w);
+    if INPUT_GRAD {
+        return vec3<i32>(channel, -by_stride(reach));
+    }
+    return vec3<i32>(channel, reach);
 }
 
 fn lhs_m(base: i32, m: u32) -> i32 {
@@ -72,9 +89,19 @@ fn lhs_k(k: vec3<u32>) -> i32 {
     let at = vec3<i32>(k) * vec3<i32>(params[4].xyz);
     return at.x + at.y + at.z;
 }
+// begin narrow lhs
 fn lhs_load(m: i32, k: i32) -> f32 {
     return lhs[m + k];
 }
+// Four elements along m.
+fn lhs_quad_m(m: vec4<i32>, k: i32) -> vec4<f32> {
+    return vec4<f32>(lhs_load(m.x, k), lhs_load(m.y, k), lhs_load(m.z, k), lhs_load(m.w, k));
+}
+// Four elements along k.
+fn lhs_quad_k(m: i32, k: vec4<i32>) -> vec4<f32> {
+    return vec4<f32>(lhs_load(m, k.x), lhs_load(m, k.y), lhs_load(m, k.z), lhs_load(m, k.w));
+}
+// end narrow lhs
 
 fn rhs_n(base: i32, n: u32) -> vec3<i32> {
     let at = unfold(n, params[9].x, params[9].y);
@@ -90,15 +117,15 @@ fn rhs_k(k: vec3<u32>) -> vec3<i32> {
     }
     return tap(k);
 }
+// begin narrow rhs
 fn rhs_load(k: vec3<i32>, n: vec3<i32>) -> f32 {
     var at = k.yz + n.yz;
     var inside = true;
     if INPUT_GRAD && !UNIT_STRIDE {
-        // Only every stride-th input pixel met this tap. A negative position gives a huge quotient.
-        let stride = params[7].zw;
-        let q = vec2<u32>(at) / stride;
-        inside = all(q * stride == vec2<u32>(at));
-        at = vec2<i32>(q);
+        let bits = params[9].zw;
+        let whole = at >> bits;
+        inside = all(whole << bits == at);
+        at = whole;
     }
     // A negative coordinate is a large one as u32, so one comparison tests both ends.
     inside = inside && all(vec2<u32>(at) < params[7].xy);
@@ -107,3 +134,12 @@ fn rhs_load(k: vec3<i32>, n: vec3<i32>) -> f32 {
     let value = rhs[select(0, index, inside)];
     return select(0.0, value, inside);
 }
+// Four elements along n.
+fn rhs_quad_n(k: vec3<i32>, n: array<vec3<i32>, 4>) -> vec4<f32> {
+    return vec4<f32>(rhs_load(k, n[0]), rhs_load(k, n[1]), rhs_load(k, n[2]), rhs_load(k, n[3]));
+}
+// Four elements along k.
+fn rhs_quad_k(k: array<vec3<i32>, 4>, n: vec3<i32>) -> vec4<f32> {
+    return vec4<f32>(rhs_load(k[0], n), rhs_load(k[1], n), rhs_load(k[2], n), rhs_load(k[3], n));
+}
+// end narrow rhs

@@ -38,9 +38,19 @@ fn lhs_m(base: i32, m: u32) -> i32 {
 fn lhs_k(k: vec3<u32>) -> i32 {
     return i32(k.x) * i32(params[3].z);
 }
+// begin narrow lhs
 fn lhs_load(m: i32, k: i32) -> f32 {
     return lhs[m + k];
 }
+// Four elements along m.
+fn lhs_quad_m(m: vec4<i32>, k: i32) -> vec4<f32> {
+    return vec4<f32>(lhs_load(m.x, k), lhs_load(m.y, k), lhs_load(m.z, k), lhs_load(m.w, k));
+}
+// Four elements along k.
+fn lhs_quad_k(m: i32, k: vec4<i32>) -> vec4<f32> {
+    return vec4<f32>(lhs_load(m, k.x), lhs_load(m, k.y), lhs_load(m, k.z), lhs_load(m, k.w));
+}
+// end narrow lhs
 
 fn rhs_n(base: i32, n: u32) -> vec3<i32> {
     return vec3<i32>(base + i32(n) * i32(params[4].z), 0, 0);
@@ -48,6 +58,16 @@ fn rhs_n(base: i32, n: u32) -> vec3<i32> {
 fn rhs_k(k: vec3<u32>) -> vec3<i32> {
     return vec3<i32>(i32(k.x) * i32(params[4].y), 0, 0);
 }
+// begin narrow rhs
 fn rhs_load(k: vec3<i32>, n: vec3<i32>) -> f32 {
     return rhs[k.x + n.x];
 }
+// Four elements along n.
+fn rhs_quad_n(k: vec3<i32>, n: array<vec3<i32>, 4>) -> vec4<f32> {
+    return vec4<f32>(rhs_load(k, n[0]), rhs_load(k, n[1]), rhs_load(k, n[2]), rhs_load(k, n[3]));
+}
+// Four elements along k.
+fn rhs_quad_k(k: array<vec3<i32>, 4>, n: vec3<i32>) -> vec4<f32> {
+    return vec4<f32>(rhs_load(k[0], n), rhs_load(k[1], n), rhs_load(k[2], n), rhs_load(k[3], n));
+}
+// end narrow rhs

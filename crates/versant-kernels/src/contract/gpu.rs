@@ -1,6 +1,6 @@
 //! WGSL of a contraction: a template from `shaders/contract`, the loaders, the tile's constants, the epilogue.
 
-use super::tiles::{self, Plan, Template};
+use super::tiles::{self, Plan, Template, Tile};
 use super::{ContractLaunch, Contraction, ContractionKernels, Conv, ConvKind, MatMul, Operand};
 use crate::emit::{ParamBlock, epilogue_wgsl, grid};
 use crate::{KernelSource, Program};
@@ -9,6 +9,7 @@ const TILE: &str = include_str!("../../../../shaders/contract/tile.wgsl");
 const LANES: &str = include_str!("../../../../shaders/contract/lanes.wgsl");
 const REDUCE: &str = include_str!("../../../../shaders/contract/reduce.wgsl");
 const MATMUL: &str = include_str!("../../../../shaders/contract/matmul.wgsl");
+const WIDE: &str = include_str!("../../../../shaders/contract/wide.wgsl");
 const CONV: &str = include_str!("../../../../shaders/contract/conv.wgsl");
 
 /// Invocations of a workgroup of reduce.wgsl.
@@ -46,24 +47,23 @@ fn product(
     let tile = plan.tile;
     let mut params = ParamBlock::default();
     common_params(c, plan, &mut params);
-    let (loaders, order) = match c {
-        Contraction::MatMul(mm) => (matmul_loaders(mm, &mut params), [Operand::A, Operand::B]),
-        Contraction::Conv(cv) => (conv_loaders(cv, &mut params), [Operand::B, Operand::A]),
+    let wide = match tile.template {
+        Template::Tile => [false; 2],
+        Template::Lanes => tiles::wide(c),
     };
-    let mut body = strip(match tile.template {
-        Template::Tile => TILE,
-        Template::Lanes => LANES,
-    });
-    set(&mut body, "THREAD_M", &format!("{}u", tile.thread[0]));
-    set(&mut body, "THREAD_N", &format!("{}u", tile.thread[1]));
-    if tile.template == Template::Tile {
-        let [along_m, along_n] = along_k(c);
-        set(&mut body, "TILE_M", &format!("{}u", tile.size[0]));
-        set(&mut body, "TILE_N", &format!("{}u", tile.size[1]));
-        set(&mut body, "TILE_K", &format!("{}u", tile.step));
-        set(&mut body, "LHS_ALONG_K", &along_m.to_string());
-        set(&mut body, "RHS_ALONG_K", &along_n.to_string());
-    }
+    let (mut loaders, order) = match c {
+        Contraction::MatMul(mm) => {
+            matmul_params(mm, &mut params);
+            (strip(MATMUL, &sections(wide)), [Operand::A, Operand::B])
+        }
+        Contraction::Conv(cv) => {
+            conv_params(cv, &mut params);
+            let text = conv_loaders(cv, strip(CONV, &sections(wide)));
+            (text, [Operand::B, Operand::A])
+        }
+    };
+    loaders += &strip(WIDE, &sections(wide));
+    let body = template(tile, tiles::along_k(c));
     let (store, bindings, uses_scalars) = match epilogue {
         Some(p) => {
             let e = epilogue_wgsl(p, 2, &mut params);
@@ -82,9 +82,11 @@ fn product(
     let (mut reads, writes) = bindings;
     reads.splice(0..0, order);
     let wgsl = format!(
-        "{}@group(0) @binding(2) var<storage, read> lhs: array<f32>;\n\
-         @group(0) @binding(3) var<storage, read> rhs: array<f32>;\n{store}{loaders}{body}",
-        params.declaration()
+        "{}@group(0) @binding(2) var<storage, read> lhs: array<{}>;\n\
+         @group(0) @binding(3) var<storage, read> rhs: array<{}>;\n{store}{loaders}{body}",
+        params.declaration(),
+        element(wide[0]),
+        element(wide[1]),
     );
     launch(
         format!("{label} [{}]", tile.label),
@@ -95,6 +97,46 @@ fn product(
         reads,
         writes,
     )
+}
+
+/// How the loaders bind an operand.
+fn element(wide: bool) -> &'static str {
+    if wide { "vec4<f32>" } else { "f32" }
+}
+
+/// The sections of the loader files for narrow and wide operands.
+fn sections(wide: [bool; 2]) -> [&'static str; 2] {
+    [
+        if wide[0] { "wide lhs" } else { "narrow lhs" },
+        if wide[1] { "wide rhs" } else { "narrow rhs" },
+    ]
+}
+
+/// A template with a tile's constants, its loops over them written out.
+fn template(tile: &Tile, along_k: [bool; 2]) -> String {
+    let mut text = match tile.template {
+        Template::Tile => strip(TILE, &[]),
+        Template::Lanes => strip(LANES, &[]),
+    };
+    let ([m, n], threads) = (tile.thread, tile.threads());
+    set(&mut text, "THREAD_M", &format!("{m}u"));
+    set(&mut text, "THREAD_N", &format!("{n}u"));
+    set(&mut text, "LHS_ALONG_K", &along_k[0].to_string());
+    set(&mut text, "RHS_ALONG_K", &along_k[1].to_string());
+    let mut constants = vec![("THREAD_M", m), ("THREAD_N", n)];
+    match tile.template {
+        Template::Tile => {
+            set(&mut text, "TILE_M", &format!("{}u", tile.size[0]));
+            set(&mut text, "TILE_N", &format!("{}u", tile.size[1]));
+            set(&mut text, "TILE_K", &format!("{}u", tile.step));
+            constants.push(("LHS_LOADS", tile.size[0] * tile.step / threads));
+            constants.push(("RHS_LOADS", tile.size[1] * tile.step / threads));
+        }
+        Template::Lanes => {
+            constants.extend([("QUADS_M", m / 4), ("QUADS_N", n / 4), ("STEPS", tile.step)])
+        }
+    }
+    unroll(&text, &constants)
 }
 
 /// The launch that adds the partial results of all splits and runs the epilogue.
@@ -110,7 +152,7 @@ fn reduce(results: usize, splits: usize, epilogue: &Program, label: &str) -> Con
         params.declaration(),
         e.decls,
         e.func,
-        strip(REDUCE)
+        strip(REDUCE, &[])
     );
     launch(
         format!("{label} [sum of splits]"),
@@ -186,7 +228,7 @@ fn push_signed(params: &mut ParamBlock, words: [isize; 4]) {
     }
 }
 
-fn matmul_loaders(mm: &MatMul, params: &mut ParamBlock) -> String {
+fn matmul_params(mm: &MatMul, params: &mut ParamBlock) {
     let lead = mm.batch.rank();
     let (a, b) = (&mm.a, &mm.b);
     // Dimensions innermost first; neighbours are one where both operands walk them as one.
@@ -209,10 +251,9 @@ fn matmul_loaders(mm: &MatMul, params: &mut ParamBlock) -> String {
     for dim in dims {
         push_signed(params, dim);
     }
-    strip(MATMUL)
 }
 
-fn conv_loaders(cv: &Conv, params: &mut ParamBlock) -> String {
+fn conv_params(cv: &Conv, params: &mut ParamBlock) {
     let (image, other) = (&cv.a, &cv.b);
     let per_group = |channels: usize| (channels / cv.groups) as isize;
     let (ci, co) = (per_group(cv.c_in), per_group(cv.c_out));
@@ -240,8 +281,12 @@ fn conv_loaders(cv: &Conv, params: &mut ParamBlock) -> String {
     push_signed(params, [t[2], t[3], ky, kx]);
     push_signed(params, [image_h, image_w, sy, sx]);
     push_signed(params, [py, px, dy, dx]);
-    push_signed(params, [ny, nx, 0, 0]);
-    let mut text = strip(CONV);
+    let bits = |stride: isize| (isize::BITS - (stride - 1).leading_zeros()) as isize;
+    push_signed(params, [ny, nx, bits(sy), bits(sx)]);
+}
+
+/// The text of conv.wgsl for one of the three products.
+fn conv_loaders(cv: &Conv, mut text: String) -> String {
     set(
         &mut text,
         "INPUT_GRAD",
@@ -256,33 +301,19 @@ fn conv_loaders(cv: &Conv, params: &mut ParamBlock) -> String {
     text
 }
 
-/// Whether neighbouring elements of the left and of the right operand lie along k.
-fn along_k(c: &Contraction) -> [bool; 2] {
-    match c {
-        Contraction::MatMul(mm) => {
-            let lead = mm.batch.rank();
-            let steps = |s: &[isize]| [s[lead].unsigned_abs(), s[lead + 1].unsigned_abs()];
-            let ([am, ak], [bk, bn]) = (steps(&mm.a.strides), steps(&mm.b.strides));
-            [ak < am, bk < bn]
-        }
-        // Weights lie along taps, an output gradient and an image along pixels.
-        Contraction::Conv(cv) => [true, cv.kind == ConvKind::WeightGrad],
-    }
-}
-
-/// A shader file without what only makes it valid on its own, and without its comments.
-fn strip(text: &str) -> String {
+/// A shader file without its comments and without the sections (`// begin NAME` to `// end NAME`) that are not
+/// among `sections`; the one called `standalone` only makes a file valid on its own.
+fn strip(text: &str, sections: &[&str]) -> String {
     let (mut out, mut inside) = (String::new(), true);
     for line in text.lines() {
-        match line.trim() {
-            "// begin standalone" => inside = false,
-            "// end standalone" => inside = true,
-            comment if comment.starts_with("//") => {}
-            _ if inside => {
-                out += line;
-                out.push('\n');
-            }
-            _ => {}
+        let comment = line.trim().strip_prefix("// ");
+        if let Some(name) = comment.and_then(|c| c.strip_prefix("begin ")) {
+            inside = sections.contains(&name);
+        } else if comment.is_some_and(|c| c.starts_with("end ")) {
+            inside = true;
+        } else if inside && !line.trim().starts_with("//") && !line.trim().is_empty() {
+            out += line;
+            out.push('\n');
         }
     }
     out
@@ -298,21 +329,84 @@ fn set(text: &mut String, name: &str, value: &str) {
     text.replace_range(from..to, &format!(" {value}"));
 }
 
+/// Writes out every loop over a constant of the template (`for (var i = 0u; i < NAME; i += 1u) {`), `i` replaced
+/// by its value in each copy of the body. Compilers would unroll them, were it not for the bound that naga puts on
+/// every loop and array index; with constant indices arrays become registers.
+fn unroll(text: &str, constants: &[(&str, usize)]) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    let mut out = String::new();
+    unroll_lines(&lines, constants, &mut out);
+    out
+}
+
+fn unroll_lines(lines: &[&str], constants: &[(&str, usize)], out: &mut String) {
+    let mut at = 0;
+    while at < lines.len() {
+        let line = lines[at];
+        at += 1;
+        let Some((name, count)) = constant_loop(line, constants) else {
+            out.push_str(line);
+            out.push('\n');
+            continue;
+        };
+        let indent = &line[..line.len() - line.trim_start().len()];
+        let end = at
+            + lines[at..]
+                .iter()
+                .position(|l| l.strip_prefix(indent) == Some("}"))
+                .expect("a loop ends at its own indentation");
+        for i in 0..count {
+            let copy: Vec<String> = lines[at..end]
+                .iter()
+                .map(|l| replace_word(l, name, &format!("{i}u")))
+                .collect();
+            let copy: Vec<&str> = copy.iter().map(String::as_str).collect();
+            // Names declared in the body need a scope of their own.
+            let scope = copy.iter().any(|l| l.trim().starts_with("let "));
+            if scope {
+                *out += &format!("{indent}{{\n");
+            }
+            unroll_lines(&copy, constants, out);
+            if scope {
+                *out += &format!("{indent}}}\n");
+            }
+        }
+        at = end + 1;
+    }
+}
+
+/// The variable and the number of rounds of a loop over one of the constants.
+fn constant_loop<'a>(line: &'a str, constants: &[(&str, usize)]) -> Option<(&'a str, usize)> {
+    let rest = line.trim().strip_prefix("for (var ")?;
+    let (name, rest) = rest.split_once(" = 0u; ")?;
+    let bound = rest.strip_prefix(name)?.strip_prefix(" < ")?;
+    let (bound, _) = bound.split_once(';')?;
+    let known = constants.iter().find(|(constant, _)| *constant == bound)?;
+    Some((name, known.1))
+}
+
+/// Replaces an identifier where it stands alone.
+fn replace_word(line: &str, word: &str, by: &str) -> String {
+    let part = |c: char| c.is_alphanumeric() || c == '_' || c == '.';
+    let mut out = String::new();
+    let mut rest = line;
+    while let Some(at) = rest.find(word) {
+        let (before, after) = (&rest[..at], &rest[at + word.len()..]);
+        let alone = !before.ends_with(part) && !after.starts_with(|c| part(c) && c != '.');
+        out += before;
+        out += if alone { by } else { word };
+        rest = after;
+    }
+    out + rest
+}
+
 /// The plain WGSL files, for tests that each is valid on its own.
 #[cfg(test)]
-pub(super) const FILES: [(&str, &str); 5] = [
+pub(super) const FILES: [(&str, &str); 6] = [
     ("tile", TILE),
     ("lanes", LANES),
     ("reduce", REDUCE),
     ("matmul", MATMUL),
     ("conv", CONV),
+    ("wide", WIDE),
 ];
-
-/// A tile's workgroup size in the Rust table, to be compared with the reflected one.
-#[cfg(test)]
-pub(super) fn workgroup(tile: &tiles::Tile) -> usize {
-    match tile.template {
-        Template::Tile => tile.size[0] / tile.thread[0] * (tile.size[1] / tile.thread[1]),
-        Template::Lanes => tile.size[1] / tile.thread[1],
-    }
-}

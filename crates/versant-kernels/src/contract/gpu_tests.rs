@@ -76,7 +76,7 @@ fn every_variant_validates_and_translates() {
                     check_kernel(source);
                     let (module, _) = validate(&source.wgsl);
                     let group = module.entry_points[0].workgroup_size[0] as usize;
-                    assert_eq!(group, tile.map_or(64, gpu::workgroup));
+                    assert_eq!(group, tile.map_or(64, |t| t.threads()));
                 }
                 tiles_seen.extend(tile.map(|t| t.label));
             }
@@ -92,7 +92,7 @@ fn every_variant_validates_and_translates() {
 #[test]
 fn tiles_fit_the_default_limits() {
     for tile in &TILES {
-        let threads = gpu::workgroup(tile);
+        let threads = tile.threads();
         let words = if tile.template == Template::Tile {
             tile.step * (tile.size[0] + tile.size[1])
         } else {
@@ -127,11 +127,18 @@ fn a_short_batch_has_the_text_of_a_long_one() {
             ..Spec::default()
         };
         let dense = |n| text(&conv(n).build(kind, Layout::Dense, Layout::Dense).0);
-        assert_eq!(dense(64), dense(3), "{kind:?}");
+        assert!(dense(64) == dense(3), "{kind:?}");
     }
-    let dense = |m, k| text(&matmul(&[], [m, 128, k], Layout::Dense, Layout::Dense).0);
-    assert_eq!(dense(64, 300), dense(5, 300));
-    assert_eq!(dense(256, 64), dense(256, 7));
+    // A linear layer forward (weights stored [out, in]), its input gradient and its weight gradient.
+    let linear = |m, n, k, la, lb| text(&matmul(&[], [m, n, k], la, lb).0);
+    for (full, short) in [(64, 5), (256, 7), (100, 64)] {
+        let forward = |rows| linear(rows, 128, 300, Layout::Dense, Layout::Transposed);
+        let input = |rows| linear(rows, 300, 128, Layout::Dense, Layout::Dense);
+        let weight = |rows| linear(128, 300, rows, Layout::Transposed, Layout::Dense);
+        assert!(forward(full) == forward(short));
+        assert!(input(full) == input(short));
+        assert!(weight(full) == weight(short));
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! a short last batch uses the kernels of the full ones.
 
 use super::{Contraction, ConvKind};
+use crate::View;
 
 /// Which WGSL file a tile belongs to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -23,7 +24,7 @@ pub(super) struct Tile {
     pub template: Template,
     /// Results of a workgroup: m, n.
     pub size: [usize; 2],
-    /// Steps of k that are staged together; 1 where nothing is staged.
+    /// Steps of k that are taken together.
     pub step: usize,
     /// Results of an invocation: m, n.
     pub thread: [usize; 2],
@@ -46,18 +47,18 @@ pub(super) const TILES: [Tile; 4] = [
         thread: [4, 4],
     },
     Tile {
-        label: "lanes 8x32",
+        label: "lanes 8x64",
         template: Template::Lanes,
-        size: [8, 32],
-        step: 1,
-        thread: [8, 4],
+        size: [8, 64],
+        step: 4,
+        thread: [8, 8],
     },
     Tile {
-        label: "lanes 4x16",
+        label: "lanes 4x32",
         template: Template::Lanes,
-        size: [4, 16],
-        step: 1,
-        thread: [4, 2],
+        size: [4, 32],
+        step: 4,
+        thread: [4, 4],
     },
 ];
 
@@ -108,6 +109,11 @@ pub(super) fn extents(c: &Contraction) -> [usize; 4] {
 }
 
 impl Tile {
+    /// Invocations of a workgroup.
+    pub fn threads(&self) -> usize {
+        self.size[0] / self.thread[0] * (self.size[1] / self.thread[1])
+    }
+
     /// Whether this tile is not far larger than the extents that do not hold the batch (m, n; `None` for one
     /// that may).
     fn fits(&self, fixed: [Option<usize>; 2]) -> bool {
@@ -167,5 +173,65 @@ pub(super) fn plan(c: &Contraction, software: bool) -> Plan {
         k_per_split,
         scratch,
         groups: groups * splits,
+    }
+}
+
+/// Whether neighbouring elements of the left and of the right operand lie along k.
+pub(super) fn along_k(c: &Contraction) -> [bool; 2] {
+    match c {
+        Contraction::MatMul(mm) => {
+            let lead = mm.batch.rank();
+            let steps = |s: &[isize]| [s[lead].unsigned_abs(), s[lead + 1].unsigned_abs()];
+            let ([am, ak], [bk, bn]) = (steps(&mm.a.strides), steps(&mm.b.strides));
+            [ak < am, bk < bn]
+        }
+        // Weights lie along taps, an output gradient and an image along pixels.
+        Contraction::Conv(cv) => [true, cv.kind == ConvKind::WeightGrad],
+    }
+}
+
+/// Whether the left and the right operand can be read four elements at once, along k if [`along_k`] says so, else
+/// along m or n. All quads must start at multiples of four elements.
+pub(super) fn wide(c: &Contraction) -> [bool; 2] {
+    // Whether steps of `fast` are neighbours, all others and the offset are multiples of four, and so is `extent`.
+    let quads = |view: &View, fast: usize, extent: usize| {
+        let whole = |x: isize| x % 4 == 0;
+        let steps = view.strides.iter().zip(view.shape.iter()).enumerate();
+        let aligned = |(axis, (&s, &d)): (usize, (&isize, &usize))| {
+            d == 1 || if axis == fast { s == 1 } else { whole(s) }
+        };
+        let all = steps.map(aligned).all(|ok| ok);
+        all && extent.is_multiple_of(4) && whole(view.offset)
+    };
+    match c {
+        Contraction::MatMul(mm) => {
+            let lead = mm.batch.rank();
+            let along_k = along_k(c);
+            let a = match along_k[0] {
+                true => quads(&mm.a, lead + 1, mm.k),
+                false => quads(&mm.a, lead, mm.m),
+            };
+            let b = match along_k[1] {
+                true => quads(&mm.b, lead, mm.k),
+                false => quads(&mm.b, lead + 1, mm.n),
+            };
+            [a, b]
+        }
+        Contraction::Conv(cv) => {
+            // The left operand as [m or k, the rest of k in one], if that is how it lies in memory.
+            let [rows, row] = match cv.kind {
+                ConvKind::Forward => [1, cv.c_in / cv.groups * cv.kernel[0] * cv.kernel[1]],
+                ConvKind::InputGrad => return [false; 2],
+                ConvKind::WeightGrad => [2, cv.output[0] * cv.output[1]],
+            };
+            let dense = View::contiguous(cv.b.shape);
+            let merged =
+                (rows..4).all(|i| cv.b.shape[i] == 1 || cv.b.strides[i] == dense.strides[i]);
+            let outer = cv.b.strides[..rows].iter().all(|s| s % 4 == 0);
+            [
+                merged && outer && row.is_multiple_of(4) && cv.b.offset % 4 == 0,
+                false,
+            ]
+        }
     }
 }
