@@ -392,7 +392,8 @@ impl<'a> Fusion<'a> {
             | (Form::Fused(Flat(y)), Form::Contraction(node, Flat(x)))
                 if x.numel() == y.numel() =>
             {
-                Some((Form::Contraction(*node, Flat(refine(x, y)?)), Some(*node)))
+                // An epilogue runs over the contraction's own output shape: no refinement here.
+                Some((Form::Contraction(*node, Flat(*x)), Some(*node)))
             }
             (Form::Fused(rows @ Rows { full, axes }), Form::Fused(other))
             | (Form::Fused(other), Form::Fused(rows @ Rows { full, axes })) => {
