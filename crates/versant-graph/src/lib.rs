@@ -26,6 +26,7 @@ pub use error::{GraphError, Operand, Result};
 pub use explain::{Explanation, LaunchNote};
 pub use ops::contraction::ConvOptions;
 pub use ops::create::{Element, RandomKey};
+pub use ops::pooling::PoolOptions;
 pub use run::{PlanStats, eval, explain, latest_plan, plan_stats, set_fusion};
 pub use tensor::Tensor;
 pub use versant_device::{

@@ -11,7 +11,7 @@ fn close(a: &[f32], b: &[f32]) {
 
 #[test]
 fn arithmetic_and_views() {
-    let dev = Device::cpu();
+    let dev = device();
     let a = Tensor::from_slice(&dev, &[1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0], &[2, 3]);
     let b = (&a * 2.0 + 1.0).t().reshape(&[6]);
     close(&b.to_vec::<f32>().unwrap(), &[3.0, 9.0, 5.0, 11.0, 7.0, 13.0]);
@@ -30,7 +30,7 @@ fn arithmetic_and_views() {
 
 #[test]
 fn softmax_cross_entropy_is_two_launches() {
-    let dev = Device::cpu();
+    let dev = device();
     let x: Vec<f32> = (0..40).map(|i| (i as f32 * 0.7).sin()).collect();
     let x = Tensor::from_slice(&dev, &x, &[4, 10]).into_parameter("x").unwrap();
     let y = Tensor::from_slice(&dev, &[1i32, 3, 9, 0], &[4]);
@@ -50,7 +50,7 @@ fn softmax_cross_entropy_is_two_launches() {
 
 #[test]
 fn a_small_net_trains_with_two_plans() {
-    let dev = Device::cpu();
+    let dev = device();
     let init = |n: usize, s: f32| -> Vec<f32> { (0..n).map(|i| ((i * 37 + 11) % 101) as f32 / 101.0 * s - s / 2.0).collect() };
     let mut w1 = Tensor::from_slice(&dev, &init(8 * 9, 0.6), &[8, 1, 3, 3]).into_parameter("w1").unwrap();
     let mut w2 = Tensor::from_slice(&dev, &init(4 * 8 * 9, 0.2), &[8 * 9 * 4 / 8, 8]).into_parameter("w2").unwrap();
@@ -82,7 +82,7 @@ fn a_small_net_trains_with_two_plans() {
 
 #[test]
 fn second_derivative() {
-    let dev = Device::cpu();
+    let dev = device();
     let x = Tensor::from_slice(&dev, &[0.3f32, -0.8], &[2]);
     let y = (&x * &x).sin().sum_all();
     let g = grad_of(&y, &[&x]).unwrap().remove(0);
@@ -93,7 +93,7 @@ fn second_derivative() {
 
 #[test]
 fn a_million_nodes() {
-    let dev = Device::cpu();
+    let dev = device();
     let mut x = Tensor::from_slice(&dev, &[0.0f32; 4], &[4]);
     let t = std::time::Instant::now();
     for _ in 0..100_000 { x = x + 1.0; }
@@ -103,4 +103,8 @@ fn a_million_nodes() {
     assert_eq!(x.to_vec::<f32>().unwrap()[0], 1e5);
     println!("eval {:?}", t.elapsed());
     drop(y);
+}
+
+fn device() -> Device {
+    Device::from_env().unwrap()
 }

@@ -1,10 +1,12 @@
 //! The recording methods of [`crate::Tensor`], by group of the op vocabulary.
 
+pub mod composite;
 pub mod contraction;
 pub mod create;
 pub mod elementwise;
 pub mod indexing;
 pub mod movement;
 pub mod operators;
+pub mod pooling;
 
 pub mod reduce;
