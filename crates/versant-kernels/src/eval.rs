@@ -1,17 +1,18 @@
 //! The CPU twin of a [`Program`]: a blocked, vectorised evaluator.
 //!
-//! Registers are blocks of [`BLOCK`] words that stay in the first-level cache; each instruction runs over a
+//! Registers are blocks of 512 words that stay in the first-level cache; each instruction runs over a
 //! whole block in one vectorised loop, so that interpreting costs a few nanoseconds a block. A dense
 //! operand is read where it lies, and the last instruction before a dense store writes where it goes.
 //!
 //! How a program is cut into jobs depends on its shapes only, never on the number of threads, and so do
 //! the orders of all sums: the same program on the same data gives the same bits everywhere.
 //!
-//! * [`access`] walks views, * [`compile`] places registers and chooses the lane order, * [`block`] runs one
-//!   block, * [`load`] and [`shared`] touch memory, * [`reduce`] combines columns.
+//! `access` walks views, `blocking` chooses the lane order, `compile` places registers, `block` runs one block, `load`
+//! and `shared` touch memory, and `reduce` combines columns.
 
 mod access;
 mod block;
+mod blocking;
 mod compile;
 mod convert;
 mod load;
@@ -26,7 +27,8 @@ use rayon::prelude::*;
 
 use crate::{KernelSource, Program};
 use block::{Buffers, Lanes, Scratch, operand};
-use compile::{Order, Plan, PlanStep, Src};
+use blocking::Order;
+use compile::{Plan, PlanStep, Src};
 use reduce::{State, Tile};
 use shared::Shared;
 

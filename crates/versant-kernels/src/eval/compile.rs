@@ -1,22 +1,8 @@
 //! From a program to a plan: lane order, block sizes, and a place for every register.
-//!
-//! A `Col` step runs over tiles of rows × columns whose lanes are a contiguous range of the domain in
-//! one of two orders. [`Order::ColsInner`] walks whole rows (softmax over contiguous rows: several short
-//! rows or a piece of a long one a tile); [`Order::RowsInner`] holds one accumulator a lane and walks the
-//! columns one after the other (sum over the first axis, pooling windows).
 
-use super::BLOCK;
 use super::access::Access;
+use super::blocking::{Order, access_cost, axes, blocking};
 use crate::{DType, Instr, InstrKind, MapFn, Program, ReduceKind, ReduceOut, Reg, Step, View};
-
-/// Which coordinate varies from lane to lane in a `Col` step.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Order {
-    /// `rows ++ cols`.
-    ColsInner,
-    /// `cols ++ rows`.
-    RowsInner,
-}
 
 /// Where an operand lies: temporaries live in a step, frame slots for a block of rows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -351,67 +337,16 @@ impl Compiler<'_> {
             }
             return 0;
         }
-        let (kind, cost) = match &instr.kind {
-            InstrKind::Const(bits) => {
-                self.place[reg] = self.uniform(Uniform::Const(*bits));
-                return 0;
-            }
-            InstrKind::Scalar(word) => {
-                self.place[reg] = self.uniform(Uniform::Scalar(*word));
-                return 0;
-            }
-            InstrKind::Load { binding, view } => {
-                let access = Access::new(view, axes);
-                let cost = access_cost(&access);
-                (
-                    OpKind::Load {
-                        binding: *binding,
-                        access,
-                    },
-                    cost,
-                )
-            }
-            InstrKind::LoadAt {
-                binding,
-                view,
-                index,
-                stride,
-                bound,
-            } => {
-                let access = Access::new(view, axes);
-                let signed = self.signed(*index);
-                let (binding, stride, bound) = (*binding, *stride, *bound);
-                (
-                    OpKind::LoadAt {
-                        binding,
-                        access,
-                        signed,
-                        stride,
-                        bound,
-                    },
-                    16,
-                )
-            }
-            InstrKind::Index(view) => (OpKind::Index(Access::new(&unguarded(view), axes)), 2),
-            InstrKind::InBounds(view) => (OpKind::InBounds(Access::new(view, axes)), 2),
-            InstrKind::Map { f, operand, .. } => (
-                OpKind::Map {
-                    f,
-                    operand: *operand,
-                },
-                1 + f.cost as usize,
-            ),
-            InstrKind::Cast { from, .. } => (
-                OpKind::Cast {
-                    from: *from,
-                    to: instr.dtype,
-                },
-                2,
-            ),
-            InstrKind::Philox { .. } => (OpKind::Philox, 24),
-            InstrKind::Acc => (OpKind::Acc, 1),
-            InstrKind::Bitcast { .. } => unreachable!("a bitcast is an alias"),
+        let value = match instr.kind {
+            InstrKind::Const(bits) => Some(Uniform::Const(bits)),
+            InstrKind::Scalar(word) => Some(Uniform::Scalar(word)),
+            _ => None,
         };
+        if let Some(value) = value {
+            self.place[reg] = self.uniform(value);
+            return 0;
+        }
+        let (kind, cost) = self.kind(instr, axes);
         let regs = operands(instr);
         let mut args = [Src::Temp(0); 3];
         for (arg, &reg) in args.iter_mut().zip(&regs) {
@@ -437,6 +372,45 @@ impl Compiler<'_> {
             direct: None,
         });
         cost
+    }
+
+    /// The operation of an instruction that is neither a constant nor an alias, and its cost.
+    fn kind(&self, instr: &Instr, axes: &[usize]) -> (OpKind, usize) {
+        match &instr.kind {
+            &InstrKind::Load { binding, ref view } => {
+                let access = Access::new(view, axes);
+                let cost = access_cost(&access);
+                (OpKind::Load { binding, access }, cost)
+            }
+            &InstrKind::LoadAt {
+                binding,
+                ref view,
+                index,
+                stride,
+                bound,
+            } => {
+                let kind = OpKind::LoadAt {
+                    binding,
+                    access: Access::new(view, axes),
+                    signed: self.signed(index),
+                    stride,
+                    bound,
+                };
+                (kind, 16)
+            }
+            InstrKind::Index(view) => (OpKind::Index(Access::new(&unguarded(view), axes)), 2),
+            InstrKind::InBounds(view) => (OpKind::InBounds(Access::new(view, axes)), 2),
+            &InstrKind::Map { f, operand, .. } => (OpKind::Map { f, operand }, 1 + f.cost as usize),
+            &InstrKind::Cast { from, .. } => {
+                let to = instr.dtype;
+                (OpKind::Cast { from, to }, 2)
+            }
+            InstrKind::Philox { .. } => (OpKind::Philox, 24),
+            InstrKind::Acc => (OpKind::Acc, 1),
+            InstrKind::Const(_) | InstrKind::Scalar(_) | InstrKind::Bitcast { .. } => {
+                unreachable!("constants and aliases are no operations")
+            }
+        }
     }
 
     /// Frees the temporary of a register that is not read any more.
@@ -518,76 +492,4 @@ fn unguarded(view: &View) -> View {
         guards: Vec::new(),
         ..view.clone()
     }
-}
-
-/// The axes of a step's views in lane order.
-fn axes(p: &Program, is_col: bool, order: Order) -> Vec<usize> {
-    let (r, c) = (p.rows.rank(), p.cols.rank());
-    match (is_col, order) {
-        (false, _) => (0..r).collect(),
-        (true, Order::ColsInner) => (0..r + c).collect(),
-        (true, Order::RowsInner) => (r..r + c).chain(0..r).collect(),
-    }
-}
-
-/// Cost of accessing one lane in simple vector instructions: strided lanes move one by one, and each run
-/// costs about as much as fifty lanes that move together.
-fn access_cost(access: &Access) -> usize {
-    let (extent, stride) = access.inner();
-    let lane = if matches!(stride, 0 | 1) { 1 } else { 6 };
-    lane + 50 / extent.max(1)
-}
-
-/// Lane order, rows of a block, and rows and columns of a tile.
-fn blocking(p: &Program) -> (Order, usize, usize, usize) {
-    let (rows, cols) = (p.rows.numel(), p.cols.numel());
-    let has_cols = p.steps.iter().any(|s| matches!(s, Step::Col(..)));
-    if !has_cols || rows == 0 || cols == 0 {
-        return (Order::ColsInner, BLOCK, BLOCK, 1);
-    }
-    let cost = |order| -> usize {
-        let axes = axes(p, true, order);
-        let mut sum = 0;
-        for step in &p.steps {
-            let Step::Col(block, reduces) = step else {
-                continue;
-            };
-            let loads = block.instrs.iter().filter_map(|i| match &i.kind {
-                InstrKind::Load { view, .. } => Some(view),
-                _ => None,
-            });
-            let views = loads.chain(block.stores.iter().map(|s| &s.view));
-            sum += views
-                .map(|v| access_cost(&Access::new(v, &axes)))
-                .sum::<usize>();
-            sum += reduces.len()
-                * (2 + 40
-                    / if order == Order::ColsInner {
-                        cols
-                    } else {
-                        rows
-                    });
-        }
-        sum
-    };
-    if cost(Order::RowsInner) < cost(Order::ColsInner) {
-        let block = rows.min(BLOCK);
-        return (
-            Order::RowsInner,
-            block,
-            block,
-            if rows == block { BLOCK / block } else { 1 },
-        );
-    }
-    if 2 * cols <= BLOCK {
-        let block = BLOCK / cols;
-        return (Order::ColsInner, block, block, cols);
-    }
-    let tile = cols
-        .div_ceil(cols.div_ceil(BLOCK))
-        .next_multiple_of(16)
-        .min(cols);
-    // Several long rows make a block, so that row steps have more than one lane.
-    let block = (8 * BLOCK / cols).clamp(1, 8);
-    (Order::ColsInner, block, 1, tile)
 }

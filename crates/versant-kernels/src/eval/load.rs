@@ -25,7 +25,14 @@ pub(super) fn strided(src: &[u32], at: usize, stride: isize, dst: &mut [u32]) {
         }
         1 => dst.copy_from_slice(&src[at..at + dst.len()]),
         0 => dst.fill(src[at]),
-        2.. => {
+        2 => {
+            // Pooling and strided convolution; pairs let the compiler use shuffles.
+            let last = dst.len() - 1;
+            let (pairs, _) = src[at..at + 2 * last].as_chunks::<2>();
+            dst.iter_mut().zip(pairs).for_each(|(d, pair)| *d = pair[0]);
+            dst[last] = src[at + 2 * last];
+        }
+        3.. => {
             let from = src[at..].iter().step_by(stride as usize);
             dst.iter_mut().zip(from).for_each(|(d, &s)| *d = s);
         }
@@ -116,11 +123,14 @@ impl Indices<'_> {
         let mut lane = 0;
         while lane < dst.len() {
             let word = self.words[lane];
-            let same = self.words[lane..].iter().take_while(|&&w| w == word);
-            let end = lane + same.count();
             let at = run.first() + lane as isize * run.stride + self.offset(word);
-            source.strided(at, run.stride, &mut dst[lane..end]);
-            lane = end;
+            let same = self.words[lane..].iter().take_while(|&&w| w == word);
+            let count = same.count();
+            match source {
+                Source::Read(words) if count == 1 => dst[lane] = words[at as usize],
+                _ => source.strided(at, run.stride, &mut dst[lane..lane + count]),
+            }
+            lane += count;
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use bytemuck::Pod;
 
-use super::compile::Order;
+use super::blocking::Order;
 use crate::lanes::{fold_lanes, fold_slice};
 use crate::{DType, ReduceKind};
 

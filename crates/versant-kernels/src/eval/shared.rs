@@ -6,8 +6,8 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Words of a piece.
-const PIECE: usize = 1 << 14;
+/// Words of a piece; few in tests, so that their small buffers have many.
+const PIECE: usize = if cfg!(test) { 50 } else { 1 << 14 };
 
 /// One written buffer.
 pub(super) struct Shared<'a> {

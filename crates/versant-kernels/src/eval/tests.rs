@@ -1,719 +1,13 @@
-//! Random programs against an evaluator that does one element at a time.
+//! Random programs against an evaluator that does one element at a time, and the numerics of reductions.
+
+mod random;
+mod reference;
 
 use super::*;
-use crate::math::philox4x32;
 use crate::program::ProgramBinding;
-use crate::{
-    Block, DType, Guard, Instr, InstrKind, MapFn, ReduceKind, ReduceOut, Reg, Shape, Step, Store,
-    View, lanes,
-};
-
-pub(super) static ADD: MapFn = MapFn {
-    name: "add",
-    arity: 2,
-    wgsl: "{a} + {b}",
-    lib: "",
-    cpu: |dtype, dst, a, b, _| match dtype {
-        DType::F32 => lanes::binary_f32(dst, a, b, |x, y| x + y),
-        _ => lanes::binary_u32(dst, a, b, u32::wrapping_add),
-    },
-    cost: 1,
-};
-
-pub(super) static MUL: MapFn = MapFn {
-    name: "mul",
-    arity: 2,
-    wgsl: "{a} * {b}",
-    lib: "",
-    cpu: |dtype, dst, a, b, _| match dtype {
-        DType::F32 => lanes::binary_f32(dst, a, b, |x, y| x * y),
-        _ => lanes::binary_u32(dst, a, b, u32::wrapping_mul),
-    },
-    cost: 1,
-};
-
-static MAX: MapFn = MapFn {
-    name: "max",
-    arity: 2,
-    wgsl: "max({a}, {b})",
-    lib: "",
-    cpu: |dtype, dst, a, b, _| match dtype {
-        DType::F32 => lanes::binary_f32(dst, a, b, f32::max),
-        DType::I32 => lanes::binary_i32(dst, a, b, i32::max),
-        _ => lanes::binary_u32(dst, a, b, u32::max),
-    },
-    cost: 1,
-};
-
-static NEG: MapFn = MapFn {
-    name: "neg",
-    arity: 1,
-    wgsl: "-{a}",
-    lib: "",
-    cpu: |dtype, dst, a, _, _| match dtype {
-        DType::F32 => lanes::unary_f32(dst, a, |x| -x),
-        _ => lanes::unary_u32(dst, a, u32::wrapping_neg),
-    },
-    cost: 1,
-};
-
-static LESS: MapFn = MapFn {
-    name: "lt",
-    arity: 2,
-    wgsl: "{a} < {b}",
-    lib: "",
-    cpu: |dtype, dst, a, b, _| match dtype {
-        DType::F32 => lanes::compare_f32(dst, a, b, |x, y| x < y),
-        DType::I32 => lanes::compare_i32(dst, a, b, |x, y| x < y),
-        _ => lanes::compare_u32(dst, a, b, |x, y| x < y),
-    },
-    cost: 1,
-};
-
-static SELECT: MapFn = MapFn {
-    name: "select",
-    arity: 3,
-    wgsl: "select({c}, {b}, {a})",
-    lib: "",
-    cpu: |_, dst, c, a, b| lanes::ternary_u32(dst, c, a, b, |c, a, b| if c != 0 { a } else { b }),
-    cost: 1,
-};
-
-/// The definition, one element at a time.
-pub(super) struct Reference<'a> {
-    pub p: &'a Program,
-    pub scalars: &'a [u32],
-    pub acc: &'a [f32],
-}
-
-impl Reference<'_> {
-    pub fn run(&self, buffers: &mut [Vec<u32>]) {
-        for row in 0..self.p.rows.numel() {
-            let mut regs = vec![0u32; self.p.regs as usize];
-            let at = coords(&self.p.rows, row);
-            for step in &self.p.steps {
-                match step {
-                    Step::Row(block) => self.block(block, &at, row, &mut regs, buffers),
-                    Step::Col(block, reduces) => {
-                        let mut columns = vec![Vec::new(); reduces.len()];
-                        for col in 0..self.p.cols.numel() {
-                            let mut at = at.clone();
-                            at.extend(coords(&self.p.cols, col));
-                            self.block(block, &at, row, &mut regs, buffers);
-                            for (values, r) in columns.iter_mut().zip(reduces) {
-                                values.push(regs[r.value as usize]);
-                            }
-                        }
-                        for (values, r) in columns.iter().zip(reduces) {
-                            regs[r.out as usize] = reduced(r.kind, r.dtype, values);
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    fn dtype(&self, reg: Reg) -> DType {
-        if let Some(instr) = self.p.instrs().find(|i| i.reg == reg) {
-            return instr.dtype;
-        }
-        let reduces = self.p.steps.iter().flat_map(|s| match s {
-            Step::Row(_) => &[][..],
-            Step::Col(_, reduces) => reduces,
-        });
-        let found = reduces.into_iter().find(|r| r.out == reg).unwrap();
-        match found.kind {
-            ReduceKind::ArgMax | ReduceKind::ArgMin => DType::I32,
-            _ => found.dtype,
-        }
-    }
-
-    fn block(
-        &self,
-        block: &Block,
-        at: &[usize],
-        row: usize,
-        regs: &mut [u32],
-        buffers: &mut [Vec<u32>],
-    ) {
-        for instr in &block.instrs {
-            regs[instr.reg as usize] = self.instr(instr, at, row, regs, buffers);
-        }
-        for store in &block.stores {
-            buffers[store.binding][offset(&store.view, at) as usize] = regs[store.value as usize];
-        }
-    }
-
-    fn instr(
-        &self,
-        instr: &Instr,
-        at: &[usize],
-        row: usize,
-        regs: &[u32],
-        buffers: &[Vec<u32>],
-    ) -> u32 {
-        let reg = |r: Reg| regs[r as usize];
-        match &instr.kind {
-            InstrKind::Const(bits) => *bits,
-            InstrKind::Scalar(word) => self.scalars[*word as usize],
-            InstrKind::Load { binding, view } if inside(view, at) => {
-                buffers[*binding][offset(view, at) as usize]
-            }
-            InstrKind::Load { .. } => 0,
-            InstrKind::LoadAt {
-                binding,
-                view,
-                index,
-                stride,
-                bound,
-            } => {
-                if *bound == 0 || !inside(view, at) {
-                    return 0;
-                }
-                let word = reg(*index);
-                let index = match self.dtype(*index) {
-                    DType::I32 => f64::from(word as i32),
-                    _ => f64::from(word),
-                };
-                let index = index.clamp(0.0, *bound as f64 - 1.0);
-                buffers[*binding][(offset(view, at) + index as isize * stride) as usize]
-            }
-            InstrKind::Index(view) => offset(view, at) as u32,
-            InstrKind::InBounds(view) => inside(view, at) as u32,
-            InstrKind::Map { f, args, operand } => {
-                let [a, b, c] = args.map(|r| [reg(r)]);
-                let mut dst = [0];
-                (f.cpu)(*operand, &mut dst, &a, &b, &c);
-                dst[0]
-            }
-            InstrKind::Cast { arg, from } => {
-                let (x, to) = (reg(*arg), instr.dtype);
-                let value = match from {
-                    DType::F32 => f64::from(f32::from_bits(x)),
-                    DType::I32 => f64::from(x as i32),
-                    _ => f64::from(x),
-                };
-                match to {
-                    DType::F32 => (value as f32).to_bits(),
-                    DType::Bool => (value != 0.0) as u32,
-                    DType::I32 if *from == DType::F32 => value as i32 as u32,
-                    DType::U32 if *from == DType::F32 => value as u32,
-                    _ => x,
-                }
-            }
-            InstrKind::Bitcast { arg, .. } => reg(*arg),
-            InstrKind::Philox { index, key } => {
-                let index = reg(*index);
-                let words = philox4x32([index / 4, 0, 0, 0], key.map(reg));
-                words[index as usize % 4]
-            }
-            InstrKind::Acc => self.acc[row].to_bits(),
-        }
-    }
-}
-
-fn coords(shape: &Shape, mut index: usize) -> Vec<usize> {
-    let mut out = vec![0; shape.rank()];
-    for (c, &d) in out.iter_mut().zip(shape.iter()).rev() {
-        *c = index % d;
-        index /= d;
-    }
-    out
-}
-
-fn affine(strides: &[isize], start: isize, at: &[usize]) -> isize {
-    let terms = strides.iter().zip(at).map(|(s, &c)| s * c as isize);
-    start + terms.sum::<isize>()
-}
-
-fn offset(view: &View, at: &[usize]) -> isize {
-    affine(&view.strides, view.offset, at)
-}
-
-fn inside(view: &View, at: &[usize]) -> bool {
-    let ok = |g: &Guard| (0..g.extent as isize).contains(&affine(&g.strides, g.offset, at));
-    view.guards.iter().all(ok)
-}
-
-/// The definition of the reductions; sums of floats are taken in f64.
-fn reduced(kind: ReduceKind, dtype: DType, values: &[u32]) -> u32 {
-    let key = |w: u32| match dtype {
-        DType::F32 => f64::from(f32::from_bits(w)),
-        DType::I32 => f64::from(w as i32),
-        _ => f64::from(w),
-    };
-    let extreme = |largest: bool| {
-        let mut best: Option<usize> = None;
-        for (i, &w) in values.iter().enumerate() {
-            let better = best.is_none_or(|b| {
-                let (old, new) = (key(values[b]), key(w));
-                (new.is_nan() && !old.is_nan()) || if largest { new > old } else { new < old }
-            });
-            best = if better { Some(i) } else { best };
-        }
-        best
-    };
-    let (low, high) = match dtype {
-        DType::F32 => (f32::NEG_INFINITY.to_bits(), f32::INFINITY.to_bits()),
-        DType::I32 => (i32::MIN as u32, i32::MAX as u32),
-        DType::Bool => (0, 1),
-        _ => (0, u32::MAX),
-    };
-    match (kind, dtype) {
-        (ReduceKind::Sum, DType::F32) => {
-            (values.iter().map(|&w| key(w)).sum::<f64>() as f32 + 0.0).to_bits()
-        }
-        (ReduceKind::Prod, DType::F32) => {
-            (values.iter().map(|&w| key(w)).product::<f64>() as f32).to_bits()
-        }
-        (ReduceKind::Sum, _) => values.iter().fold(0, |a, &b| a.wrapping_add(b)),
-        (ReduceKind::Prod, _) => values.iter().fold(1, |a, &b| a.wrapping_mul(b)),
-        (ReduceKind::Max, _) => extreme(true).map_or(low, |i| values[i]),
-        (ReduceKind::Min, _) => extreme(false).map_or(high, |i| values[i]),
-        (ReduceKind::ArgMax, _) => extreme(true).unwrap_or(0) as u32,
-        (ReduceKind::ArgMin, _) => extreme(false).unwrap_or(0) as u32,
-    }
-}
-
-/// Random choices from Philox.
-struct Rng(u32, u32);
-
-impl Rng {
-    fn below(&mut self, n: usize) -> usize {
-        self.1 += 1;
-        philox4x32([self.1, 0, 0, 0], [self.0, 7])[0] as usize % n
-    }
-
-    fn chance(&mut self, percent: usize) -> bool {
-        self.below(100) < percent
-    }
-
-    fn pick<T: Copy>(&mut self, of: &[T]) -> T {
-        of[self.below(of.len())]
-    }
-}
-
-/// Builds a random program and its buffers.
-struct Builder {
-    rng: Rng,
-    rows: Shape,
-    cols: Shape,
-    /// Type, whether written, words.
-    reads: Vec<(DType, Vec<u32>)>,
-    writes: Vec<(DType, Vec<u32>)>,
-    /// Row registers, then the step's own.
-    regs: Vec<(Reg, DType)>,
-    next: Reg,
-    epilogue: bool,
-}
-
-/// Bindings of the program under construction: written ones are renumbered at the end.
-const WRITTEN: usize = 1 << 20;
-
-impl Builder {
-    fn shape(&mut self, rank: usize, sizes: &[usize]) -> Shape {
-        let dims: Vec<usize> = (0..rank).map(|_| self.rng.pick(sizes)).collect();
-        Shape::new(&dims).unwrap()
-    }
-
-    /// A random view over `shape` and the words of source it needs. A store's view is injective and unguarded.
-    fn view(&mut self, shape: Shape, store: bool) -> (View, usize) {
-        let mut axes: Vec<usize> = (0..shape.rank()).collect();
-        if self.rng.chance(50) {
-            axes.rotate_left(self.rng.below(shape.rank().max(1)));
-        }
-        let mut view = View {
-            shape,
-            strides: vec![0; shape.rank()],
-            offset: 0,
-            guards: vec![],
-        };
-        let mut span = 1isize;
-        let plain = self.rng.chance(40);
-        while let Some(axis) = axes.pop() {
-            let extent = shape[axis].max(1) as isize;
-            let kind = if plain {
-                0
-            } else {
-                self.rng.below(if store { 3 } else { 6 })
-            };
-            let mut form = vec![0; shape.rank()];
-            form[axis] = 1;
-            // The coordinate of a source dimension: `form · coords + start`, in 0..size where it exists.
-            let (start, size) = match kind {
-                1 => {
-                    form[axis] = -1;
-                    (extent - 1, extent)
-                }
-                2 => {
-                    form[axis] = 2;
-                    (0, 2 * extent)
-                }
-                3 => (-1, (extent - 2).max(0)),
-                4 if !axes.is_empty() => {
-                    let other = axes.remove(self.rng.below(axes.len()));
-                    form[other] = 2;
-                    (-2, (extent + 2 * shape[other] as isize - 4).max(1))
-                }
-                5 => continue,
-                _ => (0, extent),
-            };
-            if matches!(kind, 3 | 4) {
-                view.guards.push(Guard {
-                    strides: form.clone(),
-                    offset: start,
-                    extent: size as usize,
-                });
-            }
-            for (stride, f) in view.strides.iter_mut().zip(&form) {
-                *stride += f * span;
-            }
-            view.offset += start * span;
-            span *= size.max(1);
-            if self.rng.chance(20) {
-                span += 3;
-            }
-        }
-        (view, span as usize)
-    }
-
-    fn words(&mut self, dtype: DType, len: usize) -> Vec<u32> {
-        (0..len)
-            .map(|_| match dtype {
-                DType::F32 => (self.rng.below(17) as f32 - 8.0).to_bits(),
-                DType::Bool => self.rng.below(2) as u32,
-                _ => self.rng.below(17) as u32,
-            })
-            .collect()
-    }
-
-    fn def(&mut self, dtype: DType, kind: InstrKind, block: &mut Block) -> Reg {
-        let reg = self.next;
-        self.next += 1;
-        block.instrs.push(Instr { reg, dtype, kind });
-        self.regs.push((reg, dtype));
-        reg
-    }
-
-    /// A register of this type, made if there is none.
-    fn reg(&mut self, dtype: DType, block: &mut Block) -> Reg {
-        let fit: Vec<Reg> = self
-            .regs
-            .iter()
-            .filter(|r| r.1 == dtype)
-            .map(|r| r.0)
-            .collect();
-        if fit.is_empty() || self.rng.chance(6) {
-            let bits = self.words(dtype, 1)[0];
-            let scalar = self.rng.chance(30) && dtype == DType::U32;
-            let kind = if scalar {
-                InstrKind::Scalar(1)
-            } else {
-                InstrKind::Const(bits)
-            };
-            return self.def(dtype, kind, block);
-        }
-        // Mostly a recent one.
-        match self.rng.chance(60) {
-            true => fit[fit.len() - 1],
-            false => self.rng.pick(&fit),
-        }
-    }
-
-    fn instr(&mut self, shape: Shape, block: &mut Block) {
-        let dtype = self
-            .rng
-            .pick(&[DType::F32, DType::F32, DType::I32, DType::U32, DType::Bool]);
-        match self.rng.below(10) {
-            0..=2 => {
-                let (view, len) = self.view(shape, false);
-                let words = self.words(dtype, len);
-                self.reads.push((dtype, words));
-                let binding = self.reads.len() - 1;
-                self.def(dtype, InstrKind::Load { binding, view }, block);
-            }
-            3 => {
-                let (view, len) = self.view(shape, false);
-                let index_type = self.rng.pick(&[DType::I32, DType::U32]);
-                let index = self.reg(index_type, block);
-                let bound = self.rng.pick(&[0, 1, 5]);
-                let stride = self.rng.pick(&[1, 3]);
-                let words = self.words(dtype, len + 5 * stride as usize);
-                self.reads.push((dtype, words));
-                let binding = self.reads.len() - 1;
-                let kind = InstrKind::LoadAt {
-                    binding,
-                    view,
-                    index,
-                    stride,
-                    bound,
-                };
-                self.def(dtype, kind, block);
-            }
-            4 => {
-                let (view, _) = self.view(shape, false);
-                match self.rng.chance(50) {
-                    true => self.def(
-                        DType::U32,
-                        InstrKind::Index(View { offset: 3, ..view }),
-                        block,
-                    ),
-                    false => self.def(DType::Bool, InstrKind::InBounds(view), block),
-                };
-            }
-            5 => {
-                let from = self
-                    .rng
-                    .pick(&[DType::F32, DType::I32, DType::U32, DType::Bool]);
-                let arg = self.reg(from, block);
-                let bits = dtype != DType::F32 && from != DType::F32 && dtype != DType::Bool;
-                match bits && self.rng.chance(50) {
-                    true => self.def(dtype, InstrKind::Bitcast { arg, from }, block),
-                    false => self.def(dtype, InstrKind::Cast { arg, from }, block),
-                };
-            }
-            6 if self.rng.chance(40) => {
-                let [index, low, high] = [(); 3].map(|()| self.reg(DType::U32, block));
-                let kind = InstrKind::Philox {
-                    index,
-                    key: [low, high],
-                };
-                let word = self.def(DType::U32, kind, block);
-                // Small again, so that sums stay exact.
-                let mask = self.def(DType::U32, InstrKind::Const(7), block);
-                let map = InstrKind::Map {
-                    f: &MASK,
-                    args: [word, mask, 0],
-                    operand: DType::U32,
-                };
-                self.regs.retain(|r| r.0 != word);
-                self.def(DType::U32, map, block);
-            }
-            7 if self.epilogue => {
-                self.def(DType::F32, InstrKind::Acc, block);
-            }
-            _ => self.map(dtype, block),
-        }
-    }
-
-    fn map(&mut self, dtype: DType, block: &mut Block) {
-        let a = self.reg(dtype, block);
-        let b = self.reg(dtype, block);
-        let (f, args, out): (&'static MapFn, _, _) = match self.rng.below(5) {
-            0 => (&LESS, [a, b, 0], DType::Bool),
-            1 => {
-                let cond = self.reg(DType::Bool, block);
-                (&SELECT, [cond, a, b], dtype)
-            }
-            2 if dtype != DType::Bool => (&NEG, [a, 0, 0], dtype),
-            3 if matches!(dtype, DType::I32 | DType::U32) => (&ADD, [a, b, 0], dtype),
-            _ => (&MAX, [a, b, 0], dtype),
-        };
-        self.def(
-            out,
-            InstrKind::Map {
-                f,
-                args,
-                operand: dtype,
-            },
-            block,
-        );
-    }
-
-    /// Fills a block; some of its stores update a buffer in place.
-    fn block(&mut self, shape: Shape) -> Block {
-        let mut block = Block::default();
-        for _ in 0..1 + self.rng.below(7) {
-            self.instr(shape, &mut block);
-        }
-        for _ in 0..self.rng.below(3) {
-            let (view, len) = self.view(shape, true);
-            let dtype = self.rng.pick(&[DType::F32, DType::I32]);
-            let words = self.words(dtype, len);
-            self.writes.push((dtype, words));
-            let binding = WRITTEN + self.writes.len() - 1;
-            if self.rng.chance(40) {
-                let view = view.clone();
-                self.def(dtype, InstrKind::Load { binding, view }, &mut block);
-                self.map(dtype, &mut block);
-            }
-            let value = self.reg(dtype, &mut block);
-            block.stores.push(Store {
-                binding,
-                view,
-                value,
-                dtype,
-            });
-        }
-        block
-    }
-
-    fn reduces(&mut self, block: &mut Block) -> Vec<ReduceOut> {
-        let kinds = [
-            ReduceKind::Sum,
-            ReduceKind::Sum,
-            ReduceKind::Prod,
-            ReduceKind::Max,
-            ReduceKind::Min,
-            ReduceKind::ArgMax,
-            ReduceKind::ArgMin,
-        ];
-        (0..self.rng.below(3))
-            .map(|_| {
-                let kind = self.rng.pick(&kinds);
-                let dtype = match kind {
-                    // Products of floats overflow; their exactness is not what is tested here.
-                    ReduceKind::Prod => DType::I32,
-                    ReduceKind::Sum => self.rng.pick(&[DType::F32, DType::U32]),
-                    _ => self
-                        .rng
-                        .pick(&[DType::F32, DType::I32, DType::U32, DType::Bool]),
-                };
-                let value = self.reg(dtype, block);
-                self.next += 1;
-                ReduceOut {
-                    kind,
-                    value,
-                    dtype,
-                    out: self.next - 1,
-                }
-            })
-            .collect()
-    }
-
-    /// The program with its buffers, read ones first.
-    fn program(mut self, steps: usize) -> (Program, Vec<Vec<u32>>) {
-        let mut dims = self.rows.to_vec();
-        dims.extend(self.cols.iter());
-        let both = Shape::new(&dims).unwrap();
-        let mut out = Vec::new();
-        for _ in 0..steps {
-            if self.cols.rank() == 0 || self.rng.chance(30) {
-                out.push(Step::Row(self.block(self.rows)));
-                continue;
-            }
-            let outer = self.regs.len();
-            let mut block = self.block(both);
-            let reduces = self.reduces(&mut block);
-            self.regs.truncate(outer);
-            for r in &reduces {
-                let is_arg = matches!(r.kind, ReduceKind::ArgMax | ReduceKind::ArgMin);
-                self.regs
-                    .push((r.out, if is_arg { DType::I32 } else { r.dtype }));
-            }
-            out.push(Step::Col(block, reduces));
-        }
-        // Whatever is left of the last reductions is stored, so that it is seen.
-        let mut last = Block::default();
-        for (value, dtype) in self.regs.iter().rev().take(2).copied().collect::<Vec<_>>() {
-            let (view, len) = self.view(self.rows, true);
-            let words = self.words(dtype, len);
-            self.writes.push((dtype, words));
-            let binding = WRITTEN + self.writes.len() - 1;
-            last.stores.push(Store {
-                binding,
-                view,
-                value,
-                dtype,
-            });
-        }
-        out.push(Step::Row(last));
-        self.number(out)
-    }
-
-    fn number(self, mut steps: Vec<Step>) -> (Program, Vec<Vec<u32>>) {
-        let reads = self.reads.len();
-        let fix = |b: &mut usize| {
-            *b = if *b >= WRITTEN {
-                *b - WRITTEN + reads
-            } else {
-                *b
-            }
-        };
-        for step in &mut steps {
-            let (Step::Row(block) | Step::Col(block, _)) = step;
-            for instr in &mut block.instrs {
-                if let InstrKind::Load { binding, .. } | InstrKind::LoadAt { binding, .. } =
-                    &mut instr.kind
-                {
-                    fix(binding);
-                }
-            }
-            block.stores.iter_mut().for_each(|s| fix(&mut s.binding));
-        }
-        let (mut bindings, mut buffers) = (Vec::new(), Vec::new());
-        for (written, list) in [(false, self.reads), (true, self.writes)] {
-            for (dtype, words) in list {
-                bindings.push(ProgramBinding { dtype, written });
-                buffers.push(words);
-            }
-        }
-        let (rows, cols, regs) = (self.rows, self.cols, self.next);
-        (
-            Program {
-                rows,
-                cols,
-                bindings,
-                steps,
-                regs,
-            },
-            buffers,
-        )
-    }
-}
-
-static MASK: MapFn = MapFn {
-    name: "and",
-    arity: 2,
-    wgsl: "{a} & {b}",
-    lib: "",
-    cpu: |_, dst, a, b, _| lanes::binary_u32(dst, a, b, |x, y| x & y),
-    cost: 1,
-};
-
-const SCALARS: [u32; 4] = [5, 3, 12345, 9];
-
-fn random(seed: u32, epilogue: bool) -> (Program, Vec<Vec<u32>>) {
-    let mut builder = Builder {
-        rng: Rng(seed, 0),
-        rows: Shape::SCALAR,
-        cols: Shape::SCALAR,
-        reads: Vec::new(),
-        writes: Vec::new(),
-        regs: Vec::new(),
-        next: 0,
-        epilogue,
-    };
-    let sizes: &[usize] = match seed % 8 {
-        0 => &[0, 1, 2],
-        1 => &[1, 17, 33],
-        2 => &[2, 3],
-        _ => &[1, 2, 3, 5, 7, 16],
-    };
-    let (row_rank, col_rank) = (builder.rng.below(4), builder.rng.below(3));
-    builder.rows = builder.shape(row_rank, sizes);
-    if !epilogue {
-        builder.cols = builder.shape(col_rank, sizes);
-        match seed % 16 {
-            // More rows, more columns, than a block holds.
-            3 => builder.rows = Shape::new(&[builder.rng.pick(&[600, 1100])]).unwrap(),
-            4 => builder.cols = Shape::new(&[builder.rng.pick(&[300, 513, 1300])]).unwrap(),
-            _ => {}
-        }
-        if builder.rows.numel() * builder.cols.numel() > 10_000 {
-            match seed % 16 {
-                3 => builder.cols = Shape::new(&[3, 1][..col_rank]).unwrap(),
-                _ => builder.rows = Shape::new(&[3, 1, 2][..row_rank]).unwrap(),
-            }
-        }
-    }
-    let steps = if epilogue {
-        1
-    } else {
-        1 + builder.rng.below(4)
-    };
-    builder.program(steps)
-}
+use crate::{Block, DType, Instr, InstrKind, ReduceKind, ReduceOut, Shape, Step, Store, View};
+use random::{SCALARS, random};
+use reference::Reference;
 
 /// Runs `p` through the evaluator with jobs of about `work` and gives the written buffers.
 fn run(evaluator: &Evaluator, p: &Program, buffers: &[Vec<u32>]) -> Vec<Vec<u32>> {
@@ -727,7 +21,7 @@ fn run(evaluator: &Evaluator, p: &Program, buffers: &[Vec<u32>]) -> Vec<Vec<u32>
 
 #[test]
 fn random_programs_agree_with_the_definition() {
-    for seed in 0..1200 {
+    for seed in 0..3000 {
         let (p, buffers) = random(seed, false);
         let mut want = buffers.clone();
         Reference {
@@ -778,5 +72,160 @@ fn random_epilogues_agree_with_the_definition() {
             pieces.par_iter().for_each(|(i, acc)| sink(i * 7, acc));
         });
         assert!(got == want, "seed {seed}: {p:?}");
+    }
+}
+
+/// A program that reduces one loaded value over `cols` and stores the result.
+fn reduction(kind: ReduceKind, rows: &[usize], cols: &[usize], strides: &[isize]) -> Program {
+    let dims: Vec<usize> = rows.iter().chain(cols).copied().collect();
+    let (rows, cols) = (Shape::new(rows).unwrap(), Shape::new(cols).unwrap());
+    let view = View {
+        shape: Shape::new(&dims).unwrap(),
+        strides: strides.to_vec(),
+        offset: 0,
+        guards: Vec::new(),
+    };
+    let is_arg = matches!(kind, ReduceKind::ArgMax | ReduceKind::ArgMin);
+    let load = Instr {
+        reg: 0,
+        dtype: DType::F32,
+        kind: InstrKind::Load { binding: 0, view },
+    };
+    let reduce = ReduceOut {
+        kind,
+        value: 0,
+        dtype: DType::F32,
+        out: 1,
+    };
+    let store = Store {
+        binding: 1,
+        view: View::contiguous(rows),
+        value: 1,
+        dtype: if is_arg { DType::I32 } else { DType::F32 },
+    };
+    let binding = |written| ProgramBinding {
+        dtype: DType::F32,
+        written,
+    };
+    Program {
+        rows,
+        cols,
+        bindings: vec![binding(false), binding(true)],
+        steps: vec![
+            Step::Col(
+                Block {
+                    instrs: vec![load],
+                    stores: vec![],
+                },
+                vec![reduce],
+            ),
+            Step::Row(Block {
+                instrs: vec![],
+                stores: vec![store],
+            }),
+        ],
+        regs: 2,
+    }
+}
+
+/// Numbers in 0..1 with all their bits.
+fn noise(len: usize) -> Vec<u32> {
+    let mut words = vec![0; len];
+    crate::math::philox_lanes(&mut words, 0, [1, 2]);
+    words
+        .iter()
+        .map(|w| ((w >> 8) as f32 / 16_777_216.0).to_bits())
+        .collect()
+}
+
+#[test]
+fn results_do_not_depend_on_the_number_of_threads() {
+    let cases = [
+        reduction(ReduceKind::Sum, &[], &[1 << 21], &[1]),
+        reduction(ReduceKind::Sum, &[3], &[700_001], &[700_001, 1]),
+        reduction(ReduceKind::Sum, &[3], &[700_001], &[1, 3]),
+        reduction(ReduceKind::Prod, &[2000], &[1000], &[1000, 1]),
+        reduction(ReduceKind::Sum, &[2000], &[1000], &[1, 2000]),
+        reduction(ReduceKind::ArgMax, &[5], &[400_000], &[1, 5]),
+    ];
+    let words = noise(2_100_003);
+    for p in cases {
+        let evaluator = Evaluator::new(p.clone());
+        assert!(
+            evaluator.job_rows < evaluator.plan.rows || evaluator.job_cols < evaluator.plan.cols,
+            "the case is too small to be cut into jobs"
+        );
+        let buffers = vec![words.clone(), vec![0; p.rows.numel()]];
+        let results = [1, 2, 7].map(|threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+            pool.build()
+                .unwrap()
+                .install(|| run(&evaluator, &p, &buffers))
+        });
+        assert!(results.iter().all(|r| *r == results[0]));
+    }
+}
+
+#[test]
+fn float_sums_lose_next_to_nothing() {
+    let words = noise(3_000_000);
+    let cases = [
+        reduction(ReduceKind::Sum, &[], &[3_000_000], &[1]),
+        reduction(ReduceKind::Sum, &[3], &[1_000_000], &[1_000_000, 1]),
+        reduction(ReduceKind::Sum, &[3], &[1_000_000], &[1, 3]),
+        reduction(ReduceKind::Sum, &[700], &[4000], &[1, 700]),
+        reduction(ReduceKind::Sum, &[700], &[40, 100], &[4000, 1, 40]),
+    ];
+    for p in cases {
+        let buffers = vec![words.clone(), vec![0; p.rows.numel()]];
+        let mut want = buffers.clone();
+        Reference {
+            p: &p,
+            scalars: &[],
+            acc: &[],
+        }
+        .run(&mut want);
+        let got = run(&Evaluator::new(p.clone()), &p, &buffers);
+        for (&got, &want) in got[0].iter().zip(&want[1]) {
+            assert!(got.abs_diff(want) <= 3, "{:e}", f32::from_bits(got));
+        }
+    }
+}
+
+#[test]
+fn nan_wins_and_the_first_of_equals() {
+    let kinds = [
+        ReduceKind::Max,
+        ReduceKind::Min,
+        ReduceKind::ArgMax,
+        ReduceKind::ArgMin,
+    ];
+    for kind in kinds {
+        for cols in [1, 5, 40, 1500] {
+            for strides in [[cols as isize, 1], [1, 4]] {
+                let p = reduction(kind, &[4], &[cols], &strides);
+                let mut words = noise(4 * cols);
+                words.iter_mut().for_each(|w| *w &= 0xffc0_0000);
+                // Three rows with NaN or infinities, one with many equal values.
+                let at =
+                    |row: usize, col: usize| row * strides[0] as usize + col * strides[1] as usize;
+                words[at(0, cols / 2)] = f32::NAN.to_bits();
+                words[at(0, cols - 1)] = f32::NAN.to_bits();
+                words[at(1, cols / 3)] = f32::NEG_INFINITY.to_bits();
+                words[at(2, cols / 3)] = f32::INFINITY.to_bits();
+                let buffers = vec![words, vec![0; 4]];
+                let mut want = buffers.clone();
+                Reference {
+                    p: &p,
+                    scalars: &[],
+                    acc: &[],
+                }
+                .run(&mut want);
+                for work in [JOB, 1] {
+                    let got = run(&Evaluator::with_job(p.clone(), work), &p, &buffers);
+                    assert_eq!(got[0], want[1], "{kind:?} over {cols} columns, {strides:?}");
+                }
+            }
+        }
     }
 }

@@ -1,0 +1,91 @@
+//! Lane order and block sizes.
+//!
+//! A `Col` step runs over tiles of rows × columns whose lanes are a contiguous range of the domain in
+//! one of two orders. [`Order::ColsInner`] walks whole rows (softmax over contiguous rows: several short
+//! rows or a piece of a long one a tile); [`Order::RowsInner`] holds one accumulator a lane and walks the
+//! columns one after the other (sum over the first axis, pooling windows).
+
+use super::BLOCK;
+use super::access::Access;
+use crate::{InstrKind, Program, Step};
+
+/// Which coordinate varies from lane to lane in a `Col` step.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Order {
+    /// `rows ++ cols`.
+    ColsInner,
+    /// `cols ++ rows`.
+    RowsInner,
+}
+
+/// The axes of a step's views in lane order.
+pub(super) fn axes(p: &Program, is_col: bool, order: Order) -> Vec<usize> {
+    let (r, c) = (p.rows.rank(), p.cols.rank());
+    match (is_col, order) {
+        (false, _) => (0..r).collect(),
+        (true, Order::ColsInner) => (0..r + c).collect(),
+        (true, Order::RowsInner) => (r..r + c).chain(0..r).collect(),
+    }
+}
+
+/// Cost of accessing one lane in simple vector instructions: strided lanes move one by one, and each run
+/// costs about as much as fifty lanes that move together.
+pub(super) fn access_cost(access: &Access) -> usize {
+    let (extent, stride) = access.inner();
+    let lane = if matches!(stride, 0 | 1) { 1 } else { 6 };
+    lane + 50 / extent.max(1)
+}
+
+/// Lane order, rows of a block, and rows and columns of a tile.
+pub(super) fn blocking(p: &Program) -> (Order, usize, usize, usize) {
+    let (rows, cols) = (p.rows.numel(), p.cols.numel());
+    let has_cols = p.steps.iter().any(|s| matches!(s, Step::Col(..)));
+    if !has_cols || rows == 0 || cols == 0 {
+        return (Order::ColsInner, BLOCK, BLOCK, 1);
+    }
+    let cost = |order| -> usize {
+        let axes = axes(p, true, order);
+        let mut sum = 0;
+        for step in &p.steps {
+            let Step::Col(block, reduces) = step else {
+                continue;
+            };
+            let loads = block.instrs.iter().filter_map(|i| match &i.kind {
+                InstrKind::Load { view, .. } => Some(view),
+                _ => None,
+            });
+            let views = loads.chain(block.stores.iter().map(|s| &s.view));
+            sum += views
+                .map(|v| access_cost(&Access::new(v, &axes)))
+                .sum::<usize>();
+            sum += reduces.len()
+                * (2 + 40
+                    / if order == Order::ColsInner {
+                        cols
+                    } else {
+                        rows
+                    });
+        }
+        sum
+    };
+    if cost(Order::RowsInner) < cost(Order::ColsInner) {
+        let block = rows.min(BLOCK);
+        return (
+            Order::RowsInner,
+            block,
+            block,
+            if rows == block { BLOCK / block } else { 1 },
+        );
+    }
+    if 2 * cols <= BLOCK {
+        let block = BLOCK / cols;
+        return (Order::ColsInner, block, block, cols);
+    }
+    let tile = cols
+        .div_ceil(cols.div_ceil(BLOCK))
+        .next_multiple_of(16)
+        .min(cols);
+    // Several long rows make a block, so that row steps have more than one lane.
+    let block = (8 * BLOCK / cols).clamp(1, 8);
+    (Order::ColsInner, block, 1, tile)
+}
