@@ -1,5 +1,5 @@
 // import: wide
-// Sine and cosine for every finite f32; at most 2 ulp. The quadrant comes from integer arithmetic with 256 bits of
+// Sine and cosine for every finite f32; at most 3 ulp. The quadrant comes from integer arithmetic with 256 bits of
 // 2/pi, so large arguments keep their accuracy on any driver. Polynomials: minimax fits of this project.
 
 // The angle within a quarter turn around zero, and how many quarter turns were taken out (modulo 4).

@@ -1,6 +1,7 @@
 //! Programs with columns: the loop over them, and how reductions combine.
 //!
-//! On a software adapter one invocation evaluates a row. On hardware `lanes` of them do, a power of two up to the
+//! On a software adapter one invocation evaluates a row, unless the row is too long for lavapipe, which ends every
+//! loop of an invocation, silently, after 65,535 iterations in all. On hardware, and there, `lanes` of them do, a power of two up to the
 //! workgroup: lane `l` takes columns `l, l + lanes, …`, then the lanes' results combine in a tree through
 //! workgroup memory. `lanes` is a parameter, so the same text serves every extent. All lanes evaluate what belongs
 //! to the row; lane 0 stores it. Rows beyond the last one repeat the last row without storing, so that every
@@ -11,7 +12,7 @@ use super::block::Emitter;
 use super::instr::{from_bits, to_bits};
 use super::params::ParamBlock;
 use super::{SOFT_ROW_GROUP, TREE_GROUP, declarations, entry, value_type};
-use crate::{Block, DType, InstrKind, Program, ReduceKind, ReduceOut, Step};
+use crate::{Block, DType, Instr, InstrKind, Program, ReduceKind, ReduceOut, Step};
 
 /// Terms that a float sum adds up before it adds to the total.
 const RUN: usize = 64;
@@ -21,6 +22,10 @@ const COLUMNS_PER_LANE: usize = 4;
 
 /// Reductions that go through the tree together; each needs up to two words per invocation.
 const TREE_WIDTH: usize = 4;
+
+/// Iterations that an invocation may spend on a software adapter: below lavapipe's 65,535, with room
+/// for the runs of float sums, which add one in 64.
+const SOFT_ITERATIONS: usize = 60_000;
 
 /// Writes the steps of a program that has `Row` steps only.
 pub(super) fn row_steps(e: &mut Emitter) {
@@ -40,7 +45,8 @@ pub(super) fn rows_and_cols(
     software: bool,
 ) -> (String, usize) {
     let (rows, cols) = (p.rows.numel(), p.cols.numel());
-    let lanes = match software {
+    let alone = software && iterations(p) <= SOFT_ITERATIONS;
+    let lanes = match alone {
         true => 1,
         false => cols
             .div_ceil(COLUMNS_PER_LANE)
@@ -48,23 +54,23 @@ pub(super) fn rows_and_cols(
             .clamp(1, TREE_GROUP),
     };
     let mut e = Emitter::new(p, params);
-    let (group, per_group) = match software {
+    let (group, per_group) = match alone {
         true => (SOFT_ROW_GROUP, SOFT_ROW_GROUP),
         false => (TREE_GROUP, TREE_GROUP / lanes),
     };
-    header(&mut e, rows, cols, lanes, software);
+    header(&mut e, rows, cols, lanes, alone);
     let mut touched = Touched::default();
     for step in &p.steps {
-        if !software && touched.conflicts(step) {
+        if !alone && touched.conflicts(step) {
             e.line("storageBarrier();");
         }
         match step {
-            Step::Row(block) => row_step(&mut e, block, software),
-            Step::Col(block, outs) => col_step(&mut e, step, block, outs, software),
+            Step::Row(block) => row_step(&mut e, block, alone),
+            Step::Col(block, outs) => col_step(&mut e, step, block, outs, alone),
         }
         touched.note(step);
     }
-    let shared = match software {
+    let shared = match alone {
         true => String::new(),
         false => shared_memory(p),
     };
@@ -76,12 +82,31 @@ pub(super) fn rows_and_cols(
     (text, rows.div_ceil(per_group))
 }
 
+/// Loop iterations of an invocation that has a row to itself.
+fn iterations(p: &Program) -> usize {
+    let per_column = |block: &Block| -> usize {
+        // The exact float remainder is a loop too, of up to 32 iterations.
+        let is_rem = |i: &&Instr| match &i.kind {
+            InstrKind::Map { f, operand, .. } => {
+                *operand == DType::F32 && f.wgsl.contains("v_rem_")
+            }
+            _ => false,
+        };
+        1 + 33 * block.instrs.iter().filter(is_rem).count()
+    };
+    let steps = p.steps.iter().map(|s| match s {
+        Step::Row(_) => 0,
+        Step::Col(block, _) => per_column(block),
+    });
+    steps.sum::<usize>() * p.cols.numel()
+}
+
 /// Which row an invocation works on, and how many columns there are.
-fn header(e: &mut Emitter, rows: usize, cols: usize, lanes: usize, software: bool) {
+fn header(e: &mut Emitter, rows: usize, cols: usize, lanes: usize, alone: bool) {
     let rows = e.params.push(rows as u32);
     let cols = e.params.push(cols as u32);
     let group = "(wid.x + wid.y * groups.x)";
-    if software {
+    if alone {
         e.line(&format!("let row = {group} * {SOFT_ROW_GROUP}u + lid;"));
         e.line(&format!("if (row >= {rows}) {{ return; }}"));
     } else {
@@ -102,10 +127,10 @@ fn header(e: &mut Emitter, rows: usize, cols: usize, lanes: usize, software: boo
 }
 
 /// A step that is evaluated once per row.
-fn row_step(e: &mut Emitter, block: &Block, software: bool) {
+fn row_step(e: &mut Emitter, block: &Block, alone: bool) {
     e.instrs(block);
     if block.stores.is_empty() {
-    } else if software {
+    } else if alone {
         e.stores(&block.stores);
     } else {
         let stored = |b: usize| block.stores.iter().any(|s| s.binding == b);
@@ -118,7 +143,7 @@ fn row_step(e: &mut Emitter, block: &Block, software: bool) {
 }
 
 /// A step that is evaluated once per column, and its reductions.
-fn col_step(e: &mut Emitter, step: &Step, block: &Block, outs: &[ReduceOut], software: bool) {
+fn col_step(e: &mut Emitter, step: &Step, block: &Block, outs: &[ReduceOut], alone: bool) {
     let is_run = |r: &&ReduceOut| r.kind == ReduceKind::Sum && r.dtype == DType::F32;
     let runs: Vec<&ReduceOut> = outs.iter().filter(is_run).collect();
     for out in outs {
@@ -132,11 +157,11 @@ fn col_step(e: &mut Emitter, step: &Step, block: &Block, outs: &[ReduceOut], sof
             e.line(&format!("var n{} = 0i;", out.out));
         }
     }
-    let coords = e.needs_col_coords(step).then(|| start_coords(e, software));
+    let coords = e.needs_col_coords(step).then(|| start_coords(e, alone));
     let body = e.in_loop(if runs.is_empty() { 2 } else { 3 }, |e| {
         e.here("let y = i32(col);");
         e.instrs(block);
-        if software || block.stores.is_empty() {
+        if alone || block.stores.is_empty() {
             e.stores(&block.stores);
         } else {
             e.nested("if (live) {", |e| e.stores(&block.stores));
@@ -148,7 +173,7 @@ fn col_step(e: &mut Emitter, step: &Step, block: &Block, outs: &[ReduceOut], sof
             advance(e, digits);
         }
     });
-    let (first, by) = if software {
+    let (first, by) = if alone {
         ("0u", "1u")
     } else {
         ("lane", "lanes")
@@ -161,7 +186,7 @@ fn col_step(e: &mut Emitter, step: &Step, block: &Block, outs: &[ReduceOut], sof
         run_loop(e, &runs, &body, first, by);
     }
     for batch in outs.chunks(TREE_WIDTH) {
-        if !software {
+        if !alone {
             tree(e, batch);
         }
     }
@@ -187,10 +212,10 @@ fn run_loop(e: &mut Emitter, runs: &[&ReduceOut], body: &str, first: &str, by: &
 }
 
 /// Sets the coordinates `y0…` to the first column, and how far a step of the loop moves each (empty for none).
-fn start_coords(e: &mut Emitter, software: bool) -> Vec<String> {
+fn start_coords(e: &mut Emitter, alone: bool) -> Vec<String> {
     let cols = e.p.cols;
     let extents: Vec<String> = cols.iter().map(|&d| e.params.push(d as u32)).collect();
-    if software {
+    if alone {
         (0..cols.rank()).for_each(|k| e.line(&format!("y{k} = 0i;")));
         return vec![String::new(); cols.rank()];
     }

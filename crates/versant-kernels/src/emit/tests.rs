@@ -2,7 +2,7 @@
 
 use super::check::{Build, check_kernel, shape, translate, validate};
 use super::*;
-use crate::{InstrKind, MapFn, ReduceKind, View};
+use crate::{InstrKind, MapFn, ReduceKind, Reg, View};
 use DType::{Bool, F32, I32, U32};
 
 static ADD: MapFn = plain("add", 2, "{a} + {b}", "");
@@ -44,7 +44,7 @@ fn bias(n: usize, c: usize) -> Program {
     add(&[n, c], dense.clone(), row, dense)
 }
 
-/// Rows and columns read through a transposition, a window and a padding, several reductions.
+/// A softmax over rows: two reductions and a store.
 fn softmax(n: usize, c: usize) -> Program {
     let mut t = Build::new(&[n], &[c], &[F32], &[F32]);
     let x = View::contiguous(shape(&[n, c]));
@@ -181,21 +181,48 @@ fn lanes_follow_the_columns() {
     assert_eq!(lanes(100_000).grid, [1000, 1, 1]);
 }
 
+/// Constants of every type and conversions between every two, each as a float.
+fn convert(t: &mut Build, values: [Reg; 4], floats: &mut Vec<Reg>) {
+    let types = [F32, I32, U32, Bool];
+    for dtype in [I32, U32, Bool] {
+        for bits in [0, 1, u32::MAX, 77] {
+            let arg = t.push(dtype, InstrKind::Const(bits));
+            floats.push(t.push(F32, InstrKind::Cast { arg, from: dtype }));
+        }
+    }
+    for (arg, from) in values.into_iter().zip(types) {
+        for to in types {
+            let cast = t.push(to, InstrKind::Cast { arg, from });
+            floats.push(t.push(
+                F32,
+                InstrKind::Bitcast {
+                    arg: cast,
+                    from: to,
+                },
+            ));
+            let bits = t.push(to, InstrKind::Bitcast { arg, from });
+            floats.push(t.push(
+                F32,
+                InstrKind::Cast {
+                    arg: bits,
+                    from: to,
+                },
+            ));
+        }
+    }
+}
+
 /// One instruction of every kind and type in a row step and in a column step.
 fn everything(cols: &[usize]) -> Program {
     let rows = [4, 3];
     let mut t = Build::new(&rows, cols, &[F32, I32, U32, Bool], &[F32, I32, U32, Bool]);
     let all = t.all();
-    let lead = View::contiguous(shape(&rows))
-        .permute(&[1, 0])
-        .reshape(shape(&[12]));
-    assert_eq!(lead, None);
     let turned = View::contiguous(shape(&[3, 4])).permute(&[1, 0]);
     let padded = View::contiguous(shape(&[2, 3])).pad(&[1, 0], shape(&[4, 3]));
     let (turned, padded) = (t.spread(&turned), t.spread(&padded));
     let out = match cols.is_empty() {
         true => View::contiguous(all),
-        false => View::contiguous(shape(&[&cols[..], &rows[..]].concat())).permute(&{
+        false => View::contiguous(shape(&[cols, &rows[..]].concat())).permute(&{
             let n = cols.len();
             let axes = (0..2).map(|i| n + i).chain(0..n);
             axes.collect::<Vec<_>>()
@@ -231,39 +258,7 @@ fn everything(cols: &[usize]) -> Program {
     for bits in [0, 1f32.to_bits(), 0x7fc0_0000, 0xff80_0000, 0x8000_0000] {
         floats.push(t.push(F32, InstrKind::Const(bits)));
     }
-    for dtype in [I32, U32, Bool] {
-        for bits in [0, 1, u32::MAX, 77] {
-            let c = t.push(dtype, InstrKind::Const(bits));
-            floats.push(t.push(
-                F32,
-                InstrKind::Cast {
-                    arg: c,
-                    from: dtype,
-                },
-            ));
-        }
-    }
-    let every = [(f, F32), (i, I32), (u, U32), (b, Bool)];
-    for (arg, from) in every {
-        for (_, to) in every {
-            let cast = t.push(to, InstrKind::Cast { arg, from });
-            floats.push(t.push(
-                F32,
-                InstrKind::Bitcast {
-                    arg: cast,
-                    from: to,
-                },
-            ));
-            let bits = t.push(to, InstrKind::Bitcast { arg, from });
-            floats.push(t.push(
-                F32,
-                InstrKind::Cast {
-                    arg: bits,
-                    from: to,
-                },
-            ));
-        }
-    }
+    convert(&mut t, [f, i, u, b], &mut floats);
     for arg in [inside, always] {
         floats.push(t.push(F32, InstrKind::Cast { arg, from: Bool }));
     }
@@ -380,4 +375,19 @@ fn constant_parts_leave_the_loop() {
         );
         assert!(!inside.contains("params[") && inside.contains("buf0["));
     }
+}
+
+/// Lavapipe silently ends the loops of an invocation after 65,535 iterations in all.
+#[test]
+fn long_rows_are_shared_on_software_too() {
+    let shared = |c| {
+        program_wgsl(&softmax(3, c), "s", true)
+            .wgsl
+            .contains("lanes")
+    };
+    assert!(!shared(20_000) && shared(20_001));
+    assert_eq!(
+        program_wgsl(&softmax(3, 30_000), "s", true).wgsl,
+        program_wgsl(&softmax(3, 30_000), "s", false).wgsl
+    );
 }
