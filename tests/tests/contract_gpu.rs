@@ -1,0 +1,433 @@
+//! Contractions on a GPU against their CPU twins, which the unit tests of versant-kernels hold against a sum in f64.
+//! Both the hardware and the software variants run, whatever the adapter.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use versant_device::{BufferRef, Cost, Device, DeviceKind, Kernel, Launch, Recording};
+use versant_kernels::program::ProgramBinding;
+use versant_kernels::{
+    Block, Contraction, ContractionKernels, Conv, ConvKind, DType, Instr, InstrKind, MatMul,
+    Operand, Program, Shape, Step, Store, Target, View, contraction,
+};
+
+/// Words that no kernel may touch, before and after the result.
+const GUARD: usize = 5;
+const UNTOUCHED: u32 = 0xdead_beef;
+
+fn shape(dims: &[usize]) -> Shape {
+    Shape::new(dims).expect("small rank")
+}
+
+/// A fixed sequence of values in (-1, 1).
+fn noise(seed: u32, len: usize) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        state as f32 / u32::MAX as f32 * 2.0 - 1.0
+    };
+    (0..len).map(|_| next()).collect()
+}
+
+fn words(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|v| v.to_bits()).collect()
+}
+
+/// Two stores: the accumulator, behind guard words, and an operand that repeats along all but the last dimension.
+fn epilogue(rows: Shape) -> Program {
+    let f32 = DType::F32;
+    let instr = |reg, kind| Instr {
+        reg,
+        dtype: f32,
+        kind,
+    };
+    let mut out = View::contiguous(rows);
+    out.offset = GUARD as isize;
+    let mut row = View::splat(rows);
+    row.strides[rows.rank() - 1] = 1;
+    let store = |binding, value, view| Store {
+        binding,
+        view,
+        value,
+        dtype: f32,
+    };
+    let binding = |written| ProgramBinding {
+        dtype: f32,
+        written,
+    };
+    Program {
+        rows,
+        cols: Shape::SCALAR,
+        bindings: vec![binding(false), binding(true), binding(true)],
+        steps: vec![Step::Row(Block {
+            instrs: vec![
+                instr(0, InstrKind::Acc),
+                instr(
+                    1,
+                    InstrKind::Load {
+                        binding: 0,
+                        view: row,
+                    },
+                ),
+            ],
+            stores: vec![store(1, 0, out.clone()), store(2, 1, out)],
+        })],
+        regs: 2,
+    }
+}
+
+/// The launches with their buffers: 0 and 1 the operands, then the epilogue's three.
+fn recording(kernels: &ContractionKernels, sizes: [usize; 5]) -> Recording {
+    let mut shared: HashMap<String, Arc<Kernel>> = HashMap::new();
+    let bind = |operand: &Operand| match *operand {
+        Operand::A => BufferRef::External(0),
+        Operand::B => BufferRef::External(1),
+        Operand::Scratch => BufferRef::Slot(0),
+        Operand::Epilogue(i) => BufferRef::External(2 + i as u32),
+    };
+    let launches = kernels.launches.iter().map(|l| {
+        let s = &l.source;
+        let kernel = shared.entry(s.wgsl.clone()).or_insert_with(|| {
+            Arc::new(Kernel {
+                label: s.label.clone(),
+                wgsl: s.wgsl.clone(),
+                reads: s.reads,
+                writes: s.writes,
+                uses_scalars: s.uses_scalars,
+                native: s.native.clone(),
+            })
+        });
+        Launch {
+            kernel: kernel.clone(),
+            params: s.params.clone(),
+            grid: s.grid,
+            reads: l.reads.iter().map(bind).collect(),
+            writes: l.writes.iter().map(bind).collect(),
+            cost: Cost::default(),
+        }
+    });
+    Recording {
+        launches: launches.collect(),
+        slots: vec![kernels.scratch_words; usize::from(kernels.scratch_words > 0)],
+        externals: sizes.to_vec(),
+        scalar_words: 0,
+    }
+}
+
+/// Both stores of the epilogue, with their guard words.
+fn run(
+    device: &Device,
+    kernels: &ContractionKernels,
+    inputs: [&[u32]; 3],
+    len: usize,
+) -> [Vec<u32>; 2] {
+    let size = len + 2 * GUARD;
+    let sizes = [
+        inputs[0].len(),
+        inputs[1].len(),
+        inputs[2].len(),
+        size,
+        size,
+    ];
+    let plan = device
+        .prepare(recording(kernels, sizes))
+        .expect("valid kernels");
+    let mut buffers: Vec<_> = inputs
+        .iter()
+        .map(|data| device.upload(data).expect("memory"))
+        .collect();
+    for _ in 0..2 {
+        buffers.push(device.upload(&vec![UNTOUCHED; size]).expect("memory"));
+    }
+    device.run(&plan, &buffers, &[]).expect("a run");
+    [3, 4].map(|i| device.read(&buffers[i], size).expect("a readback"))
+}
+
+/// The smallest buffer that a view stays inside; at least one word.
+fn span(view: &View) -> usize {
+    let reach = |(&d, &s): (&usize, &isize)| (d.max(1) - 1) as isize * s.max(0);
+    (view.offset
+        + view
+            .shape
+            .iter()
+            .zip(&view.strides)
+            .map(reach)
+            .sum::<isize>()) as usize
+        + 1
+}
+
+fn check(gpu: &Device, c: &Contraction) {
+    let rows = c.output_shape();
+    let len = rows.numel();
+    let width = rows[rows.rank() - 1];
+    let [va, vb] = c.operands();
+    let (a, b) = (noise(1, span(va)), noise(2, span(vb)));
+    let row = words(&noise(3, width.max(1)));
+    let absolute = |v: &[f32]| words(&v.iter().map(|x| x.abs()).collect::<Vec<_>>());
+    let native = contraction(c, epilogue(rows), "cpu", Target::Cpu);
+    let cpu = Device::cpu();
+    let [want, spread] = run(&cpu, &native, [&words(&a), &words(&b), &row], len);
+    let [bound, _] = run(&cpu, &native, [&absolute(&a), &absolute(&b), &row], len);
+    for software in [false, true] {
+        let kernels = contraction(c, epilogue(rows), "gpu", Target::Gpu { software });
+        let [got, got_spread] = run(gpu, &kernels, [&words(&a), &words(&b), &row], len);
+        assert!(got_spread == spread, "the second store differs: {c:?}");
+        for (i, (&got, &want)) in got.iter().zip(&want).enumerate() {
+            if !(GUARD..GUARD + len).contains(&i) {
+                assert_eq!(got, UNTOUCHED, "guard word {i} of {len}, {c:?}");
+                continue;
+            }
+            let (got, want) = (f32::from_bits(got), f32::from_bits(want));
+            let limit = 1e-5 * f32::from_bits(bound[i]) + 1e-30;
+            let close = (got - want).abs() <= limit;
+            assert!(
+                close,
+                "element {i}: {got} for {want}, software {software}, {c:?}"
+            );
+        }
+    }
+}
+
+fn gpus() -> Vec<Device> {
+    let mut all = versant_tests::devices();
+    all.retain(|d| d.info().kind == DeviceKind::Wgpu);
+    all
+}
+
+/// A view of `dims` stored with its dimensions in the order `axes`, from `offset` on.
+fn stored(dims: &[usize], axes: &[usize], offset: isize) -> View {
+    let order: Vec<usize> = axes.iter().map(|&a| dims[a]).collect();
+    let mut back = vec![0; axes.len()];
+    axes.iter().enumerate().for_each(|(i, &a)| back[a] = i);
+    let mut view = View::contiguous(shape(&order)).permute(&back);
+    view.offset = offset;
+    view
+}
+
+fn matmul(
+    batch: &[usize],
+    [m, n, k]: [usize; 3],
+    transposed: [bool; 2],
+    offset: isize,
+) -> Contraction {
+    let lead = batch.len();
+    let view = |tail: [usize; 2], transposed: bool| {
+        let mut axes: Vec<usize> = (0..lead + 2).collect();
+        if transposed {
+            axes.swap(lead, lead + 1);
+        }
+        stored(&[batch, &tail[..]].concat(), &axes, offset)
+    };
+    let (a, b) = (view([m, k], transposed[0]), view([k, n], transposed[1]));
+    Contraction::MatMul(MatMul {
+        batch: shape(batch),
+        m,
+        n,
+        k,
+        a,
+        b,
+    })
+}
+
+#[test]
+fn matmul_of_every_layout() {
+    for gpu in gpus() {
+        for transposed in [[false, false], [false, true], [true, false], [true, true]] {
+            // Whole tiles and quads; odd extents; an offset that breaks quads; a batch.
+            check(&gpu, &matmul(&[], [64, 128, 64], transposed, 0));
+            check(&gpu, &matmul(&[], [67, 71, 13], transposed, 0));
+            check(&gpu, &matmul(&[], [16, 64, 20], transposed, 4));
+            check(&gpu, &matmul(&[], [16, 64, 20], transposed, 3));
+            check(&gpu, &matmul(&[2, 3], [9, 10, 12], transposed, 0));
+        }
+    }
+}
+
+#[test]
+fn matmul_of_every_size() {
+    for gpu in gpus() {
+        for size in [
+            [1, 1, 1],
+            [1, 300, 7],
+            [300, 1, 7],
+            [5, 3, 1],
+            [4, 4, 4],
+            [2, 3, 0],
+            [0, 3, 2],
+            [65, 33, 17],
+        ] {
+            check(&gpu, &matmul(&[], size, [false, false], 0));
+        }
+        // A long sum into few results, split over workgroups, with and without quads.
+        check(&gpu, &matmul(&[], [12, 16, 6000], [true, false], 0));
+        check(&gpu, &matmul(&[], [7, 5, 6001], [true, false], 0));
+    }
+}
+
+#[test]
+fn matmul_of_broadcast_and_flipped_operands() {
+    for gpu in gpus() {
+        let Contraction::MatMul(base) = matmul(&[3, 4], [6, 8, 12], [false, false], 0) else {
+            unreachable!("matmul makes a product")
+        };
+        // Each operand repeated along each batch dimension: absorbed into the rows, or by strides of 0.
+        for (axis, operand) in [(0, 0), (1, 0), (0, 1), (1, 1)] {
+            let mut mm = base.clone();
+            let view = if operand == 0 { &mut mm.a } else { &mut mm.b };
+            view.strides[axis] = 0;
+            check(&gpu, &Contraction::MatMul(mm));
+        }
+        let mut mm = base.clone();
+        mm.b.strides[..2].fill(0);
+        check(&gpu, &Contraction::MatMul(mm));
+        let mut mm = base;
+        mm.a.offset = 11;
+        mm.a.strides[3] = -1;
+        check(&gpu, &Contraction::MatMul(mm));
+    }
+}
+
+/// The forward extents of a convolution.
+#[derive(Clone, Copy)]
+struct Spec {
+    n: usize,
+    groups: usize,
+    /// Input and output channels per group.
+    c: [usize; 2],
+    input: [usize; 2],
+    kernel: [usize; 2],
+    stride: [usize; 2],
+    padding: [usize; 2],
+    dilation: [usize; 2],
+}
+
+const BASE: Spec = Spec {
+    n: 2,
+    groups: 1,
+    c: [3, 5],
+    input: [8, 9],
+    kernel: [3, 3],
+    stride: [1, 1],
+    padding: [1, 1],
+    dilation: [1, 1],
+};
+
+fn conv(spec: Spec, kind: ConvKind, axes: [usize; 4], offset: isize) -> Contraction {
+    let extent = |i: usize| {
+        let reach = spec.dilation[i] * (spec.kernel[i] - 1) + 1;
+        (spec.input[i] + 2 * spec.padding[i] - reach) / spec.stride[i] + 1
+    };
+    let empty = View::splat(Shape::SCALAR);
+    let mut conv = Conv {
+        kind,
+        n: spec.n,
+        groups: spec.groups,
+        c_in: spec.groups * spec.c[0],
+        c_out: spec.groups * spec.c[1],
+        input: spec.input,
+        kernel: spec.kernel,
+        output: [extent(0), extent(1)],
+        stride: spec.stride,
+        padding: spec.padding,
+        dilation: spec.dilation,
+        a: empty.clone(),
+        b: empty,
+    };
+    let [a, b] = conv.operand_shapes();
+    (conv.a, conv.b) = (stored(&a, &axes, offset), stored(&b, &axes, offset));
+    Contraction::Conv(conv)
+}
+
+#[test]
+fn convolutions() {
+    let specs = [
+        BASE,
+        Spec {
+            n: 1,
+            c: [1, 1],
+            input: [3, 3],
+            ..BASE
+        },
+        Spec {
+            n: 3,
+            c: [4, 8],
+            input: [14, 14],
+            kernel: [5, 5],
+            padding: [2, 2],
+            ..BASE
+        },
+        Spec {
+            n: 3,
+            c: [40, 33],
+            input: [6, 6],
+            ..BASE
+        },
+        Spec {
+            kernel: [1, 1],
+            padding: [0, 0],
+            ..BASE
+        },
+        Spec {
+            kernel: [1, 1],
+            padding: [0, 0],
+            stride: [2, 3],
+            ..BASE
+        },
+        Spec {
+            input: [11, 13],
+            kernel: [5, 2],
+            stride: [2, 1],
+            padding: [2, 0],
+            ..BASE
+        },
+        Spec {
+            input: [11, 13],
+            kernel: [3, 4],
+            stride: [3, 5],
+            dilation: [2, 1],
+            ..BASE
+        },
+        Spec {
+            input: [16, 20],
+            stride: [2, 4],
+            dilation: [3, 2],
+            padding: [4, 3],
+            ..BASE
+        },
+        Spec {
+            groups: 3,
+            c: [2, 4],
+            ..BASE
+        },
+        Spec {
+            groups: 6,
+            c: [1, 1],
+            stride: [2, 2],
+            ..BASE
+        },
+        Spec {
+            n: 40,
+            c: [2, 3],
+            input: [16, 16],
+            ..BASE
+        },
+        Spec {
+            input: [1, 50],
+            kernel: [1, 7],
+            padding: [0, 3],
+            stride: [1, 2],
+            ..BASE
+        },
+    ];
+    for gpu in gpus() {
+        for spec in specs {
+            for kind in [ConvKind::Forward, ConvKind::InputGrad, ConvKind::WeightGrad] {
+                check(&gpu, &conv(spec, kind, [0, 1, 2, 3], 0));
+                // Channels last, and an offset.
+                check(&gpu, &conv(spec, kind, [0, 2, 3, 1], 5));
+            }
+        }
+    }
+}
