@@ -209,6 +209,7 @@ def losses() -> None:
                 ins = {"x": torch.randn(5, 3) * 3, "target": torch.rand(5, 3)}
                 ins["target"][0] = torch.tensor([0., 1., 1.])
                 ins["x"][0] = torch.tensor([60., -60., 60.])
+                ins["x"][1, 0] = 0  # where relu and abs have no derivative, but this loss does
                 if weight:
                     ins["weight"] = torch.rand(5, 3)
                 if pos:

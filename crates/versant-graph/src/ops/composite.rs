@@ -53,16 +53,23 @@ impl Tensor {
     #[track_caller]
     #[must_use]
     pub fn softplus(&self) -> Tensor {
-        self.relu() + (-self.abs()).exp().log1p()
+        // |x| by a branch, because abs and relu have no derivative at 0 and softplus does.
+        let zero = Tensor::number(self, 0.0);
+        let positive = self.gt(&zero);
+        let falling = positive.select(&-self, self);
+        positive.select(self, &zero) + falling.exp().log1p()
     }
 
     /// `x` where positive, else `alpha * (exp(x) - 1)` (Clevert et al., 2015).
     #[track_caller]
     #[must_use]
     pub fn elu(&self, alpha: f32) -> Tensor {
-        // The unused branch must not overflow: its gradient would be infinity times zero.
-        let negative = self.minimum(&Tensor::number(self, 0.0)).expm1() * alpha;
-        self.gt(&Tensor::number(self, 0.0)).select(self, &negative)
+        // The unused branch must not overflow: its gradient would be infinity times zero. Not `minimum`, which
+        // halves the gradient at 0.
+        let zero = Tensor::number(self, 0.0);
+        let positive = self.gt(&zero);
+        let negative = positive.select(&zero, self).expm1() * alpha;
+        positive.select(self, &negative)
     }
 
     /// `x` limited to `low..=high`; the gradient is zero outside.
