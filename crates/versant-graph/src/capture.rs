@@ -255,6 +255,11 @@ impl Capture {
         (key, self.nodes.iter().map(|n| n.location).collect())
     }
 
+    /// Lets the plan overwrite nothing: its inputs are given again at the next call.
+    pub fn keep_inputs(&mut self) {
+        self.donated.fill(false);
+    }
+
     /// Forgets everything but what is needed to hand the results out, so that donated buffers have no other
     /// owner.
     pub fn outputs(&self) -> Vec<Arc<Node>> {

@@ -18,6 +18,7 @@ mod memory;
 pub mod op;
 pub mod ops;
 mod plan;
+mod replay;
 mod run;
 mod tensor;
 
@@ -27,6 +28,7 @@ pub use explain::{Explanation, LaunchNote};
 pub use ops::contraction::ConvOptions;
 pub use ops::create::{Element, RandomKey};
 pub use ops::pooling::PoolOptions;
+pub use replay::{Replay, capture};
 pub use run::{PlanStats, eval, explain, latest_plan, plan_stats, set_fusion};
 pub use tensor::Tensor;
 pub use versant_device::{

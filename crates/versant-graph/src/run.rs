@@ -120,6 +120,20 @@ pub fn eval(tensors: &[&Tensor]) -> Result<()> {
     execute(&device, &plan, found)
 }
 
+/// The plan that computes these tensors over buffers given at each call; none is donated.
+pub(crate) fn capture_for_replay(
+    device: &Device,
+    results: &[Tensor],
+) -> Result<(Capture, Arc<Plan>)> {
+    let roots: Vec<Arc<Node>> = results.iter().map(|t| Arc::clone(&t.node)).collect();
+    let plans = device.attachment::<Plans>();
+    let mut inner = plans.lock();
+    let mut found = inner.capture(&roots)?;
+    found.keep_inputs();
+    let plan = inner.plan(device, &found)?;
+    Ok((found, plan))
+}
+
 /// Runs a plan over what was captured and makes its outputs ready.
 fn execute(device: &Device, plan: &Plan, found: Capture) -> Result<()> {
     let (mut externals, values) = buffers(device, plan, &found.externals)?;
@@ -135,7 +149,7 @@ fn execute(device: &Device, plan: &Plan, found: Capture) -> Result<()> {
 }
 
 /// The externals of a run, inputs then fresh outputs, and the buffer of each output.
-fn buffers(device: &Device, plan: &Plan, inputs: &[Buffer]) -> Result<(Vec<Buffer>, Vec<Buffer>)> {
+pub(crate) fn buffers(device: &Device, plan: &Plan, inputs: &[Buffer]) -> Result<(Vec<Buffer>, Vec<Buffer>)> {
     let mut externals = inputs.to_vec();
     let fresh = plan.outputs.iter().filter(|o| matches!(o, Output::Fresh { .. })).count();
     let mut new: Vec<Option<Buffer>> = vec![None; fresh];
