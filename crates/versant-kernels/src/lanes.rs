@@ -1,7 +1,7 @@
 //! Loops over blocks of words that run with the widest vectors of this machine.
 //!
 //! Each helper is generic over a scalar closure: a row of the elementwise table instantiates it once, and
-//! LLVM turns the loop into vector code, compiled for the baseline and (through [`pulp`]) for AVX2. No
+//! LLVM turns the loop into vector code, compiled for the baseline and, through [`pulp`], for AVX2 and AVX-512. No
 //! multiply-add is contracted, so every machine computes the same bits.
 //!
 //! A row of the table looks like this (a [`BlockFn`](crate::program::BlockFn)):
