@@ -130,10 +130,10 @@ impl MatMulTasks {
         let cut = |extent: usize, pieces: usize, unit: usize| {
             (extent.div_ceil(pieces).next_multiple_of(unit)).min(extent)
         };
-        // Rows are cut first, because a block of whole rows is one run of the result; but not below 32,
+        // Rows are cut first, because a block of whole rows is one run of the result; but not below 64,
         // where packing the right operand again for each block would cost too much.
-        let by_rows = pieces.min(m.div_ceil(32));
-        let rows = cut(m, by_rows, 8).min((Self::ACC / n).max(32));
+        let by_rows = pieces.min(m.div_ceil(64));
+        let rows = cut(m, by_rows, 8).min((Self::ACC / n).max(64));
         let by_cols = pieces.div_ceil(by_rows).max((rows * n).div_ceil(Self::ACC));
         let cols = cut(n, by_cols, 64);
         let whole = rows == m && cols == n;

@@ -2,7 +2,7 @@
 //!
 //! All of them are one computation, a batched matrix product `acc[m, n] = Σ_k A[m, k] · B[k, n]`, whose
 //! operands are read through loader functions; a convolution is an *implicit* product (no im2col buffer on
-//! the GPU). Each accumulator then goes through an epilogue [`Program`](crate::Program) (bias, activation, residual, cast)
+//! the GPU). Each accumulator then goes through an epilogue [`Program`] (bias, activation, residual, cast)
 //! before anything is stored.
 //!
 //! | description | batch | m | n | k |
@@ -105,7 +105,7 @@ pub enum Operand {
     B,
     /// The scratch buffer of [`ContractionKernels::scratch_words`] words; contents undefined at first.
     Scratch,
-    /// Buffer number `.0` of the epilogue's [`Program::bindings`](crate::Program::bindings).
+    /// Buffer number `.0` of the epilogue's [`Program::bindings`].
     Epilogue(usize),
 }
 

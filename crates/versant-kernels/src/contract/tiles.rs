@@ -196,11 +196,11 @@ pub(super) fn wide(c: &Contraction) -> [bool; 2] {
     // Whether steps of `fast` are neighbours, all others and the offset are multiples of four, and so is `extent`.
     let quads = |view: &View, fast: usize, extent: usize| {
         let whole = |x: isize| x % 4 == 0;
-        let steps = view.strides.iter().zip(view.shape.iter()).enumerate();
+        let mut steps = view.strides.iter().zip(view.shape.iter()).enumerate();
         let aligned = |(axis, (&s, &d)): (usize, (&isize, &usize))| {
             d == 1 || if axis == fast { s == 1 } else { whole(s) }
         };
-        let all = steps.map(aligned).all(|ok| ok);
+        let all = steps.all(aligned);
         all && extent.is_multiple_of(4) && whole(view.offset)
     };
     match c {
