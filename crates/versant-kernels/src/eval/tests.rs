@@ -185,9 +185,12 @@ fn float_sums_lose_next_to_nothing() {
             acc: &[],
         }
         .run(&mut want);
-        let got = run(&Evaluator::new(p.clone()), &p, &buffers);
-        for (&got, &want) in got[0].iter().zip(&want[1]) {
-            assert!(got.abs_diff(want) <= 3, "{:e}", f32::from_bits(got));
+        // In parallel, and as a single job.
+        for work in [JOB, 1 << 40] {
+            let got = run(&Evaluator::with_job(p.clone(), work), &p, &buffers);
+            for (&got, &want) in got[0].iter().zip(&want[1]) {
+                assert!(got.abs_diff(want) <= 3, "{:e}", f32::from_bits(got));
+            }
         }
     }
 }
