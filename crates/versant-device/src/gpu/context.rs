@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -27,9 +28,8 @@ pub(super) struct Context {
     pub mapped: bool,
     /// A buffer for reading through, kept for the next read.
     pub staging: Mutex<Option<wgpu::Buffer>>,
-    /// Bytes written since the last submission, of which wgpu holds a copy until the next. Locked
-    /// while either is under way, so that zero means that nothing waits.
-    pub pending: Mutex<u64>,
+    /// Bytes written since the last submission, roughly: wgpu holds a copy of them until the next.
+    pub pending: AtomicU64,
     timeout: Duration,
     in_flight: Mutex<VecDeque<wgpu::SubmissionIndex>>,
 }
@@ -57,7 +57,7 @@ impl Context {
             pipelines: Pipelines::default(),
             mapped: info.features.mapped,
             staging: Mutex::default(),
-            pending: Mutex::default(),
+            pending: AtomicU64::new(0),
             timeout,
             in_flight: Mutex::default(),
         }
@@ -98,8 +98,7 @@ impl Context {
 
     /// Submits commands along with all writes before them.
     pub fn submit(&self, encoder: Option<wgpu::CommandEncoder>) -> wgpu::SubmissionIndex {
-        let mut pending = lock(&self.pending);
-        *pending = 0;
+        self.pending.store(0, Ordering::Relaxed);
         self.queue.submit(encoder.map(wgpu::CommandEncoder::finish))
     }
 

@@ -1,5 +1,6 @@
 //! Words from the host to the device and back.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use bytemuck::{cast_slice, cast_slice_mut};
@@ -22,16 +23,13 @@ impl Context {
     /// Copies words to the start of a buffer, after what was submitted and before what will be.
     pub fn write(&self, buffer: &wgpu::Buffer, data: &[u32]) -> Result<()> {
         let bytes: &[u8] = cast_slice(data);
-        let mut pending = lock(&self.pending);
         let ((), error) = self.scoped(|| self.queue.write_buffer(buffer, 0, bytes));
-        *pending += bytes.len() as u64;
-        let full = *pending > FLUSH_BYTES;
-        drop(pending);
         self.health.check()?;
         if let Some(error) = error {
             return Err(translate(error, bytes.len() as u64));
         }
-        if full {
+        let size = bytes.len() as u64;
+        if self.pending.fetch_add(size, Ordering::Relaxed) + size > FLUSH_BYTES {
             // Waiting, not only submitting: a host that uploads faster than the device copies would
             // otherwise pile copies up.
             let index = self.submit(None);
@@ -44,10 +42,7 @@ impl Context {
     pub fn read(&self, buffer: &wgpu::Buffer, words: usize) -> Result<Vec<u32>> {
         let size = words as u64 * 4;
         if self.mapped {
-            let waiting = *lock(&self.pending) > 0;
-            if waiting {
-                self.submit(None);
-            }
+            // wgpu itself submits writes that wait for this buffer before it maps it.
             return self.map(buffer, size, None);
         }
         let staging = self.staging(size)?;
