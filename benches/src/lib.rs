@@ -1,1 +1,1 @@
-//! Helpers shared by the benches.
+//! Home of the benches, which judge the whole; it deliberately exports nothing.

@@ -29,10 +29,10 @@ pub use ops::contraction::ConvOptions;
 pub use ops::create::{Element, RandomKey};
 pub use ops::pooling::PoolOptions;
 pub use replay::{Replay, capture};
-pub use run::{PlanStats, eval, explain, latest_plan, plan_stats, set_fusion};
+pub use run::{PlanStats, eval, explain, is_planned, latest_plan, plan_stats, set_fusion};
 pub use tensor::Tensor;
 pub use versant_device::{
     AdapterClass, Backend, Counters, Device, DeviceError, DeviceInfo, DeviceKind, DeviceOptions,
     MemoryStats, Select,
 };
-pub use versant_kernels::{DType, MAX_RANK, ReduceKind, Shape, View};
+pub use versant_kernels::{DType, MAX_RANK, MapFn, ReduceKind, Shape, View, lanes, math, random};

@@ -191,6 +191,20 @@ pub fn explain(tensors: &[&Tensor]) -> Result<Explanation> {
     Ok(inner.plan(first.device(), &found)?.explanation.clone())
 }
 
+/// Whether computing these tensors would replay a plan that is already made. Nothing is computed.
+///
+/// # Errors
+/// An error recorded in one of the tensors.
+pub fn is_planned(tensors: &[&Tensor]) -> Result<bool> {
+    let Some(first) = tensors.first() else { return Ok(true) };
+    let roots: Vec<Arc<Node>> = tensors.iter().map(|t| Arc::clone(&t.node)).collect();
+    let plans = first.device().attachment::<Plans>();
+    let mut inner = plans.lock();
+    let found = inner.capture(&roots)?;
+    let known = inner.by_hash.get(&found.hash);
+    Ok(known.is_some_and(|plans| plans.iter().any(|p| found.matches(&p.key))))
+}
+
 /// What the device ran last.
 pub fn latest_plan(device: &Device) -> Option<Explanation> {
     device.attachment::<Plans>().lock().latest.as_ref().map(|p| p.explanation.clone())

@@ -192,8 +192,10 @@ impl Tensor {
         Tensor::from_node(Arc::new(Node::new(draft, State::Pending(Inputs::new()))))
     }
 
-    /// A tensor that carries an error; its shape is that of a scalar.
-    pub(crate) fn failed(device: &Device, error: GraphError) -> Tensor {
+    /// A tensor that carries an error; its shape is that of a scalar. For layers and functions of other
+    /// crates, whose own mistakes then surface where a value is asked for, like those of any operation.
+    #[must_use]
+    pub fn failed(device: &Device, error: GraphError) -> Tensor {
         let location = Location::caller();
         let device = device.clone();
         let draft =

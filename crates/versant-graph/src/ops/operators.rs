@@ -26,11 +26,23 @@ pub(crate) fn broadcast_shape(shapes: &[&Shape]) -> Option<Shape> {
 }
 
 impl Tensor {
-    /// Records a row of the elementwise table over broadcast operands.
+    /// Records a row of the elementwise table, or one of your own: this tensor is the first operand. The
+    /// first operand of a ternary row is a truth value. Operands broadcast.
+    #[track_caller]
+    #[must_use]
+    pub fn apply(&self, row: &'static Elementwise, others: &[&Tensor]) -> Tensor {
+        let all: Vec<&Tensor> = std::iter::once(self).chain(others.iter().copied()).collect();
+        Tensor::map(row, &all)
+    }
+
     #[track_caller]
     pub(crate) fn map(row: &'static Elementwise, operands: &[&Tensor]) -> Tensor {
         let location = Location::caller();
         let name = row.f.name;
+        if operands.len() != row.f.arity {
+            let why = format!("takes {} operands", row.f.arity);
+            return Tensor::invalid(name, operands, location, why);
+        }
         // The condition of a select is the only operand whose type differs from the others'.
         let skip = usize::from(operands.len() == 3);
         let dtype = operands[skip].dtype();
