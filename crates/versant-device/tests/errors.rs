@@ -184,6 +184,7 @@ fn a_gpu_out_of_memory_works_on() {
             "--nocapture",
         ])
         .env("LP_NUM_THREADS", "1")
+        .env_remove(versant_device::DEFAULT_LIMITS_VAR)
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&out.stdout);
