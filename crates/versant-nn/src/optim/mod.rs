@@ -1,0 +1,180 @@
+//! Optimisers. However many parameters there are, an update is a few launches: all of them live in one flat
+//! buffer, so a rule is tensor code on three or four flat tensors.
+
+mod adam;
+mod flat;
+mod sgd;
+
+use std::collections::BTreeMap;
+
+use versant_graph::{Gradients, Tensor};
+
+pub use adam::{Adam, AdamW};
+pub use sgd::Sgd;
+
+use crate::error::{NnError, Result};
+use crate::params::HostMap;
+
+/// Something that improves parameters by gradients.
+pub trait Optimizer: Send {
+    /// Updates every parameter by its gradient: computes the loss, the gradients, the new parameters and the
+    /// store's pending buffers in one plan. Drop what refers to old parameter values before
+    /// (everything but the loss), so that they can be updated in place.
+    ///
+    /// # Errors
+    /// Before anything changes: parameters that the loss does not reach, gradients of unknown parameters or
+    /// older values, a mistake in the store or in the optimiser's numbers. If the device fails on the way, the
+    /// step stays recorded: the next call computes it first.
+    fn step(&mut self, grads: Gradients) -> Result<()>;
+
+    /// The learning rate.
+    fn lr(&self) -> f64;
+
+    /// Sets the learning rate of the steps to come; no new plan is made.
+    fn set_lr(&mut self, lr: f64);
+
+    /// Number of steps taken.
+    fn steps(&self) -> u64;
+
+    /// The global gradient norm before clipping in the latest step, if the optimiser clips by it.
+    fn grad_norm(&self) -> Option<&Tensor>;
+
+    /// Everything that a resumed run needs.
+    ///
+    /// # Errors
+    /// A failing device.
+    fn state(&self) -> Result<OptimizerState>;
+
+    /// Whether [`Optimizer::load_state`] would accept a state.
+    ///
+    /// # Errors
+    /// As there.
+    fn check_state(&self, state: &OptimizerState) -> Result<()>;
+
+    /// Continues from a saved state.
+    ///
+    /// # Errors
+    /// A state of another kind of optimiser, or of other parameters; nothing has changed then. A failing
+    /// device.
+    fn load_state(&mut self, state: &OptimizerState) -> Result<()>;
+}
+
+/// An optimiser's memory, by parameter.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct OptimizerState {
+    /// The rule's name.
+    pub kind: String,
+    /// The learning rate.
+    pub lr: f64,
+    /// Number of steps taken.
+    pub steps: u64,
+    /// Number of steps that each parameter took part in.
+    pub counts: BTreeMap<String, u64>,
+    /// Moments: `KIND/PARAMETER`, shaped as the parameter.
+    pub tensors: HostMap,
+}
+
+/// The arithmetic of an optimiser on flat tensors.
+trait Rule: Send {
+    /// Name in checkpoints.
+    fn kind(&self) -> &'static str;
+
+    /// What is remembered for every parameter between steps; starts as zero.
+    fn states(&self) -> &'static [&'static str];
+
+    /// Whether the numbers that configure the rule make sense.
+    fn check(&self) -> Result<()>;
+
+    /// The new value and states. `count` is the number of this step, from one.
+    fn update(&self, now: Now, value: &Tensor, grad: &Tensor, states: &[Tensor]) -> (Tensor, Vec<Tensor>);
+}
+
+/// What differs between steps.
+#[derive(Clone, Copy)]
+struct Now {
+    lr: f64,
+    count: u64,
+}
+
+/// A number that may change from step to step without a new plan.
+fn scalar(like: &Tensor, value: f64) -> Tensor {
+    Tensor::scalar(like.device(), value as f32)
+}
+
+fn at_least_zero(what: &'static str, value: f64) -> Result<()> {
+    if value >= 0.0 && value.is_finite() {
+        return Ok(());
+    }
+    Err(NnError::Hyperparameter { what, value, range: "a finite number that is not negative" })
+}
+
+fn below_one(what: &'static str, value: f64) -> Result<()> {
+    if (0.0..1.0).contains(&value) {
+        return Ok(());
+    }
+    Err(NnError::Hyperparameter { what, value, range: "in [0, 1)" })
+}
+
+/// The parts that all optimisers share: a rule over [`flat::Flat`].
+macro_rules! optimizer {
+    ($name:ident) => {
+        impl $name {
+            /// Trains only parameters whose names match; `*` in the pattern stands for any text.
+            #[must_use]
+            pub fn only(mut self, pattern: &str) -> Self {
+                self.flat.select(pattern);
+                self
+            }
+
+            /// Scales all gradients of a step by one factor, so that their global L2 norm is at most `max`:
+            /// `g · min(1, max / (norm + 1e-6))`, as PyTorch's `clip_grad_norm_`. Costs one reduction.
+            #[must_use]
+            pub fn clip_norm(mut self, max: f64) -> Self {
+                self.flat.clip_norm = Some(max);
+                self
+            }
+
+            /// Limits every element of the gradients to `[-max, max]`, before the norm is taken.
+            #[must_use]
+            pub fn clip_value(mut self, max: f64) -> Self {
+                self.flat.clip_value = Some(max);
+                self
+            }
+        }
+
+        impl $crate::optim::Optimizer for $name {
+            fn step(&mut self, grads: versant_graph::Gradients) -> $crate::Result<()> {
+                self.flat.step(&self.rule, grads)
+            }
+
+            fn lr(&self) -> f64 {
+                self.flat.lr
+            }
+
+            fn set_lr(&mut self, lr: f64) {
+                self.flat.lr = lr;
+            }
+
+            fn steps(&self) -> u64 {
+                self.flat.steps
+            }
+
+            fn grad_norm(&self) -> Option<&versant_graph::Tensor> {
+                self.flat.norm.as_ref()
+            }
+
+            fn state(&self) -> $crate::Result<$crate::optim::OptimizerState> {
+                self.flat.state(&self.rule)
+            }
+
+            fn check_state(&self, state: &$crate::optim::OptimizerState) -> $crate::Result<()> {
+                self.flat.check_state(&self.rule, state)
+            }
+
+            fn load_state(&mut self, state: &$crate::optim::OptimizerState) -> $crate::Result<()> {
+                self.flat.load_state(&self.rule, state)
+            }
+        }
+    };
+}
+use optimizer;
