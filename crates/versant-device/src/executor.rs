@@ -27,7 +27,7 @@ pub(crate) enum Usage {
 /// The memory behind a buffer.
 pub(crate) enum Storage {
     Host(RwLock<Vec<Line>>),
-    Gpu(crate::gpu::GpuBuffer),
+    Gpu(Box<dyn crate::gpu::GpuMemory>),
     Null,
 }
 

@@ -4,8 +4,6 @@
 //! This crate deliberately knows **no kernel, no plan and no graphics API**: a layer is a few calls of
 //! `versant-graph`, and an optimiser is tensor code on flat buffers. It knows no data set either.
 
-#![recursion_limit = "256"]
-
 pub mod clip;
 mod error;
 mod fault;

@@ -24,6 +24,19 @@ use program::GpuProgram;
 /// but their key, its identity, never occurs again.
 pub(crate) struct GpuBuffer(wgpu::Buffer);
 
+/// A [`GpuBuffer`] without its type: whether a tensor may be sent between threads must not be a question about
+/// the insides of wgpu, which are too deep for the compiler's default limit once user types wrap them.
+pub(crate) trait GpuMemory: Send + Sync {
+    /// The buffer.
+    fn raw(&self) -> &wgpu::Buffer;
+}
+
+impl GpuMemory for GpuBuffer {
+    fn raw(&self) -> &wgpu::Buffer {
+        &self.0
+    }
+}
+
 impl Drop for GpuBuffer {
     fn drop(&mut self) {
         self.0.destroy();
@@ -58,7 +71,7 @@ impl Executor for GpuExecutor {
             }
         }
         let size = (words as u64 * 4).max(16);
-        Ok(Storage::Gpu(GpuBuffer(self.0.create_buffer(size, flags)?)))
+        Ok(Storage::Gpu(Box::new(GpuBuffer(self.0.create_buffer(size, flags)?))))
     }
 
     fn write(&self, storage: &Storage, data: &[u32]) -> Result<()> {
@@ -89,7 +102,7 @@ impl Executor for GpuExecutor {
 /// What is behind a buffer of this executor.
 fn buffer(storage: &Storage) -> &wgpu::Buffer {
     match storage {
-        Storage::Gpu(buffer) => &buffer.0,
+        Storage::Gpu(buffer) => buffer.raw(),
         _ => unreachable!("the device refuses buffers of other devices"),
     }
 }
