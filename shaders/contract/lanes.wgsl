@@ -79,6 +79,68 @@ fn column(j: u32, lid: u32) -> u32 {
     return j / 4u * (4u * LANES) + lid * 4u + j % 4u;
 }
 
+// Four steps of k of an invocation's columns, zero where a step is not live.
+fn rhs_block(
+    rk: array<vec3<i32>, 4>,
+    cols: array<array<vec3<i32>, 4>, QUADS_N>,
+    live: vec4<bool>,
+) -> array<array<f32, THREAD_N>, STEPS> {
+    var r: array<array<f32, THREAD_N>, STEPS>;
+    if RHS_ALONG_K {
+        for (var j = 0u; j < THREAD_N; j += 1u) {
+            let quad = select(vec4<f32>(), rhs_quad_k(rk, cols[j / 4u][j % 4u]), live);
+            for (var s = 0u; s < STEPS; s += 1u) {
+                r[s][j] = quad[s];
+            }
+        }
+    } else {
+        for (var s = 0u; s < STEPS; s += 1u) {
+            for (var q = 0u; q < QUADS_N; q += 1u) {
+                let quad = select(vec4<f32>(), rhs_quad_n(rk[s], cols[q]), live[s]);
+                r[s][q * 4u] = quad.x;
+                r[s][q * 4u + 1u] = quad.y;
+                r[s][q * 4u + 2u] = quad.z;
+                r[s][q * 4u + 3u] = quad.w;
+            }
+        }
+    }
+    return r;
+}
+
+// The same of the workgroup's rows.
+fn lhs_block(rows: array<vec4<i32>, QUADS_M>, lk: vec4<i32>, live: vec4<bool>) -> array<array<f32, STEPS>, THREAD_M> {
+    var l: array<array<f32, STEPS>, THREAD_M>;
+    if LHS_ALONG_K {
+        for (var i = 0u; i < THREAD_M; i += 1u) {
+            let quad = select(vec4<f32>(), lhs_quad_k(rows[i / 4u][i % 4u], lk), live);
+            for (var s = 0u; s < STEPS; s += 1u) {
+                l[i][s] = quad[s];
+            }
+        }
+    } else {
+        for (var s = 0u; s < STEPS; s += 1u) {
+            for (var q = 0u; q < QUADS_M; q += 1u) {
+                let quad = select(vec4<f32>(), lhs_quad_m(rows[q], lk[s]), live[s]);
+                l[q * 4u][s] = quad.x;
+                l[q * 4u + 1u][s] = quad.y;
+                l[q * 4u + 2u][s] = quad.z;
+                l[q * 4u + 3u][s] = quad.w;
+            }
+        }
+    }
+    return l;
+}
+
+// Hands a result to the epilogue, unless it lies outside.
+fn finish(batch: u32, split: u32, m: u32, n: u32, acc: f32) {
+    let size = params[0];
+    if m < size.x && n < size.y {
+        let run = n / params[2].x;
+        let at = run * params[2].y + (n - run * params[2].x) + batch * params[2].z + m * params[2].w;
+        epilogue(at + split * size.x * size.y * size.w, acc);
+    }
+}
+
 @compute @workgroup_size(LANES)
 fn main(
     @builtin(workgroup_id) wid: vec3<u32>,
@@ -128,44 +190,8 @@ fn main(
                 at = k_next(at);
             }
         }
-        var r: array<array<f32, THREAD_N>, STEPS>;
-        if RHS_ALONG_K {
-            for (var j = 0u; j < THREAD_N; j += 1u) {
-                let quad = select(vec4<f32>(), rhs_quad_k(rk, cols[j / 4u][j % 4u]), live);
-                for (var s = 0u; s < STEPS; s += 1u) {
-                    r[s][j] = quad[s];
-                }
-            }
-        } else {
-            for (var s = 0u; s < STEPS; s += 1u) {
-                for (var q = 0u; q < QUADS_N; q += 1u) {
-                    let quad = select(vec4<f32>(), rhs_quad_n(rk[s], cols[q]), live[s]);
-                    r[s][q * 4u] = quad.x;
-                    r[s][q * 4u + 1u] = quad.y;
-                    r[s][q * 4u + 2u] = quad.z;
-                    r[s][q * 4u + 3u] = quad.w;
-                }
-            }
-        }
-        var l: array<array<f32, STEPS>, THREAD_M>;
-        if LHS_ALONG_K {
-            for (var i = 0u; i < THREAD_M; i += 1u) {
-                let quad = select(vec4<f32>(), lhs_quad_k(rows[i / 4u][i % 4u], lk), live);
-                for (var s = 0u; s < STEPS; s += 1u) {
-                    l[i][s] = quad[s];
-                }
-            }
-        } else {
-            for (var s = 0u; s < STEPS; s += 1u) {
-                for (var q = 0u; q < QUADS_M; q += 1u) {
-                    let quad = select(vec4<f32>(), lhs_quad_m(rows[q], lk[s]), live[s]);
-                    l[q * 4u][s] = quad.x;
-                    l[q * 4u + 1u][s] = quad.y;
-                    l[q * 4u + 2u][s] = quad.z;
-                    l[q * 4u + 3u][s] = quad.w;
-                }
-            }
-        }
+        let r = rhs_block(rk, cols, live);
+        let l = lhs_block(rows, lk, live);
         for (var i = 0u; i < THREAD_M; i += 1u) {
             for (var s = 0u; s < STEPS; s += 1u) {
                 for (var j = 0u; j < THREAD_N; j += 1u) {
@@ -183,12 +209,6 @@ fn main(
         }
     }
     for (var e = 0u; e < RESULTS; e += 1u) {
-        let m = m0 + e / THREAD_N;
-        let n = n0 + column(e % THREAD_N, lid);
-        if m < size.x && n < size.y {
-            let run = n / params[2].x;
-            let at = run * params[2].y + (n - run * params[2].x) + batch * params[2].z + m * params[2].w;
-            epilogue(at + split * size.x * size.y * size.w, results[e]);
-        }
+        finish(batch, split, m0 + e / THREAD_N, n0 + column(e % THREAD_N, lid), results[e]);
     }
 }

@@ -73,6 +73,16 @@ fn staged(i: u32, lid: u32, extent: u32, along_k: bool) -> vec2<u32> {
     return vec2<u32>(at % extent, at / extent);
 }
 
+// Hands a result to the epilogue, unless it lies outside.
+fn finish(batch: u32, split: u32, m: u32, n: u32, acc: f32) {
+    let size = params[0];
+    if m < size.x && n < size.y {
+        let run = n / params[2].x;
+        let at = run * params[2].y + (n - run * params[2].x) + batch * params[2].z + m * params[2].w;
+        epilogue(at + split * size.x * size.y * size.w, acc);
+    }
+}
+
 @compute @workgroup_size(WORKGROUP)
 fn main(
     @builtin(workgroup_id) wid: vec3<u32>,
@@ -142,14 +152,8 @@ fn main(
     }
 
     for (var i = 0u; i < THREAD_M; i += 1u) {
-        let m = m0 + row + i;
         for (var j = 0u; j < THREAD_N; j += 1u) {
-            let n = n0 + col + j;
-            if m < size.x && n < size.y {
-                let run = n / params[2].x;
-                let at = run * params[2].y + (n - run * params[2].x) + batch * params[2].z + m * params[2].w;
-                epilogue(at + split * size.x * size.y * size.w, acc[i][j]);
-            }
+            finish(batch, split, m0 + row + i, n0 + col + j, acc[i][j]);
         }
     }
 }

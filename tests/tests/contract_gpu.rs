@@ -340,86 +340,56 @@ fn conv(spec: Spec, kind: ConvKind, axes: [usize; 4], offset: isize) -> Contract
     Contraction::Conv(conv)
 }
 
+/// Samples, channels per group, input and kernel extents; the rest as in [`BASE`].
+fn spec(n: usize, c: [usize; 2], input: [usize; 2], kernel: [usize; 2]) -> Spec {
+    Spec {
+        n,
+        c,
+        input,
+        kernel,
+        ..BASE
+    }
+}
+
+impl Spec {
+    fn groups(self, groups: usize) -> Spec {
+        Spec { groups, ..self }
+    }
+    fn stride(self, y: usize, x: usize) -> Spec {
+        let stride = [y, x];
+        Spec { stride, ..self }
+    }
+    fn pad(self, y: usize, x: usize) -> Spec {
+        let padding = [y, x];
+        Spec { padding, ..self }
+    }
+    fn dilation(self, y: usize, x: usize) -> Spec {
+        let dilation = [y, x];
+        Spec { dilation, ..self }
+    }
+}
+
 #[test]
 fn convolutions() {
     let specs = [
         BASE,
-        Spec {
-            n: 1,
-            c: [1, 1],
-            input: [3, 3],
-            ..BASE
-        },
-        Spec {
-            n: 3,
-            c: [4, 8],
-            input: [14, 14],
-            kernel: [5, 5],
-            padding: [2, 2],
-            ..BASE
-        },
-        Spec {
-            n: 3,
-            c: [40, 33],
-            input: [6, 6],
-            ..BASE
-        },
-        Spec {
-            kernel: [1, 1],
-            padding: [0, 0],
-            ..BASE
-        },
-        Spec {
-            kernel: [1, 1],
-            padding: [0, 0],
-            stride: [2, 3],
-            ..BASE
-        },
-        Spec {
-            input: [11, 13],
-            kernel: [5, 2],
-            stride: [2, 1],
-            padding: [2, 0],
-            ..BASE
-        },
-        Spec {
-            input: [11, 13],
-            kernel: [3, 4],
-            stride: [3, 5],
-            dilation: [2, 1],
-            ..BASE
-        },
-        Spec {
-            input: [16, 20],
-            stride: [2, 4],
-            dilation: [3, 2],
-            padding: [4, 3],
-            ..BASE
-        },
-        Spec {
-            groups: 3,
-            c: [2, 4],
-            ..BASE
-        },
-        Spec {
-            groups: 6,
-            c: [1, 1],
-            stride: [2, 2],
-            ..BASE
-        },
-        Spec {
-            n: 40,
-            c: [2, 3],
-            input: [16, 16],
-            ..BASE
-        },
-        Spec {
-            input: [1, 50],
-            kernel: [1, 7],
-            padding: [0, 3],
-            stride: [1, 2],
-            ..BASE
-        },
+        spec(1, [1, 1], [3, 3], [3, 3]),
+        spec(3, [4, 8], [14, 14], [5, 5]).pad(2, 2),
+        spec(3, [40, 33], [6, 6], [3, 3]),
+        spec(2, [3, 5], [8, 9], [1, 1]).pad(0, 0),
+        spec(2, [3, 5], [8, 9], [1, 1]).pad(0, 0).stride(2, 3),
+        spec(2, [3, 5], [11, 13], [5, 2]).pad(2, 0).stride(2, 1),
+        spec(2, [3, 5], [11, 13], [3, 4])
+            .stride(3, 5)
+            .dilation(2, 1),
+        spec(2, [3, 5], [16, 20], [3, 3])
+            .pad(4, 3)
+            .stride(2, 4)
+            .dilation(3, 2),
+        spec(2, [2, 4], [8, 9], [3, 3]).groups(3),
+        spec(2, [1, 1], [8, 9], [3, 3]).groups(6).stride(2, 2),
+        spec(40, [2, 3], [16, 16], [3, 3]),
+        spec(2, [3, 5], [1, 50], [1, 7]).pad(0, 3).stride(1, 2),
     ];
     for gpu in gpus() {
         for spec in specs {

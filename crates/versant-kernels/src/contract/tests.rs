@@ -332,150 +332,71 @@ impl Spec {
     }
 }
 
+/// Samples, channels per group, input and kernel extents; the rest as by default.
+fn spec(n: usize, c: [usize; 2], input: [usize; 2], kernel: [usize; 2]) -> Spec {
+    Spec {
+        n,
+        c,
+        input,
+        kernel,
+        ..Spec::default()
+    }
+}
+
+impl Spec {
+    fn groups(self, groups: usize) -> Spec {
+        Spec { groups, ..self }
+    }
+    fn stride(self, y: usize, x: usize) -> Spec {
+        let stride = [y, x];
+        Spec { stride, ..self }
+    }
+    fn pad(self, y: usize, x: usize) -> Spec {
+        let padding = [y, x];
+        Spec { padding, ..self }
+    }
+    fn dilation(self, y: usize, x: usize) -> Spec {
+        let dilation = [y, x];
+        Spec { dilation, ..self }
+    }
+    fn output(self, y: usize, x: usize) -> Spec {
+        let output = Some([y, x]);
+        Spec { output, ..self }
+    }
+}
+
 /// Convolutions that differ in every attribute.
 pub(super) fn specs() -> Vec<Spec> {
-    let d = Spec::default();
-    let base = [
-        d,
-        Spec {
-            n: 3,
-            c: [2, 3],
-            padding: [1, 1],
-            ..d
-        },
-        Spec {
-            n: 2,
-            c: [3, 5],
-            input: [7, 6],
-            kernel: [1, 1],
-            ..d
-        },
-        Spec {
-            n: 2,
-            c: [3, 5],
-            input: [7, 6],
-            kernel: [1, 1],
-            stride: [2, 3],
-            ..d
-        },
-        Spec {
-            n: 2,
-            c: [2, 3],
-            input: [11, 13],
-            kernel: [5, 3],
-            stride: [2, 1],
-            padding: [2, 1],
-            ..d
-        },
-        Spec {
-            n: 2,
-            c: [2, 3],
-            input: [11, 13],
-            kernel: [3, 2],
-            stride: [3, 2],
-            padding: [1, 0],
-            dilation: [2, 3],
-            ..d
-        },
-        Spec {
-            n: 5,
-            c: [2, 2],
-            input: [4, 3],
-            kernel: [4, 3],
-            ..d
-        },
-        Spec {
-            n: 130,
-            c: [3, 4],
-            input: [3, 3],
-            kernel: [3, 3],
-            padding: [1, 1],
-            stride: [2, 2],
-            ..d
-        },
-        Spec {
-            n: 2,
-            groups: 3,
-            c: [2, 4],
-            input: [6, 7],
-            padding: [1, 2],
-            ..d
-        },
-        Spec {
-            n: 3,
-            groups: 6,
-            c: [1, 1],
-            input: [9, 8],
-            padding: [1, 1],
-            stride: [2, 2],
-            ..d
-        },
-        Spec {
-            n: 2,
-            groups: 5,
-            c: [1, 2],
-            input: [9, 8],
-            padding: [1, 1],
-            dilation: [2, 2],
-            ..d
-        },
-        Spec {
-            n: 1,
-            c: [4, 8],
-            input: [40, 50],
-            kernel: [5, 5],
-            padding: [2, 2],
-            ..d
-        },
-        Spec {
-            n: 40,
-            c: [8, 16],
-            input: [14, 14],
-            kernel: [3, 3],
-            padding: [1, 1],
-            ..d
-        },
-        Spec {
-            n: 2,
-            c: [40, 6],
-            input: [30, 31],
-            kernel: [5, 5],
-            padding: [2, 2],
-            ..d
-        },
+    vec![
+        Spec::default(),
+        spec(3, [2, 3], [5, 5], [3, 3]).pad(1, 1),
+        spec(2, [3, 5], [7, 6], [1, 1]),
+        spec(2, [3, 5], [7, 6], [1, 1]).stride(2, 3),
+        spec(2, [2, 3], [11, 13], [5, 3]).stride(2, 1).pad(2, 1),
+        spec(2, [2, 3], [11, 13], [3, 2])
+            .stride(3, 2)
+            .pad(1, 0)
+            .dilation(2, 3),
+        spec(5, [2, 2], [4, 3], [4, 3]),
+        spec(130, [3, 4], [3, 3], [3, 3]).stride(2, 2).pad(1, 1),
+        spec(2, [2, 4], [6, 7], [3, 3]).groups(3).pad(1, 2),
+        spec(3, [1, 1], [9, 8], [3, 3])
+            .groups(6)
+            .stride(2, 2)
+            .pad(1, 1),
+        spec(2, [1, 2], [9, 8], [3, 3])
+            .groups(5)
+            .pad(1, 1)
+            .dilation(2, 2),
+        spec(1, [4, 8], [40, 50], [5, 5]).pad(2, 2),
+        spec(40, [8, 16], [14, 14], [3, 3]).pad(1, 1),
+        spec(2, [40, 6], [30, 31], [5, 5]).pad(2, 2),
         // Padding wider than the kernel, and an output that ends before or beyond the padded input.
-        Spec {
-            n: 2,
-            c: [2, 2],
-            padding: [4, 5],
-            ..d
-        },
-        Spec {
-            n: 2,
-            c: [2, 2],
-            input: [8, 8],
-            output: Some([3, 2]),
-            ..d
-        },
-        Spec {
-            n: 2,
-            c: [2, 2],
-            input: [5, 5],
-            stride: [2, 2],
-            output: Some([6, 7]),
-            ..d
-        },
-        Spec {
-            n: 2,
-            c: [2, 3],
-            input: [1, 37],
-            kernel: [1, 5],
-            padding: [0, 2],
-            stride: [1, 2],
-            ..d
-        },
-    ];
-    base.to_vec()
+        spec(2, [2, 2], [5, 5], [3, 3]).pad(4, 5),
+        spec(2, [2, 2], [8, 8], [3, 3]).output(3, 2),
+        spec(2, [2, 2], [5, 5], [3, 3]).stride(2, 2).output(6, 7),
+        spec(2, [2, 3], [1, 37], [1, 5]).pad(0, 2).stride(1, 2),
+    ]
 }
 
 #[test]
