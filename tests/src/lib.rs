@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 
 use versant_device::Device;
 
+pub mod cases;
 pub mod golden;
 
 /// The devices that a test runs on: the CPU always, and a GPU where there is one.
