@@ -15,7 +15,7 @@ use versant_kernels::{DType, Shape, View};
 
 use crate::error::Result;
 use crate::op::Op;
-use crate::tensor::{Inputs, Node, State, Value};
+use crate::tensor::{Node, State, Value};
 
 /// One node of a key.
 #[derive(Clone, PartialEq, Debug)]
@@ -42,7 +42,9 @@ pub(crate) struct Key {
 /// A captured graph: the live nodes beside what a key is made of.
 pub(crate) struct Capture {
     pub nodes: Vec<Arc<Node>>,
-    inputs: Vec<Inputs>,
+    /// Where the inputs of each node end in `edges`.
+    ends: Vec<u32>,
+    edges: Vec<u32>,
     leaves: Vec<Option<(u32, View)>>,
     pub outputs: Vec<u32>,
     pub externals: Vec<Buffer>,
@@ -59,7 +61,8 @@ pub(crate) fn capture(roots: &[Arc<Node>], epoch: u32) -> Result<Capture> {
         epoch: u64::from(epoch) << 32,
         found: Capture {
             nodes: Vec::new(),
-            inputs: Vec::new(),
+            ends: Vec::new(),
+            edges: Vec::new(),
             leaves: Vec::new(),
             outputs: Vec::new(),
             externals: Vec::new(),
@@ -93,72 +96,74 @@ impl Walk {
     }
 
     fn visit(&mut self, root: &Arc<Node>) -> Result<()> {
-        let mut stack: Vec<(Arc<Node>, Option<Inputs>)> = vec![(Arc::clone(root), None)];
+        let mut stack: Vec<(Arc<Node>, bool)> = vec![(Arc::clone(root), false)];
         while let Some((node, expanded)) = stack.pop() {
             if self.index(&node).is_some() {
                 continue;
             }
-            match expanded {
-                Some(inputs) => self.number(node, inputs),
-                None => {
-                    let inputs = match &*node.state() {
-                        State::Failed(error) => return Err(error.clone()),
-                        State::Pending(inputs) => inputs.clone(),
-                        State::Ready(_) => Inputs::new(),
-                    };
-                    if inputs.iter().all(|i| self.index(i).is_some()) {
-                        self.number(node, inputs);
-                        continue;
+            let below = stack.len();
+            if !expanded {
+                match &*node.state() {
+                    State::Failed(error) => return Err((**error).clone()),
+                    State::Ready(_) => {}
+                    State::Pending(inputs) => {
+                        let new = inputs.iter().rev().filter(|i| self.index(i).is_none());
+                        stack.extend(new.map(|i| (Arc::clone(i), false)));
                     }
-                    let children = inputs.clone();
-                    stack.push((node, Some(inputs)));
-                    stack.extend(children.into_iter().rev().map(|i| (i, None)));
                 }
+            }
+            if stack.len() == below {
+                self.number(node);
+            } else {
+                stack.insert(below, (node, true));
             }
         }
         Ok(())
     }
 
     /// Gives the node its number and mixes it into the hash.
-    fn number(&mut self, node: Arc<Node>, mut inputs: Inputs) {
-        if let (Op::View(_), Some(base)) = (&node.op, inputs.first()) {
-            if node.handles.load(Ordering::Relaxed) > 0 && alias(&node, base) {
-                inputs = Inputs::new();
-            }
+    fn number(&mut self, node: Arc<Node>) {
+        if matches!(node.op, Op::View(_)) && node.handles.load(Ordering::Relaxed) > 0 {
+            alias(&node);
         }
         let index = self.found.nodes.len() as u64;
         node.mark.store(self.epoch | index, Ordering::Relaxed);
-        let leaf = match &*node.state() {
-            State::Ready(value) => Some((value.buffer.clone(), value.view.clone())),
-            _ => None,
-        };
         let mut hasher = FxHasher::default();
         (node.dtype, node.shape).hash(&mut hasher);
-        let leaf = leaf.map(|(buffer, view)| {
-            let next = self.found.externals.len() as u32;
-            let external = *self.buffers.entry(buffer.id()).or_insert(next);
-            if external == next {
-                self.found.externals.push(buffer);
+        let leaf = match &*node.state() {
+            State::Ready(value) => Some(self.leaf(value, &mut hasher)),
+            State::Pending(inputs) => {
+                node.op.hash(&mut hasher);
+                for input in inputs {
+                    let at = self.index(input).expect("inputs are numbered before their users");
+                    self.uses[at] += 1;
+                    self.found.edges.push(at as u32);
+                    at.hash(&mut hasher);
+                }
+                None
             }
-            (external, &view).hash(&mut hasher);
-            (external, view)
-        });
-        if leaf.is_none() {
-            node.op.hash(&mut hasher);
-            if let Op::Scalar(word) = node.op {
-                self.found.scalars.push(word);
-            }
+            State::Failed(_) => unreachable!("a failed node ends the walk"),
+        };
+        if let (Op::Scalar(word), None) = (&node.op, &leaf) {
+            self.found.scalars.push(*word);
         }
-        for input in &inputs {
-            let at = self.index(input).expect("inputs are numbered before their users");
-            self.uses[at] += 1;
-            at.hash(&mut hasher);
-        }
-        self.found.hash = (self.found.hash.rotate_left(5) ^ hasher.finish()).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mixed = self.found.hash.rotate_left(5) ^ hasher.finish();
+        self.found.hash = mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         self.found.leaves.push(leaf);
-        self.found.inputs.push(inputs);
+        self.found.ends.push(self.found.edges.len() as u32);
         self.found.nodes.push(node);
         self.uses.push(0);
+    }
+
+    /// Numbers the buffer of a realised value.
+    fn leaf(&mut self, value: &Value, hasher: &mut FxHasher) -> (u32, View) {
+        let next = self.found.externals.len() as u32;
+        let external = *self.buffers.entry(value.buffer.id()).or_insert(next);
+        if external == next {
+            self.found.externals.push(value.buffer.clone());
+        }
+        (external, &value.view).hash(hasher);
+        (external, value.view.clone())
     }
 
     /// Chooses the outputs and finds the buffers that nobody else will ever read.
@@ -167,7 +172,7 @@ impl Walk {
         let found = &mut self.found;
         let mut is_output = vec![false; found.nodes.len()];
         for (i, node) in found.nodes.iter().enumerate() {
-            let computed = found.leaves[i].is_none() && !found.inputs[i].is_empty();
+            let computed = found.leaves[i].is_none() && !found.node_inputs(i).is_empty();
             is_output[i] = computed && node.handles.load(Ordering::Relaxed) > 0;
         }
         for i in roots {
@@ -179,16 +184,16 @@ impl Walk {
         let mut donated = vec![true; found.externals.len()];
         let mut leaf_owners = vec![1; found.externals.len()];
         for i in (0..found.nodes.len()).rev() {
-            let own = Arc::strong_count(&found.nodes[i]) != self.uses[i] as usize + 1;
+            // Every edge is held twice, by the using node and by this capture, and this node once.
+            let own = Arc::strong_count(&found.nodes[i]) != 2 * self.uses[i] as usize + 1;
             outlives[i] |= own && !is_output[i];
             if let Some((external, _)) = &found.leaves[i] {
                 leaf_owners[*external as usize] += 1;
                 donated[*external as usize] &= !outlives[i];
             }
             if outlives[i] {
-                for input in &found.inputs[i] {
-                    let at = (input.mark.load(Ordering::Relaxed) & 0xffff_ffff) as usize;
-                    outlives[at] |= !is_output[at];
+                for &at in found.node_inputs(i) {
+                    outlives[at as usize] |= !is_output[at as usize];
                 }
             }
         }
@@ -202,21 +207,23 @@ impl Walk {
 }
 
 /// A view of a realised tensor that somebody holds becomes realised itself, sharing the buffer.
-fn alias(node: &Node, base: &Node) -> bool {
-    let Op::View(movement) = &node.op else { return false };
+fn alias(node: &Node) {
+    let inputs = node.inputs();
+    let (Op::View(movement), Some(base)) = (&node.op, inputs.first()) else { return };
     let value = match &*base.state() {
         State::Ready(value) => value.clone(),
-        _ => return false,
+        _ => return,
     };
     let view = movement.view(base.shape, node.shape).compose(&value.view);
-    let Some(view) = view.filter(|v| v.guards.is_empty()) else { return false };
-    *node.state() = State::Ready(Value { buffer: value.buffer, view });
-    true
+    if let Some(view) = view.filter(|v| v.guards.is_empty()) {
+        *node.state() = State::Ready(Box::new(Value { buffer: value.buffer, view }));
+    }
 }
 
 impl Capture {
-    fn node_inputs(&self, i: usize) -> impl Iterator<Item = u32> {
-        self.inputs[i].iter().map(|n| (n.mark.load(Ordering::Relaxed) & 0xffff_ffff) as u32)
+    fn node_inputs(&self, i: usize) -> &[u32] {
+        let start = if i == 0 { 0 } else { self.ends[i - 1] };
+        &self.edges[start as usize..self.ends[i] as usize]
     }
 
     /// Whether this graph has exactly the structure of `key`.
@@ -234,7 +241,7 @@ impl Capture {
                     && node.dtype == key.dtype
                     && self.leaves[i] == key.leaf
                     && (key.leaf.is_some() || node.op == key.op)
-                    && self.node_inputs(i).eq(key.inputs.iter().copied())
+                    && *self.node_inputs(i) == *key.inputs
             })
     }
 
@@ -245,7 +252,7 @@ impl Capture {
                 op: if self.leaves[i].is_some() { Op::Buffer } else { self.nodes[i].op.clone() },
                 shape: self.nodes[i].shape,
                 dtype: self.nodes[i].dtype,
-                inputs: self.node_inputs(i).collect(),
+                inputs: self.node_inputs(i).into(),
                 leaf: self.leaves[i].clone(),
             })
             .collect();
