@@ -172,10 +172,10 @@ fn vjp(node: &Node, g: &Tensor, x: &[Tensor], y: &Tensor, need: &[bool]) -> Pull
             };
             let conv = |a: &Tensor, w: &Tensor, like: &Tensor| forward(a, w, &options, like, location);
             let input = |g: &Tensor, w: &Tensor, like: &Tensor| {
-                g.conv_input_grad(w, *attrs, like.shape(), location)
+                g.conv_input_grad(w, **attrs, like.shape(), location)
             };
             let weight = |x: &Tensor, g: &Tensor, like: &Tensor| {
-                x.conv_weight_grad(g, *attrs, like.shape(), location)
+                x.conv_weight_grad(g, **attrs, like.shape(), location)
             };
             let (a, b) = (&x[0], &x[1]);
             let (ga, gb): (Tensor, Tensor) = match kind {
@@ -230,7 +230,7 @@ fn forward(
     like: &Tensor,
     location: &'static Location<'static>,
 ) -> Tensor {
-    let op = Op::Conv(ConvKind::Forward, options.attrs());
+    let op = Op::Conv(ConvKind::Forward, Box::new(options.attrs()));
     Tensor::record(op, &[a, w], like.dims(), DType::F32, location)
 }
 

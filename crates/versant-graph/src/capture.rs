@@ -184,8 +184,8 @@ impl Walk {
         let mut donated = vec![true; found.externals.len()];
         let mut leaf_owners = vec![1; found.externals.len()];
         for i in (0..found.nodes.len()).rev() {
-            // Every edge is held twice, by the using node and by this capture, and this node once.
-            let own = Arc::strong_count(&found.nodes[i]) != 2 * self.uses[i] as usize + 1;
+            // Every edge of the plan is an owner, and so is this capture; any other outlives the plan.
+            let own = Arc::strong_count(&found.nodes[i]) != self.uses[i] as usize + 1;
             outlives[i] |= own && !is_output[i];
             if let Some((external, _)) = &found.leaves[i] {
                 leaf_owners[*external as usize] += 1;

@@ -54,7 +54,7 @@ pub fn interpret(tensor: &Tensor) -> Result<Array> {
             continue;
         }
         let state = match &*node.state() {
-            State::Failed(error) => return Err(error.clone()),
+            State::Failed(error) => return Err((**error).clone()),
             State::Ready(value) => Err(value.clone()),
             State::Pending(inputs) => Ok(inputs.clone()),
         };

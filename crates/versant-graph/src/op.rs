@@ -112,7 +112,7 @@ pub enum Op {
     /// Batched matrix product; batch dimensions are equal.
     MatMul,
     /// A member of the 2-D convolution family.
-    Conv(ConvKind, ConvAttrs),
+    Conv(ConvKind, Box<ConvAttrs>),
     /// The adjoint of [`View::window`]: overlapping windows are summed.
     Fold {
         /// The axis that the windows slide over.

@@ -158,7 +158,7 @@ fn dense_buffer(t: &Tensor) -> Result<Buffer> {
 
 fn ready(t: &Tensor) -> Value {
     match &*t.node.state() {
-        State::Ready(value) => value.clone(),
+        State::Ready(value) => (**value).clone(),
         _ => unreachable!("an evaluated tensor is ready"),
     }
 }

@@ -142,7 +142,7 @@ fn execute(device: &Device, plan: &Plan, found: Capture) -> Result<()> {
     let outputs = found.outputs();
     for (node, buffer) in outputs.iter().zip(values) {
         let value = Value { buffer, view: View::contiguous(node.shape) };
-        let old = std::mem::replace(&mut *node.state(), State::Ready(value));
+        let old = std::mem::replace(&mut *node.state(), State::Ready(Box::new(value)));
         drop(old);
     }
     Ok(())
@@ -246,8 +246,8 @@ impl Tensor {
         }
         eval(&[self])?;
         let value = match &*self.node.state() {
-            State::Ready(value) => value.clone(),
-            State::Failed(error) => return Err(error.clone()),
+            State::Ready(value) => (**value).clone(),
+            State::Failed(error) => return Err((**error).clone()),
             State::Pending(_) => unreachable!("an evaluated tensor is ready"),
         };
         let numel = self.numel();

@@ -29,10 +29,10 @@ pub(crate) struct Value {
 pub(crate) enum State {
     /// Recorded, not computed.
     Pending(Inputs),
-    /// Computed; the inputs are forgotten.
-    Ready(Value),
+    /// Computed; the inputs are forgotten. Boxed: most nodes are never ready, and should be small.
+    Ready(Box<Value>),
     /// Recorded with an error, which every later operation inherits.
-    Failed(GraphError),
+    Failed(Box<GraphError>),
 }
 
 /// One recorded operation.
@@ -43,6 +43,8 @@ pub(crate) struct Node {
     pub dtype: DType,
     pub device: Device,
     pub location: &'static Location<'static>,
+    /// Whether the state is failed: it is from the beginning, so no lock is needed to see it.
+    pub failed: bool,
     /// The name of a parameter: differentiation stops here and reports a gradient.
     pub parameter: Option<Arc<str>>,
     /// Number of [`Tensor`] handles; edges do not count.
@@ -69,8 +71,11 @@ impl Node {
     }
 
     pub fn error(&self) -> Option<GraphError> {
+        if !self.failed {
+            return None;
+        }
         match &*self.state() {
-            State::Failed(error) => Some(error.clone()),
+            State::Failed(error) => Some((**error).clone()),
             _ => None,
         }
     }
@@ -83,6 +88,7 @@ impl Node {
             dtype: draft.dtype,
             device: draft.device,
             location: draft.location,
+            failed: matches!(state, State::Failed(_)),
             parameter: None,
             handles: AtomicU32::new(0),
             mark: AtomicU64::new(0),
@@ -104,8 +110,10 @@ struct Draft {
 impl Drop for Node {
     fn drop(&mut self) {
         let mut dying = take_inputs(&mut self.state);
-        while let Some(node) = dying.pop() {
-            if let Some(mut node) = Arc::into_inner(node) {
+        while let Some(mut node) = dying.pop() {
+            // The last owner empties the node before it drops it. Should two owners let go at the same
+            // moment, neither does, and the node's own drop takes over: one level deeper, no more.
+            if let Some(node) = Arc::get_mut(&mut node) {
                 dying.append(&mut take_inputs(&mut node.state));
             }
         }
@@ -177,7 +185,7 @@ impl Tensor {
         let shape = value.view.shape;
         let device = device.clone();
         let draft = Draft { op: Op::Buffer, shape, dtype, device, location };
-        Tensor::from_node(Arc::new(Node::new(draft, State::Ready(value))))
+        Tensor::from_node(Arc::new(Node::new(draft, State::Ready(Box::new(value)))))
     }
 
     /// A node without inputs.
@@ -200,7 +208,7 @@ impl Tensor {
         let device = device.clone();
         let draft =
             Draft { op: Op::Buffer, shape: Shape::SCALAR, dtype: DType::F32, device, location };
-        Tensor::from_node(Arc::new(Node::new(draft, State::Failed(error))))
+        Tensor::from_node(Arc::new(Node::new(draft, State::Failed(Box::new(error)))))
     }
 
     /// An error about these operands at this line.
@@ -230,8 +238,8 @@ impl Tensor {
     ) -> Tensor {
         let device = inputs[0].device();
         for input in inputs {
-            if let State::Failed(error) = &*input.node.state() {
-                return Tensor::failed(device, error.clone());
+            if let Some(error) = input.error() {
+                return Tensor::failed(device, error);
             }
             if input.device() != device {
                 let error = GraphError::MixedDevices {
@@ -308,7 +316,7 @@ impl Tensor {
         let location = Location::caller();
         crate::eval(&[&self])?;
         let value = match &*self.node.state() {
-            State::Ready(value) => value.clone(),
+            State::Ready(value) => (**value).clone(),
             _ => unreachable!("an evaluated tensor is ready"),
         };
         let draft = Draft {
@@ -318,7 +326,7 @@ impl Tensor {
             device: self.device().clone(),
             location,
         };
-        let mut node = Node::new(draft, State::Ready(value));
+        let mut node = Node::new(draft, State::Ready(Box::new(value)));
         node.parameter = Some(name.into());
         Ok(Tensor::from_node(Arc::new(node)))
     }

@@ -61,6 +61,10 @@ impl Tensor {
         if self.rank() == 0 || other.rank() == 0 {
             return fail("needs at least one axis on either side");
         }
+        if self.rank() == 2 && other.rank() == 2 && self.shape()[1] == other.shape()[0] {
+            let shape = Shape::new(&[self.shape()[0], other.shape()[1]]).expect("rank 2 is a shape");
+            return Tensor::record(Op::MatMul, &[self, other], shape, DType::F32, location);
+        }
         let a = if self.rank() == 1 { self.unsqueeze(0) } else { self.clone() };
         let b = if other.rank() == 1 { other.unsqueeze(1) } else { other.clone() };
         let (ra, rb) = (a.rank(), b.rank());
@@ -115,7 +119,7 @@ impl Tensor {
             return fail("the kernel is larger than the padded input");
         };
         let shape = Shape::new(&[x[0], w[0], h, wd]).expect("rank 4 is a shape");
-        let op = Op::Conv(ConvKind::Forward, options.attrs());
+        let op = Op::Conv(ConvKind::Forward, Box::new(options.attrs()));
         Tensor::record(op, &[self, weight], shape, DType::F32, location)
     }
 
@@ -186,7 +190,7 @@ impl Tensor {
         location: &'static Location<'static>,
     ) -> Tensor {
         let shape = Shape::new(shape).expect("rank 4 is a shape");
-        let op = Op::Conv(ConvKind::InputGrad, attrs);
+        let op = Op::Conv(ConvKind::InputGrad, Box::new(attrs));
         Tensor::record(op, &[self, weight], shape, DType::F32, location)
     }
 
@@ -200,7 +204,7 @@ impl Tensor {
         location: &'static Location<'static>,
     ) -> Tensor {
         let shape = Shape::new(shape).expect("rank 4 is a shape");
-        let op = Op::Conv(ConvKind::WeightGrad, attrs);
+        let op = Op::Conv(ConvKind::WeightGrad, Box::new(attrs));
         Tensor::record(op, &[self, grad], shape, DType::F32, location)
     }
 }

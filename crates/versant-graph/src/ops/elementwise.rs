@@ -169,12 +169,12 @@ table! {
 
     /// Sine of an angle in radians.
     SIN sin() same { wgsl: "v_sin({a})", lib: "trig", cost: 12, types: FLOAT,
-        cpu: |_, d, a, _, _| unary_f32(d, a, math::sin),
+        cpu: |_, d, a, _, _| math::sin_block(d, a),
         grad: Rule(|g, x, _| one(g * x[0].cos())), domain: (-6.0, 6.0), tolerance: 1e-4 }
 
     /// Cosine of an angle in radians.
     COS cos() same { wgsl: "v_cos({a})", lib: "trig", cost: 12, types: FLOAT,
-        cpu: |_, d, a, _, _| unary_f32(d, a, math::cos),
+        cpu: |_, d, a, _, _| math::cos_block(d, a),
         grad: Rule(|g, x, _| one((g * x[0].sin()).neg())), domain: (-6.0, 6.0), tolerance: 1e-4 }
 
     /// Hyperbolic tangent.
