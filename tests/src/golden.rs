@@ -144,6 +144,13 @@ impl Case {
         !self.attrs[key].is_null()
     }
 
+    /// The same case without an attribute.
+    pub fn without_attr(&self, key: &str) -> Case {
+        let mut case = self.clone();
+        case.attrs[key] = Value::Null;
+        case
+    }
+
     /// A text attribute.
     pub fn text(&self, key: &str) -> &str {
         self.attr(key).as_str().expect("the attribute is a text")
@@ -246,6 +253,11 @@ impl Inputs {
     /// An input that must be there.
     pub fn get(&self, key: &str) -> &Tensor {
         &self.0[key]
+    }
+
+    /// Puts another tensor of the same values in an input's place, such as a layer's parameter.
+    pub fn replace(&mut self, key: &str, tensor: Tensor) {
+        self.0.insert(key.to_owned(), tensor);
     }
 
     /// An input that may be absent, such as a bias.

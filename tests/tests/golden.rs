@@ -4,7 +4,7 @@
 //! golden values fix PyTorch's: the first of equal extremes has the index and the gradient, `round` goes to the even
 //! neighbour.
 
-use versant_graph::{ConvOptions, Tensor};
+use versant_graph::Tensor;
 use versant_tests::devices;
 use versant_tests::golden::{Case, Inputs, Report, Tolerance, cases, check_function};
 
@@ -91,35 +91,6 @@ fn movement(case: &Case, x: &Tensor) -> Tensor {
     &moved * &moved
 }
 
-/// A convolution with a bias per channel, where the case has one.
-fn conv(case: &Case, inputs: &Inputs) -> Tensor {
-    let (x, weight) = (inputs.get("x"), inputs.get("weight"));
-    // One-dimensional cases give one number each; the second of a pair counts.
-    let pair = |key| {
-        case.ints(key)
-            .try_into()
-            .unwrap_or_else(|v: Vec<usize>| [1, v[0]])
-    };
-    let options = ConvOptions {
-        stride: pair("stride"),
-        padding: pair("padding"),
-        dilation: pair("dilation"),
-        groups: case.int("groups"),
-    };
-    let y = match case.kind.as_str() {
-        "conv1d" => x.conv1d(weight, &options),
-        "conv2d" => x.conv2d(weight, &options),
-        "conv_transpose2d" => x.conv_transpose2d(weight, &options, case.pair("output_padding")),
-        other => panic!("no convolution {other}"),
-    };
-    let Some(bias) = inputs.find("bias") else {
-        return y;
-    };
-    let mut shape = vec![1; y.rank()];
-    shape[1] = -1;
-    &y + &bias.reshape(&shape)
-}
-
 /// The result of a case in the engine's ops.
 fn build(case: &Case, inputs: &Inputs) -> Tensor {
     let get = |key| inputs.get(key);
@@ -160,22 +131,4 @@ fn primitive_ops_agree_with_pytorch() {
         }
     }
     report.finish(100);
-}
-
-#[test]
-fn convolutions_agree_with_pytorch() {
-    let mut report = Report::new("convolutions");
-    for case in cases("layers")
-        .iter()
-        .filter(|c| c.kind.starts_with("conv"))
-    {
-        for device in devices() {
-            report.check(&device, &case.name, || {
-                check_function(case, &device, Tolerance::default(), |inputs| {
-                    conv(case, inputs)
-                })
-            });
-        }
-    }
-    report.finish(24);
 }
