@@ -4,18 +4,24 @@
 //! This crate deliberately knows **no kernel, no plan and no graphics API**: a layer is a few calls of
 //! `versant-graph`, and an optimiser is tensor code on flat buffers. It knows no data set either.
 
+pub mod checkpoint;
 pub mod clip;
 mod error;
 mod fault;
 mod file;
 pub mod init;
+pub mod layers;
 pub mod loss;
 pub mod optim;
 pub mod params;
+pub mod schedule;
 
+pub use checkpoint::{Checkpoint, Latest};
 pub use clip::{clip_grad_norm, clip_grad_value};
 pub use error::{NnError, Result};
 pub use init::{Gain, Init};
+pub use layers::{Mode, Module};
 pub use loss::Losses;
 pub use optim::{Adam, AdamW, Optimizer, OptimizerState, Sgd};
 pub use params::{HostMap, HostTensor, LoadReport, Param, Params, RandomSource, Scope, Seed};
+pub use schedule::Schedule;

@@ -393,7 +393,6 @@ impl Flat {
             let states = tensors.map(|t| Ok(flatten(&upload(&self.params, t)?))).collect::<Result<_>>()?;
             parked.insert(Arc::from(name.as_str()), Parked { count, states });
         }
-        self.settle()?;
         let groups = std::mem::take(&mut self.groups);
         let before = std::mem::replace(&mut self.parked, parked);
         if let Err(error) = self.lay_out() {
