@@ -5,6 +5,7 @@
 
 mod host;
 mod random;
+mod retract;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
