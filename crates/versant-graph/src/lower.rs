@@ -257,7 +257,8 @@ impl Lowerer<'_> {
             }
         }
         let block = std::mem::take(&mut self.block);
-        if !block.instrs.is_empty() || !reduces.is_empty() {
+        // A value known per row that is only spread over the columns needs no instruction there, but a store.
+        if !block.instrs.is_empty() || !block.stores.is_empty() || !reduces.is_empty() {
             let outs = reduces.iter().map(|(_, r)| r.clone()).collect();
             self.steps.push(Step::Col(block, outs));
         }
