@@ -364,6 +364,11 @@ impl<'a> Fusion<'a> {
         }
         let mut members = [&a.members[..], &b.members[..]].concat();
         members.sort_unstable();
+        // A contraction reads its operands from memory: its own kernel cannot be the one that writes them.
+        let operand = |node: usize| self.ir.nodes[node].inputs.iter().any(|e| members.contains(&e.node));
+        if acc.is_some_and(operand) {
+            return false;
+        }
         let (Form::Fused(domain) | Form::Contraction(_, domain)) = &form else { return false };
         let Ok(lowered) = self.group(domain.clone(), &members, acc, MAX_MERGED) else {
             return false;
