@@ -177,6 +177,12 @@ impl View {
         if self.shape.numel() == 0 {
             return Some(View::splat(self.shape));
         }
+        if inner.shape.numel() == 0 {
+            // Padding of nothing: every element is outside.
+            let strides = vec![0; self.shape.rank()];
+            let outside = Guard { strides, offset: 0, extent: 0 };
+            return Some(View { guards: vec![outside], ..View::splat(self.shape) });
+        }
         let mid = self.to_coords(&inner.shape)?;
         let rank = self.shape.rank();
         let through = |form: &[isize], constant: isize| -> (Vec<isize>, isize) {
