@@ -2,8 +2,9 @@
 
 use versant_graph::{Device, GraphError, Tensor, eval};
 use versant_nn::layers::{
-    BatchNorm1d, BatchNorm2d, Conv1d, Conv2d, ConvTranspose2d, Dropout, Embedding, Flatten,
-    LayerNorm, Linear, MaxPool2d, Relu, Sequential,
+    BatchNorm1d, BatchNorm2d, Conv1d, Conv2d, ConvTranspose2d, Dropout, Elu, Embedding, Flatten,
+    Gelu, GeluTanh, LayerNorm, LeakyRelu, Linear, LogSoftmax, MaxPool2d, Relu, Sequential, Sigmoid,
+    Silu, Softmax, Softplus, Tanh,
 };
 use versant_nn::{Losses, Mode, Module, Params, Seed};
 
@@ -307,4 +308,27 @@ fn an_embedding_does_not_hide_a_bad_index() {
     let y = y.to_vec::<f32>().expect("values");
     assert_eq!((&y[..2], &y[6..]), (&table[4..], &table[..2]));
     assert!(y[2..6].iter().all(|v| v.is_nan()));
+}
+
+#[test]
+fn activation_layers_are_the_tensors_methods() {
+    let dev = Device::cpu();
+    let x = Tensor::from_slice(&dev, &[-3.0f32, -0.5, 0.0, 0.5, 1.0, 7.0], &[2, 3]);
+    let table: Vec<(Box<dyn Module>, Tensor)> = vec![
+        (Box::new(Relu), x.relu()),
+        (Box::new(LeakyRelu(0.3)), x.leaky_relu(0.3)),
+        (Box::new(Gelu), x.gelu()),
+        (Box::new(GeluTanh), x.gelu_tanh()),
+        (Box::new(Silu), x.silu()),
+        (Box::new(Sigmoid), x.sigmoid()),
+        (Box::new(Tanh), x.tanh()),
+        (Box::new(Softmax(0)), x.softmax(0)),
+        (Box::new(LogSoftmax(-1)), x.log_softmax(-1)),
+        (Box::new(Softplus), x.softplus()),
+        (Box::new(Elu(0.5)), x.elu(0.5)),
+    ];
+    let values = |t: &Tensor| t.to_vec::<f32>().expect("values");
+    for (i, (layer, want)) in table.iter().enumerate() {
+        assert_eq!(values(&layer.forward(&x, Mode::Eval)), values(want), "{i}");
+    }
 }
