@@ -413,6 +413,11 @@ impl Tensor {
                 grads.by_node.insert(node.id, grad);
             }
         }
+        if grads.is_empty() {
+            // Every way to a parameter is cut, by a detach or by integers.
+            let what = "any parameter".to_owned();
+            return Err(GraphError::NotReached { what, location, hint: "" });
+        }
         Ok(grads)
     }
 
