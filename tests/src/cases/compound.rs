@@ -178,7 +178,7 @@ const FUNCTIONS: &[Function] = &[
     ("softplus", |t| t.softplus()),
     ("elu", |t| t.elu(0.7)),
     ("leaky_relu", |t| t.leaky_relu(0.1)),
-    ("clamp", |t| t.clamp(-0.75, 1.25)),
+    ("clamp", |t| t.clamp(-0.75, 1.3)),
     ("square", |t| t.square()),
     ("layer_norm", |t| t.layer_norm(1, None, None, 1e-5)),
     ("layer_norm over both", |t| {
@@ -211,7 +211,7 @@ fn functions() -> Vec<Case> {
     for &(name, f) in FUNCTIONS {
         // Clear of the kinks of clamp, relu and their kind by more than a finite difference.
         let values: Vec<f32> = (0..21)
-            .map(|i| ((i * 8) % 21) as f32 * 0.19 - 1.92)
+            .map(|i| ((i * 8) % 21) as f32 * 0.19 - 1.82)
             .collect();
         let input = Input::f32(&[3, 7], &values);
         all.push(Case::new(name, vec![input], near, move |_, x| f(&x[0])).smooth());
