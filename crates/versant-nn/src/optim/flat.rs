@@ -109,6 +109,7 @@ impl Flat {
 
     pub fn select(&mut self, pattern: &str) {
         self.pattern = Some(pattern.to_owned());
+        self.version = None;
         let _ = self.lay_out();
     }
 
