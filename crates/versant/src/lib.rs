@@ -34,7 +34,10 @@ pub mod prelude {
     pub use versant_graph::{
         ConvOptions, DType, Device, DeviceKind, PoolOptions, Tensor, capture, eval, explain, grad_of,
     };
-    pub use versant_nn::prelude::*;
+    pub use versant_nn::layers::*;
+    pub use versant_nn::{
+        Adam, AdamW, Init, Losses, Mode, Module, Optimizer, Param, Params, Scope, Seed, Sgd,
+    };
 }
 
 /// The worked examples of the contributor's guide and of the README, compiled and run as tests.

@@ -14,7 +14,8 @@ use clap::Parser;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use report::EpochFigures;
 use versant::data::{RandomFlip, RandomShift, fashion_mnist};
-use versant::nn::checkpoint::{Checkpoint, Checkpoints};
+use versant::nn::Checkpoint;
+use versant::nn::schedule::Schedule;
 use versant::prelude::*;
 
 /// Train a convolutional net on Fashion-MNIST.
@@ -56,7 +57,7 @@ struct Options {
 }
 
 /// Two convolutions and two dense layers: 421,642 parameters.
-fn net(params: &Params) -> impl Module {
+fn net(params: &Params) -> impl Module + use<> {
     (
         Conv2d::new(&(params / "conv1"), 1, 32, 3).pad(1),
         Relu,
@@ -64,7 +65,7 @@ fn net(params: &Params) -> impl Module {
         Conv2d::new(&(params / "conv2"), 32, 64, 3).pad(1),
         Relu,
         MaxPool2d::new(2),
-        Flatten,
+        Flatten::new(),
         Dropout::new(&(params / "dropout"), 0.3),
         Linear::new(&(params / "dense"), 64 * 7 * 7, 128),
         Relu,
@@ -97,6 +98,43 @@ fn main() {
     }
 }
 
+/// Everything that changes while training.
+struct Run {
+    params: Params,
+    opt: AdamW,
+    step: u64,
+    figures: Vec<EpochFigures>,
+    folder: PathBuf,
+}
+
+impl Run {
+    /// Goes on from the newest readable checkpoint, if there is one.
+    fn resume(&mut self) -> Result<(), Box<dyn Error>> {
+        let found = Checkpoint::latest(&self.folder)?;
+        for why in &found.skipped {
+            eprintln!("skipped a checkpoint: {why}");
+        }
+        if let Some((_, saved)) = found.checkpoint {
+            saved.restore(&self.params, Some(&mut self.opt))?;
+            self.step = saved.step;
+            let lines = saved.user.get("figures").map(String::as_str).unwrap_or_default();
+            self.figures = lines.lines().filter_map(EpochFigures::parse).collect();
+        }
+        println!("resumed at step {}", self.step);
+        Ok(())
+    }
+
+    /// Writes a checkpoint; the last three are kept.
+    fn save(&self, epoch: u64) -> Result<(), Box<dyn Error>> {
+        let mut now = Checkpoint::take(&self.params, Some(&self.opt))?;
+        now.epoch = epoch;
+        let lines: Vec<String> = self.figures.iter().map(EpochFigures::to_string).collect();
+        now.user.insert("figures".to_owned(), lines.join("\n"));
+        now.save_in(&self.folder, 3)?;
+        Ok(())
+    }
+}
+
 fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     let dev = Device::by_name(&options.device)?;
     let parts = if options.full {
@@ -117,95 +155,96 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
 
     let params = Params::new(&dev, Seed(options.seed));
     let net = net(&params);
-    let mut opt = AdamW::new(&params, 1e-3);
-    let per_epoch = train.batches_per_epoch() as u64;
-    let rate = Schedule::cosine(1e-3, epochs * per_epoch).min(1e-5);
-    let last = options.steps.unwrap_or(epochs * per_epoch);
+    let opt = AdamW::new(&params, 1e-3);
     println!(
         "{} images, {} for testing; {} parameters; on {}",
         parts.train.len(),
         parts.test.len(),
-        params.numel(),
+        params.iter().map(|p| p.shape().iter().product::<usize>()).sum::<usize>(),
         dev.info().name
     );
-
     std::fs::create_dir_all(&options.out)?;
     let folder = options.checkpoint.clone().unwrap_or_else(|| options.out.join("checkpoints"));
-    let checkpoints = Checkpoints::new(&folder, 3)?;
-    let every = options.checkpoint_every.unwrap_or(per_epoch).max(1);
-    let mut step = 0;
+    let mut run = Run { params, opt, step: 0, figures: Vec::new(), folder };
     if options.resume {
-        if let Some(found) = checkpoints.latest()? {
-            found.restore(&params, &mut opt)?;
-            step = found.step();
-        }
-        println!("resumed at step {step}");
+        run.resume()?;
     }
-
-    let mut figures: Vec<EpochFigures> = Vec::new();
+    let per_epoch = train.batches_per_epoch() as u64;
+    let last = options.steps.unwrap_or(epochs * per_epoch);
+    let rate = Schedule::cosine(1e-3, epochs * per_epoch).floor(1e-5);
     let start = Instant::now();
-    while step < last {
-        let epoch = step / per_epoch;
-        let bar = progress(per_epoch, epoch + 1, epochs);
-        let (mut loss_sum, mut right, mut seen, clock) = (0.0, 0.0, 0, Instant::now());
-        for batch in train.epoch_from_on(&dev, epoch, (step % per_epoch) as usize)? {
-            let batch = batch?;
-            let logits = net.forward(&batch.x, Mode::Train);
-            let loss = logits.cross_entropy(&batch.y);
-            let guess = logits.argmax(-1, false);
-            drop(logits);
-            opt.set_lr(rate.at(step));
-            opt.step(loss.backward()?)?;
-            step += 1;
-            if options.explain && step <= 1 {
-                println!("{}", versant::graph::latest_plan(&dev).unwrap_or_default());
-            }
-            let n = batch.labels.len();
-            loss_sum += loss.item::<f32>()? * n as f32;
-            right += accuracy(&guess.to_vec::<i32>()?, &batch.labels)? * n as f64;
-            seen += n;
-            bar.set_message(format!(
-                "loss {:.3}  accuracy {:.1} %  {:.0} images/s",
-                loss_sum / seen as f32,
-                100.0 * right / seen as f64,
-                seen as f64 / clock.elapsed().as_secs_f64()
-            ));
-            bar.inc(1);
-            if step % every == 0 || step == last {
-                checkpoints.save(&Checkpoint::take(&params, &opt, step, epoch)?)?;
-                if options.checkpoint_every.is_some() {
-                    println!("checkpoint step {step}");
-                }
-            }
-            if step == last {
-                break;
-            }
-        }
+    while run.step < last {
+        let bar = progress(per_epoch, run.step / per_epoch + 1, epochs);
+        let mut figure = epoch(options, &mut run, &net, &train, &rate, last, &bar)?;
         bar.finish_and_clear();
-        if options.checkpoint_every.is_some() && step < last {
-            continue;
+        // A run that is cut into steps for testing has no time for tests.
+        if options.steps.is_none() {
+            figure.test = accuracy(&predict(&net, &test, &dev)?, parts.test.labels())?;
+            println!("epoch {:>2}  {figure:#}", run.step.div_ceil(per_epoch));
+            run.figures.push(figure);
+            run.save(run.step / per_epoch)?;
         }
-        let predicted = predict(&net, &test, &dev)?;
-        let test_share = accuracy(&predicted, parts.test.labels())?;
-        let seconds = clock.elapsed().as_secs_f64();
-        let figure = EpochFigures {
-            loss: loss_sum / seen.max(1) as f32,
-            train: right / seen.max(1) as f64,
-            test: test_share,
-        };
-        println!(
-            "epoch {:>2}  loss {:.3}  training {:.1} %  test {:.1} %  {:.0} images/s",
-            epoch + 1,
-            figure.loss,
-            100.0 * figure.train,
-            100.0 * figure.test,
-            seen as f64 / seconds
-        );
-        figures.push(figure);
     }
-    finish(options, &parts.test, &predict(&net, &test, &dev)?, &figures, &dev)?;
-    println!("trained in {:.1} s; checkpoints in {}", start.elapsed().as_secs_f64(), folder.display());
+    finish(options, &parts.test, &predict(&net, &test, &dev)?, &run.figures, &dev)?;
+    println!(
+        "trained in {:.1} s; checkpoints in {}",
+        start.elapsed().as_secs_f64(),
+        run.folder.display()
+    );
     Ok(())
+}
+
+/// Trains to the end of the current epoch, or to step `last`.
+fn epoch(
+    options: &Options,
+    run: &mut Run,
+    net: &impl Module,
+    train: &Loader,
+    rate: &Schedule,
+    last: u64,
+    bar: &ProgressBar,
+) -> Result<EpochFigures, Box<dyn Error>> {
+    let dev = run.params.device().clone();
+    let per_epoch = train.batches_per_epoch() as u64;
+    let (number, first) = (run.step / per_epoch, run.step % per_epoch);
+    let (mut loss_sum, mut right, mut seen, clock) = (0.0, 0.0, 0, Instant::now());
+    bar.set_position(first);
+    for batch in train.epoch_from(number, first as usize)?.on(&dev) {
+        let batch = batch?;
+        let logits = net.forward(&batch.x, Mode::Train);
+        let loss = logits.cross_entropy(&batch.y);
+        let guess = logits.argmax(-1, false);
+        // What nobody holds is not kept: the logits need no memory of their own after this.
+        drop(logits);
+        run.opt.set_lr(rate.at(run.step));
+        run.opt.step(loss.backward()?)?;
+        run.step += 1;
+        if options.explain && seen == 0 {
+            println!("{}", versant::graph::latest_plan(&dev).unwrap_or_default());
+        }
+        loss_sum += loss.item::<f32>()? * batch.len() as f32;
+        right += accuracy(&guess.to_vec::<i32>()?, &batch.labels)? * batch.len() as f64;
+        seen += batch.len();
+        let speed = seen as f64 / clock.elapsed().as_secs_f64();
+        let (loss, share) = (loss_sum / seen as f32, 100.0 * right / seen as f64);
+        bar.set_message(format!("loss {loss:.3}  accuracy {share:.1} %  {speed:.0} images/s"));
+        bar.inc(1);
+        if let Some(every) = options.checkpoint_every
+            && run.step.is_multiple_of(every.max(1))
+        {
+            run.save(number)?;
+            println!("checkpoint step {}", run.step);
+        }
+        if run.step == last {
+            break;
+        }
+    }
+    Ok(EpochFigures {
+        loss: loss_sum / seen.max(1) as f32,
+        train: right / seen.max(1) as f64,
+        test: f64::NAN,
+        speed: seen as f64 / clock.elapsed().as_secs_f64(),
+    })
 }
 
 /// Prints the result and writes the pictures.

@@ -1,6 +1,7 @@
 //! What the run leaves to look at: the curves, and a grid of predictions.
 
 use std::error::Error;
+use std::fmt;
 use std::io::Cursor;
 use std::path::Path;
 
@@ -18,6 +19,30 @@ pub struct EpochFigures {
     pub train: f64,
     /// Share of test images classified right after the epoch.
     pub test: f64,
+    /// Training images a second.
+    pub speed: f64,
+}
+
+/// With `#` for people, without it for [`EpochFigures::parse`].
+impl fmt::Display for EpochFigures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let EpochFigures { loss, train, test, speed } = *self;
+        if f.alternate() {
+            let (train, test) = (100.0 * train, 100.0 * test);
+            write!(f, "loss {loss:.3}  training {train:.1} %  test {test:.1} %  {speed:.0} images/s")
+        } else {
+            write!(f, "{loss} {train} {test} {speed}")
+        }
+    }
+}
+
+impl EpochFigures {
+    /// Reads a line that a checkpoint kept; `None` if it is none.
+    pub fn parse(line: &str) -> Option<EpochFigures> {
+        let mut numbers = line.split(' ').map(|n| n.parse::<f64>().ok());
+        let mut next = || numbers.next().flatten();
+        Some(EpochFigures { loss: next()? as f32, train: next()?, test: next()?, speed: next()? })
+    }
 }
 
 /// Loss and accuracy by epoch, as an SVG.
