@@ -216,6 +216,7 @@ impl Flat {
         at_least_zero("the learning rate", self.lr)?;
         rule.check()?;
         self.check_clipping()?;
+        let loss = grads.loss().clone();
         let mut grads = if self.is_laid_out() {
             let slots: Vec<&Slot> =
                 self.groups.iter().flat_map(|g| &g.members).map(|m| &*m.slot).collect();
@@ -239,7 +240,9 @@ impl Flat {
         drop(grads);
         let buffers = self.params.pending_buffers();
         let flats = self.groups.iter().flat_map(|g| std::iter::once(&g.value).chain(&g.states));
-        let roots: Vec<&Tensor> = flats.chain(&self.norm).chain(&buffers).collect();
+        // The loss goes first: what reads the parameters after their update would keep it from happening in place.
+        let roots = [&loss].into_iter().chain(flats).chain(&self.norm).chain(&buffers);
+        let roots: Vec<&Tensor> = roots.collect();
         eval(&roots)?;
         eval(&kept.iter().collect::<Vec<_>>())?;
         kept.clear();
@@ -254,7 +257,8 @@ impl Flat {
     /// Records the update of every group and lets go of everything old. Returns what must live until the
     /// parameters' views are evaluated.
     fn record(&mut self, rule: &dyn Rule, grads: &mut Vec<Tensor>) -> Vec<Tensor> {
-        self.steps += 1;
+        // A checkpoint may come from anywhere: its counts must not overflow.
+        self.steps = self.steps.saturating_add(1);
         let mut parts = grads.drain(..).map(|g| flatten(&g));
         let mut flat: Vec<Tensor> = Vec::with_capacity(self.groups.len());
         for group in &self.groups {
@@ -264,7 +268,7 @@ impl Flat {
         self.clip(&mut flat);
         let mut kept = Vec::new();
         for (group, grad) in self.groups.iter_mut().zip(&flat) {
-            group.count += 1;
+            group.count = group.count.saturating_add(1);
             let now = Now { lr: self.lr, count: group.count };
             let (value, states) = rule.update(now, &group.value, grad, &group.states);
             group.value = value;
