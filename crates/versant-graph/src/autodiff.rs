@@ -17,11 +17,18 @@ use crate::tensor::{Node, State};
 /// The gradients of a loss by the parameters it reaches, recorded and not yet computed.
 #[derive(Clone, Debug)]
 pub struct Gradients {
+    loss: Tensor,
     by_node: HashMap<u64, Tensor>,
     names: Vec<(Arc<str>, u64)>,
 }
 
 impl Gradients {
+    /// What was differentiated. An optimiser computes it with its step: later its own plan would repeat the
+    /// forward pass, and until then the old parameters would have to be kept for it.
+    pub fn loss(&self) -> &Tensor {
+        &self.loss
+    }
+
     /// The gradient of this parameter, if the loss reaches it.
     pub fn get(&self, parameter: &Tensor) -> Option<&Tensor> {
         self.by_node.get(&parameter.node.id)
@@ -156,11 +163,17 @@ fn vjp(node: &Node, g: &Tensor, x: &[Tensor], y: &Tensor, need: &[bool]) -> Pull
         Op::Reduce(kind, axes) => out[0] = reduce_vjp(*kind, *axes, g, &x[0], y, location),
         Op::CumSum { axis, reverse } => out[0] = Some(g.running_sum(*axis, !reverse, location)),
         Op::MatMul => {
+            // A transposed operand gets its gradient as a transposed view: its own transpose undoes that, and
+            // the product is stored as the operand's source lies.
             if need[0] {
-                out[0] = Some(g.matmul(&x[1].t()));
+                let turned = is_transposed(&x[0]);
+                let grad = if turned { x[1].matmul(&g.t()).t() } else { g.matmul(&x[1].t()) };
+                out[0] = Some(grad);
             }
             if need[1] {
-                out[1] = Some(x[0].t().matmul(g));
+                let turned = is_transposed(&x[1]);
+                let grad = if turned { g.t().matmul(&x[0]).t() } else { x[0].t().matmul(g) };
+                out[1] = Some(grad);
             }
         }
         Op::Conv(kind, attrs) => {
@@ -220,6 +233,18 @@ fn vjp(node: &Node, g: &Tensor, x: &[Tensor], y: &Tensor, need: &[bool]) -> Pull
         Op::Buffer | Op::Literal(_) | Op::Scalar(_) | Op::Iota | Op::Random | Op::Detach => {}
     }
     Some(out)
+}
+
+/// Whether a matrix is recorded as the transpose of another.
+fn is_transposed(x: &Tensor) -> bool {
+    let last = x.rank() - 1;
+    match &x.node.op {
+        Op::View(movement) => match **movement {
+            Movement::Permute(axes) => usize::from(axes[last]) + 1 == last,
+            _ => false,
+        },
+        _ => false,
+    }
 }
 
 /// A forward convolution whose output extents are known: rows that the stride leaves over are not lost.
@@ -406,7 +431,8 @@ impl Tensor {
         }
         let seed = Tensor::number(self, 1.0).broadcast_to(self.shape());
         let cotangents = tape.pull_back(seed, &wanted, location)?;
-        let mut grads = Gradients { by_node: HashMap::new(), names: Vec::new() };
+        let loss = self.clone();
+        let mut grads = Gradients { loss, by_node: HashMap::new(), names: Vec::new() };
         for (node, grad) in tape.nodes.iter().zip(cotangents) {
             if let (Some(name), Some(grad)) = (&node.parameter, grad) {
                 grads.names.push((Arc::clone(name), node.id));
