@@ -12,6 +12,7 @@ use versant_kernels::{Shape, View};
 use crate::ir::{Ir, IrOp};
 use crate::lower::{Domain, Group, Lowered, Place, Refusal, lower};
 use crate::op::Op;
+use crate::stored::{MAX_INLINE, choose};
 
 /// What a device lets a kernel do.
 #[derive(Clone, Copy, Debug)]
@@ -22,10 +23,6 @@ pub(crate) struct Limits {
     pub merge: bool,
 }
 
-/// An expression that costs no more than this is recomputed rather than stored for several users.
-const CHEAP: u64 = 4;
-/// Inline expressions do not grow beyond this many nodes.
-const MAX_INLINE: usize = 48;
 /// Programs do not grow beyond this many instructions by merging.
 const MAX_MERGED: usize = 256;
 /// Instructions of a program that cannot be split.
@@ -71,7 +68,13 @@ pub(crate) fn fuse(mut ir: Ir, limits: Limits) -> Fused {
             ir.verify();
         }
         match Fusion::new(&ir, limits).run() {
-            Ok((stored, kernels)) => return Fused { ir, stored, kernels },
+            Ok((stored, kernels)) => {
+                return Fused {
+                    ir,
+                    stored,
+                    kernels,
+                };
+            }
             Err(copies) => ir = ir.with_copies(&copies),
         }
     }
@@ -112,7 +115,7 @@ impl<'a> Fusion<'a> {
             groups: Vec::new(),
         };
         f.place_pieces();
-        f.choose_stored();
+        f.stored = choose(ir, &f.is_output, limits.bindings);
         f.link();
         f
     }
@@ -132,7 +135,9 @@ impl<'a> Fusion<'a> {
 
     fn place_pieces(&mut self) {
         for (i, node) in self.ir.nodes.iter().enumerate() {
-            let IrOp::Core(Op::Concat(axis)) = node.op else { continue };
+            let IrOp::Core(Op::Concat(axis)) = node.op else {
+                continue;
+            };
             let mut start = vec![0; node.shape.rank()];
             for edge in &node.inputs {
                 let shape = self.ir.nodes[edge.node].shape;
@@ -141,69 +146,6 @@ impl<'a> Fusion<'a> {
                 self.pieces.insert(edge.node, (i, view));
                 start[axis] += shape[axis] as isize;
             }
-        }
-    }
-
-    /// Decides for every node, inputs first, whether it gets a buffer.
-    fn choose_stored(&mut self) {
-        let n = self.ir.nodes.len();
-        let mut uses = vec![0u32; n];
-        let mut widened = vec![false; n];
-        let mut in_memory = vec![false; n];
-        for node in &self.ir.nodes {
-            for (k, edge) in node.inputs.iter().enumerate() {
-                uses[edge.node] += 1;
-                let read = edge.view.as_ref().map_or(0, |v| v.shape.numel());
-                widened[edge.node] |= read > self.ir.nodes[edge.node].shape.numel();
-                in_memory[edge.node] |= node.memory_operand(k).is_some();
-            }
-        }
-        let mut cost = vec![0u64; n];
-        let mut size = vec![0usize; n];
-        let mut loads: Vec<SmallVec<[usize; 4]>> = vec![SmallVec::new(); n];
-        // A kernel also binds what it writes.
-        let max_loads = self.limits.bindings.saturating_sub(2).max(2);
-        for i in 0..n {
-            let node = &self.ir.nodes[i];
-            if matches!(node.op, IrOp::Leaf(_)) {
-                continue;
-            }
-            let (c, s) = own_cost(&node.op);
-            (cost[i], size[i]) = (c, s);
-            let mut inline: SmallVec<[usize; 3]> = SmallVec::new();
-            for edge in &node.inputs {
-                let j = edge.node;
-                if self.stored[j] || matches!(self.ir.nodes[j].op, IrOp::Leaf(_)) {
-                    insert(&mut loads, i, &[j]);
-                    cost[i] += 1;
-                } else if !inline.contains(&j) {
-                    inline.push(j);
-                }
-            }
-            inline.sort_by_key(|&j| std::cmp::Reverse(loads[j].len()));
-            for &j in &inline {
-                let union = loads[j].iter().filter(|l| !loads[i].contains(l)).count();
-                let wide = union + loads[i].len() > max_loads;
-                if wide || (size[i] + size[j] > MAX_INLINE && !loads[j].is_empty()) {
-                    self.stored[j] = true;
-                    insert(&mut loads, i, &[j]);
-                    cost[i] += 1;
-                } else {
-                    let from = loads[j].clone();
-                    insert(&mut loads, i, &from);
-                    cost[i] += cost[j];
-                    size[i] += size[j];
-                }
-            }
-            let constant = loads[i].is_empty() && node.shape.numel() == 1;
-            let generator = node.inputs.is_empty();
-            let shared = (uses[i] > 1 || widened[i]) && cost[i] > CHEAP && !constant && !generator;
-            let must = self.is_output[i]
-                || node.is_heavy()
-                || node.is_reduce()
-                || matches!(node.op, IrOp::Copy | IrOp::Piece)
-                || in_memory[i];
-            self.stored[i] |= must || shared;
         }
     }
 
@@ -230,9 +172,18 @@ impl<'a> Fusion<'a> {
         }
     }
 
-    fn group(&self, domain: Domain, members: &[usize], acc: Option<usize>, max: usize) -> Result<Lowered, Refusal> {
+    fn group(
+        &self,
+        domain: Domain,
+        members: &[usize],
+        acc: Option<usize>,
+        max: usize,
+    ) -> Result<Lowered, Refusal> {
         let exported = |m: usize| {
-            self.is_output[m] || self.users[m].iter().any(|u| !members.contains(&(*u as usize)))
+            self.is_output[m]
+                || self.users[m]
+                    .iter()
+                    .any(|u| !members.contains(&(*u as usize)))
         };
         lower(&Group {
             ir: self.ir,
@@ -285,9 +236,17 @@ impl<'a> Fusion<'a> {
                 None => None,
             };
             self.group_of[i] = self.groups.len();
-            self.groups.push(Some(Kernel { form, members: vec![i], lowered }));
+            self.groups.push(Some(Kernel {
+                form,
+                members: vec![i],
+                lowered,
+            }));
         }
-        if copies.is_empty() { Ok(()) } else { Err(copies) }
+        if copies.is_empty() {
+            Ok(())
+        } else {
+            Err(copies)
+        }
     }
 
     /// The extents of a node, split so finely that every reshape inside its expression is affine.
@@ -299,7 +258,11 @@ impl<'a> Fusion<'a> {
             steps += 1;
             for edge in &self.ir.nodes[i].inputs {
                 let source = &self.ir.nodes[edge.node];
-                if let Some(view) = edge.view.as_ref().filter(|v| v.shape.numel() == shape.numel()) {
+                if let Some(view) = edge
+                    .view
+                    .as_ref()
+                    .filter(|v| v.shape.numel() == shape.numel())
+                {
                     shape = refine(&shape, &view.shape).unwrap_or(shape);
                 }
                 if self.stored[edge.node] || source.inputs.is_empty() || !edge.in_order(self.ir) {
@@ -316,8 +279,10 @@ impl<'a> Fusion<'a> {
 
     /// Tries to compute a node in one kernel with those it reads, the latest first.
     fn merge_with_producers(&mut self, node: usize) {
-        let mut candidates: Vec<usize> =
-            self.refs[node].iter().map(|&r| self.group_of[r as usize]).collect();
+        let mut candidates: Vec<usize> = self.refs[node]
+            .iter()
+            .map(|&r| self.group_of[r as usize])
+            .collect();
         candidates.sort_unstable_by(|a, b| b.cmp(a));
         candidates.dedup();
         candidates.truncate(16);
@@ -338,16 +303,23 @@ impl<'a> Fusion<'a> {
         }
         let own = self.group_of[node];
         let (domain, places) = match &self.groups[own] {
-            Some(Kernel { form: Form::Fused(domain), lowered: Some(l), .. }) => {
-                (domain.clone(), l.places.clone())
-            }
+            Some(Kernel {
+                form: Form::Fused(domain),
+                lowered: Some(l),
+                ..
+            }) => (domain.clone(), l.places.clone()),
             _ => return,
         };
         let first = own.saturating_sub(64);
         for other in (first..own).rev() {
-            let Some(kernel) = &self.groups[other] else { continue };
+            let Some(kernel) = &self.groups[other] else {
+                continue;
+            };
             let shares = kernel.form == Form::Fused(domain.clone())
-                && kernel.lowered.as_ref().is_some_and(|l| l.places.iter().any(|p| places.contains(p)));
+                && kernel
+                    .lowered
+                    .as_ref()
+                    .is_some_and(|l| l.places.iter().any(|p| places.contains(p)));
             if shares && self.try_merge(other, own) {
                 return;
             }
@@ -356,8 +328,12 @@ impl<'a> Fusion<'a> {
 
     /// Merges two kernels into the first, if one program can be both and no third stands between.
     fn try_merge(&mut self, into: usize, from: usize) -> bool {
-        let (Some(a), Some(b)) = (&self.groups[into], &self.groups[from]) else { return false };
-        let Some((form, acc)) = self.merged_form(a, b) else { return false };
+        let (Some(a), Some(b)) = (&self.groups[into], &self.groups[from]) else {
+            return false;
+        };
+        let Some((form, acc)) = self.merged_form(a, b) else {
+            return false;
+        };
         let size = |k: &Kernel| k.lowered.as_ref().map_or(0, |l| l.program.instrs().count());
         if size(a) + size(b) > MAX_MERGED || self.between(into, from) {
             return false;
@@ -365,11 +341,18 @@ impl<'a> Fusion<'a> {
         let mut members = [&a.members[..], &b.members[..]].concat();
         members.sort_unstable();
         // A contraction reads its operands from memory: its own kernel cannot be the one that writes them.
-        let operand = |node: usize| self.ir.nodes[node].inputs.iter().any(|e| members.contains(&e.node));
+        let operand = |node: usize| {
+            self.ir.nodes[node]
+                .inputs
+                .iter()
+                .any(|e| members.contains(&e.node))
+        };
         if acc.is_some_and(operand) {
             return false;
         }
-        let (Form::Fused(domain) | Form::Contraction(_, domain)) = &form else { return false };
+        let (Form::Fused(domain) | Form::Contraction(_, domain)) = &form else {
+            return false;
+        };
         let Ok(lowered) = self.group(domain.clone(), &members, acc, MAX_MERGED) else {
             return false;
         };
@@ -382,7 +365,11 @@ impl<'a> Fusion<'a> {
             self.group_of[m] = into;
         }
         self.groups[from] = None;
-        self.groups[into] = Some(Kernel { form, members, lowered: Some(lowered) });
+        self.groups[into] = Some(Kernel {
+            form,
+            members,
+            lowered: Some(lowered),
+        });
         true
     }
 
@@ -402,14 +389,17 @@ impl<'a> Fusion<'a> {
             }
             (Form::Fused(rows @ Rows { full, axes }), Form::Fused(other))
             | (Form::Fused(other), Form::Fused(rows @ Rows { full, axes })) => {
-                let cols: usize =
-                    (0..full.rank()).filter(|a| axes >> a & 1 == 1).map(|a| full[a]).product();
+                let cols: usize = (0..full.rank())
+                    .filter(|a| axes >> a & 1 == 1)
+                    .map(|a| full[a])
+                    .product();
                 let count = full.numel() / cols.max(1);
                 match other {
                     Rows { .. } if other == rows => Some((Form::Fused(rows.clone()), None)),
                     Flat(y) if y.numel() == count => Some((Form::Fused(rows.clone()), None)),
                     Flat(y) if y.numel() == full.numel() => {
-                        let trailing = axes.trailing_zeros() + axes.count_ones() == full.rank() as u32;
+                        let trailing =
+                            axes.trailing_zeros() + axes.count_ones() == full.rank() as u32;
                         let worth = trailing
                             && cols <= MAX_FUSED_COLS
                             && (count >= MIN_FUSED_ROWS || full.numel() <= 1 << 14);
@@ -429,7 +419,9 @@ impl<'a> Fusion<'a> {
 
     /// Whether `to` depends on `from` through a third kernel.
     fn reaches(&self, from: usize, to: usize) -> bool {
-        let Some(target) = &self.groups[from] else { return false };
+        let Some(target) = &self.groups[from] else {
+            return false;
+        };
         let lowest = target.members[0];
         let mut seen = FxHashSet::default();
         let mut stack: Vec<usize> = self.sources(to).filter(|&g| g != from && g != to).collect();
@@ -437,7 +429,9 @@ impl<'a> Fusion<'a> {
             if g == from || seen.len() > 4096 {
                 return true;
             }
-            let Some(kernel) = &self.groups[g] else { continue };
+            let Some(kernel) = &self.groups[g] else {
+                continue;
+            };
             let highest = kernel.members[kernel.members.len() - 1];
             if highest < lowest || !seen.insert(g) {
                 continue;
@@ -462,8 +456,10 @@ impl<'a> Fusion<'a> {
         let mut feeds: Vec<Vec<usize>> = vec![Vec::new(); self.groups.len()];
         let mut ready = std::collections::BinaryHeap::new();
         let rank = |k: &Kernel| std::cmp::Reverse(k.members[k.members.len() - 1]);
-        for g in 0..self.groups.len() {
-            let Some(kernel) = &self.groups[g] else { continue };
+        for (g, kernel) in self.groups.iter().enumerate() {
+            let Some(kernel) = kernel else {
+                continue;
+            };
             let mut sources: Vec<usize> = self.sources(g).collect();
             sources.sort_unstable();
             sources.dedup();
@@ -480,33 +476,19 @@ impl<'a> Fusion<'a> {
             for &next in &feeds[g] {
                 waits[next] -= 1;
                 if waits[next] == 0 {
-                    let kernel = self.groups[next].as_ref().expect("only live kernels are fed");
+                    let kernel = self.groups[next]
+                        .as_ref()
+                        .expect("only live kernels are fed");
                     ready.push((rank(kernel), next));
                 }
             }
             order.extend(self.groups[g].take());
         }
-        assert!(self.groups.iter().all(Option::is_none), "fusion made a cycle");
+        assert!(
+            self.groups.iter().all(Option::is_none),
+            "fusion made a cycle"
+        );
         order
-    }
-}
-
-fn insert(loads: &mut [SmallVec<[usize; 4]>], at: usize, more: &[usize]) {
-    for &l in more {
-        if !loads[at].contains(&l) {
-            loads[at].push(l);
-        }
-    }
-}
-
-/// Instructions and nodes that an operation adds to an expression.
-fn own_cost(op: &IrOp) -> (u64, usize) {
-    match op {
-        IrOp::Core(Op::Map(row)) => (u64::from(row.f.cost), 1),
-        IrOp::Core(Op::Random) => (20, 1),
-        IrOp::Core(Op::Gather(_)) => (4, 1),
-        IrOp::Core(Op::Literal(_) | Op::Iota) | IrOp::Scalar(_) => (0, 0),
-        _ => (1, 1),
     }
 }
 

@@ -3,8 +3,8 @@
 //! This crate deliberately knows **no layer, no optimiser and no data set** (those are written with its
 //! tensors), and **no graphics API** (that is `versant-device`).
 //!
-//! Read in this order: [`op`] → [`ops::elementwise`] → [`interp`] → [`autodiff`] → `capture` → `ir` →
-//! `lower` → `fuse` → `memory` → `plan` → `run`.
+//! Read in this order: [`op`] → [`ops::elementwise`] → [`interp`] → [`autodiff`] → `vjp` → `capture` → `ir` →
+//! `lower` → `stored` → `fuse` → `memory` → `plan` → `run`.
 
 pub mod autodiff;
 mod capture;
@@ -20,7 +20,9 @@ pub mod ops;
 mod plan;
 mod replay;
 mod run;
+mod stored;
 mod tensor;
+mod vjp;
 
 pub use autodiff::{Gradients, grad_of};
 pub use error::{GraphError, Operand, Result};

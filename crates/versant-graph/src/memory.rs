@@ -53,7 +53,10 @@ struct Planner<'a> {
 pub(crate) fn plan(fused: &mut Fused, key: &Key, scratch: &[usize]) -> Memory {
     let mut p = Planner {
         key,
-        memory: Memory { externals: key.externals.len(), ..Memory::default() },
+        memory: Memory {
+            externals: key.externals.len(),
+            ..Memory::default()
+        },
         last_read: FxHashMap::default(),
         free: Vec::new(),
         output_of: FxHashMap::default(),
@@ -63,14 +66,19 @@ pub(crate) fn plan(fused: &mut Fused, key: &Key, scratch: &[usize]) -> Memory {
     for (i, &node) in fused.ir.outputs.iter().enumerate() {
         p.output_of.insert(node, i);
     }
-    p.memory.outputs = vec![Output::Donated { external: usize::MAX }; fused.ir.outputs.len()];
+    p.memory.outputs = vec![
+        Output::Donated {
+            external: usize::MAX
+        };
+        fused.ir.outputs.len()
+    ];
     for k in 0..fused.kernels.len() {
         for place in reads(fused, k) {
             p.last_read.insert(place, k);
         }
     }
-    for k in 0..fused.kernels.len() {
-        p.kernel(fused, k, scratch[k]);
+    for (k, &words) in scratch.iter().enumerate() {
+        p.kernel(fused, k, words);
     }
     p.memory
 }
@@ -80,7 +88,12 @@ fn reads(fused: &Fused, k: usize) -> Vec<Place> {
     let kernel = &fused.kernels[k];
     let mut places = Vec::new();
     if let Form::Contraction(node, _) | Form::Family(node) = kernel.form {
-        places.extend(fused.ir.nodes[node].inputs.iter().map(|e| place_of(&fused.ir, e.node)));
+        places.extend(
+            fused.ir.nodes[node]
+                .inputs
+                .iter()
+                .map(|e| place_of(&fused.ir, e.node)),
+        );
     }
     if let Some(lowered) = &kernel.lowered {
         places.extend(lowered.loaded());
@@ -136,14 +149,20 @@ impl Planner<'_> {
             self.memory.scratch.insert(k, slot);
             self.free.push(slot);
         }
-        self.memory.live.push(self.alive.iter().map(|(&n, &s)| (n, s)).collect());
+        self.memory
+            .live
+            .push(self.alive.iter().map(|(&n, &s)| (n, s)).collect());
         // Whatever nobody reads after this kernel gives its slot back.
         let last_read = &self.last_read;
         let free = &mut self.free;
         self.alive.retain(|&node, &mut slot| {
-            let over = last_read.get(&Place::Node(node)).is_none_or(|&last| last <= k);
+            let over = last_read
+                .get(&Place::Node(node))
+                .is_none_or(|&last| last <= k);
             // The pieces of a concatenation are written before anybody reads it.
-            let pending = last_read.get(&Place::Node(node)).is_some_and(|&last| last > k);
+            let pending = last_read
+                .get(&Place::Node(node))
+                .is_some_and(|&last| last > k);
             if over && !pending {
                 free.push(slot);
             }
@@ -155,7 +174,12 @@ impl Planner<'_> {
     fn slot(&mut self, words: usize) -> u32 {
         let sizes = &self.memory.slots;
         let fits = |s: &u32| sizes[*s as usize] >= words;
-        let best = self.free.iter().copied().filter(fits).min_by_key(|&s| sizes[s as usize]);
+        let best = self
+            .free
+            .iter()
+            .copied()
+            .filter(fits)
+            .min_by_key(|&s| sizes[s as usize]);
         let chosen = best.or_else(|| self.free.iter().copied().max_by_key(|&s| sizes[s as usize]));
         match chosen {
             Some(slot) => {
@@ -174,13 +198,17 @@ impl Planner<'_> {
     /// Lets the kernel's results take over buffers that die with it, the closest operands first.
     fn overwrite(&mut self, fused: &mut Fused, k: usize) {
         let operands: Vec<Place> = match fused.kernels[k].form {
-            Form::Contraction(node, _) => {
-                fused.ir.nodes[node].inputs.iter().map(|e| place_of(&fused.ir, e.node)).collect()
-            }
+            Form::Contraction(node, _) => fused.ir.nodes[node]
+                .inputs
+                .iter()
+                .map(|e| place_of(&fused.ir, e.node))
+                .collect(),
             _ => Vec::new(),
         };
         loop {
-            let Some(lowered) = &fused.kernels[k].lowered else { return };
+            let Some(lowered) = &fused.kernels[k].lowered else {
+                return;
+            };
             let mut best: Option<(usize, usize, usize)> = None;
             for (w, place) in lowered.places.iter().enumerate() {
                 let Place::Node(node) = *place else { continue };
@@ -190,21 +218,27 @@ impl Planner<'_> {
                 let words = fused.ir.nodes[node].shape.numel();
                 for (r, source) in lowered.places.iter().enumerate() {
                     let dies = self.last_read.get(source) == Some(&k) && !operands.contains(source);
-                    if lowered.program.bindings[r].written || !dies || !self.may_take(*source, node, words, fused)
+                    if lowered.program.bindings[r].written
+                        || !dies
+                        || !self.may_take(*source, node, words, fused)
                     {
                         continue;
                     }
-                    if let Some(distance) = lowered.overwritable(r, w) {
-                        if best.is_none_or(|(d, ..)| distance < d) {
-                            best = Some((distance, r, w));
-                        }
+                    if let Some(distance) = lowered.overwritable(r, w)
+                        && best.is_none_or(|(d, ..)| distance < d)
+                    {
+                        best = Some((distance, r, w));
                     }
                 }
             }
             let Some((_, r, w)) = best else { return };
             let (source, target) = (lowered.places[r], lowered.places[w]);
             self.hand_over(source, target);
-            fused.kernels[k].lowered.as_mut().expect("it was just read").merge_bindings(r, w);
+            fused.kernels[k]
+                .lowered
+                .as_mut()
+                .expect("it was just read")
+                .merge_bindings(r, w);
         }
     }
 
@@ -224,12 +258,16 @@ impl Planner<'_> {
     }
 
     fn hand_over(&mut self, source: Place, target: Place) {
-        let Place::Node(node) = target else { unreachable!("programs write nodes only") };
+        let Place::Node(node) = target else {
+            unreachable!("programs write nodes only")
+        };
         match source {
             Place::External(external) => {
                 self.taken[external] = true;
                 self.memory.outputs[self.output_of[&node]] = Output::Donated { external };
-                self.memory.buffers.insert(node, BufferRef::External(external as u32));
+                self.memory
+                    .buffers
+                    .insert(node, BufferRef::External(external as u32));
             }
             Place::Node(old) => {
                 let slot = self.alive.remove(&old).expect("a dying node is alive");
@@ -266,9 +304,17 @@ impl Lowered {
         let mut loads: Vec<(usize, Reg)> = Vec::new();
         for (s, step) in self.program.steps.iter().enumerate() {
             let (Step::Row(block) | Step::Col(block, _)) = step;
-            stores.extend(block.stores.iter().filter(|x| x.binding == w).map(|x| (s, x)));
+            stores.extend(
+                block
+                    .stores
+                    .iter()
+                    .filter(|x| x.binding == w)
+                    .map(|x| (s, x)),
+            );
         }
-        let [(store_step, store)] = stores[..] else { return None };
+        let [(store_step, store)] = stores[..] else {
+            return None;
+        };
         for (s, step) in self.program.steps.iter().enumerate() {
             let (Step::Row(block) | Step::Col(block, _)) = step;
             for instr in &block.instrs {
@@ -308,7 +354,10 @@ impl Lowered {
             if layer.contains(&to) {
                 return Some(depth);
             }
-            layer = layer.iter().flat_map(|r| arguments.get(r).cloned().unwrap_or_default()).collect();
+            layer = layer
+                .iter()
+                .flat_map(|r| arguments.get(r).cloned().unwrap_or_default())
+                .collect();
             layer.sort_unstable();
             layer.dedup();
         }

@@ -72,9 +72,11 @@ impl Movement {
                 let before: Vec<isize> = before[..rank].iter().map(|&b| b as isize).collect();
                 dense.pad(&before, shape)
             }
-            Movement::Window { axis, stride, dilation } => {
-                dense.window(*axis, shape[*axis], shape[rank], *stride, *dilation)
-            }
+            Movement::Window {
+                axis,
+                stride,
+                dilation,
+            } => dense.window(*axis, shape[*axis], shape[rank], *stride, *dilation),
         }
     }
 }
@@ -195,13 +197,28 @@ impl PartialEq for Op {
             (Op::Map(a), Op::Map(b)) => std::ptr::eq(*a, *b),
             (Op::View(a), Op::View(b)) => a == b,
             (Op::Reduce(a, x), Op::Reduce(b, y)) => a == b && x == y,
-            (Op::CumSum { axis: a, reverse: x }, Op::CumSum { axis: b, reverse: y }) => {
-                a == b && x == y
-            }
+            (
+                Op::CumSum {
+                    axis: a,
+                    reverse: x,
+                },
+                Op::CumSum {
+                    axis: b,
+                    reverse: y,
+                },
+            ) => a == b && x == y,
             (Op::Conv(a, x), Op::Conv(b, y)) => a == b && x == y,
             (
-                Op::Fold { axis, stride, dilation },
-                Op::Fold { axis: a, stride: s, dilation: d },
+                Op::Fold {
+                    axis,
+                    stride,
+                    dilation,
+                },
+                Op::Fold {
+                    axis: a,
+                    stride: s,
+                    dilation: d,
+                },
             ) => axis == a && stride == s && dilation == d,
             (Op::Gather(a), Op::Gather(b))
             | (Op::ScatterAdd(a), Op::ScatterAdd(b))
@@ -223,7 +240,11 @@ impl Hash for Op {
             Op::Reduce(kind, axes) => (kind, axes).hash(state),
             Op::CumSum { axis, reverse } => (axis, reverse).hash(state),
             Op::Conv(kind, attrs) => (kind, attrs).hash(state),
-            Op::Fold { axis, stride, dilation } => (axis, stride, dilation).hash(state),
+            Op::Fold {
+                axis,
+                stride,
+                dilation,
+            } => (axis, stride, dilation).hash(state),
             Op::Gather(axis) | Op::ScatterAdd(axis) | Op::Concat(axis) => axis.hash(state),
             _ => {}
         }

@@ -60,7 +60,10 @@ pub fn capture(
         }
         let buffer = device.alloc(example.numel())?;
         ids.push(buffer.id());
-        let value = Value { buffer, view: View::contiguous(example.dims()) };
+        let value = Value {
+            buffer,
+            view: View::contiguous(example.dims()),
+        };
         placeholders.push(Tensor::from_value(device, value, example.dtype(), location));
     }
     // A result of its own for each output, even where `f` returns an input or one tensor twice.
@@ -125,7 +128,10 @@ impl Replay {
                 location,
             });
         }
-        let given: Vec<Buffer> = inputs.iter().map(|t| dense_buffer(t)).collect::<Result<_>>()?;
+        let given: Vec<Buffer> = inputs
+            .iter()
+            .map(|t| dense_buffer(t))
+            .collect::<Result<_>>()?;
         let externals: Vec<Buffer> = self
             .sources
             .iter()
@@ -135,9 +141,13 @@ impl Replay {
             })
             .collect();
         let (externals, values) = buffers(&self.device, &self.plan, &externals)?;
-        self.device.run(&self.plan.prepared, &externals, &self.scalars)?;
+        self.device
+            .run(&self.plan.prepared, &externals, &self.scalars)?;
         let result = |&(at, shape, dtype): &(usize, Shape, DType)| {
-            let value = Value { buffer: values[at].clone(), view: View::contiguous(shape) };
+            let value = Value {
+                buffer: values[at].clone(),
+                view: View::contiguous(shape),
+            };
             Tensor::from_value(&self.device, value, dtype, location)
         };
         Ok(self.results.iter().map(result).collect())
@@ -168,7 +178,11 @@ impl Tensor {
     #[track_caller]
     pub(crate) fn copied(&self) -> Tensor {
         let location = Location::caller();
-        let op = if self.dtype() == DType::Bool { Op::Cast } else { Op::Bitcast };
+        let op = if self.dtype() == DType::Bool {
+            Op::Cast
+        } else {
+            Op::Bitcast
+        };
         Tensor::record(op, &[self], self.dims(), self.dtype(), location)
     }
 }

@@ -67,14 +67,17 @@ impl Inner {
         self.stats.misses += 1;
         let (key, locations) = found.to_key();
         let plan = Arc::new(Plan::new(device, key, &locations, !self.separate)?);
-        self.by_hash.entry(found.hash).or_default().push(Arc::clone(&plan));
+        self.by_hash
+            .entry(found.hash)
+            .or_default()
+            .push(Arc::clone(&plan));
         self.order.push_back(found.hash);
-        if self.order.len() > MAX_PLANS {
-            if let Some(old) = self.order.pop_front() {
-                let plans = self.by_hash.get_mut(&old);
-                if let Some(plans) = plans.filter(|p| !p.is_empty()) {
-                    plans.remove(0);
-                }
+        if self.order.len() > MAX_PLANS
+            && let Some(old) = self.order.pop_front()
+        {
+            let plans = self.by_hash.get_mut(&old);
+            if let Some(plans) = plans.filter(|p| !p.is_empty()) {
+                plans.remove(0);
             }
         }
         Ok(plan)
@@ -89,7 +92,9 @@ impl Inner {
 #[track_caller]
 pub fn eval(tensors: &[&Tensor]) -> Result<()> {
     let location = Location::caller();
-    let Some(first) = tensors.first() else { return Ok(()) };
+    let Some(first) = tensors.first() else {
+        return Ok(());
+    };
     let device = first.device().clone();
     for t in tensors {
         if let Some(error) = t.error() {
@@ -104,8 +109,11 @@ pub fn eval(tensors: &[&Tensor]) -> Result<()> {
             });
         }
     }
-    let roots: Vec<Arc<Node>> =
-        tensors.iter().filter(|t| !t.is_ready()).map(|t| Arc::clone(&t.node)).collect();
+    let roots: Vec<Arc<Node>> = tensors
+        .iter()
+        .filter(|t| !t.is_ready())
+        .map(|t| Arc::clone(&t.node))
+        .collect();
     if roots.is_empty() {
         return Ok(());
     }
@@ -141,7 +149,10 @@ fn execute(device: &Device, plan: &Plan, found: Capture) -> Result<()> {
     externals.clear();
     let outputs = found.outputs();
     for (node, buffer) in outputs.iter().zip(values) {
-        let value = Value { buffer, view: View::contiguous(node.shape) };
+        let value = Value {
+            buffer,
+            view: View::contiguous(node.shape),
+        };
         let old = std::mem::replace(&mut *node.state(), State::Ready(Box::new(value)));
         drop(old);
     }
@@ -149,9 +160,17 @@ fn execute(device: &Device, plan: &Plan, found: Capture) -> Result<()> {
 }
 
 /// The externals of a run, inputs then fresh outputs, and the buffer of each output.
-pub(crate) fn buffers(device: &Device, plan: &Plan, inputs: &[Buffer]) -> Result<(Vec<Buffer>, Vec<Buffer>)> {
+pub(crate) fn buffers(
+    device: &Device,
+    plan: &Plan,
+    inputs: &[Buffer],
+) -> Result<(Vec<Buffer>, Vec<Buffer>)> {
     let mut externals = inputs.to_vec();
-    let fresh = plan.outputs.iter().filter(|o| matches!(o, Output::Fresh { .. })).count();
+    let fresh = plan
+        .outputs
+        .iter()
+        .filter(|o| matches!(o, Output::Fresh { .. }))
+        .count();
     let mut new: Vec<Option<Buffer>> = vec![None; fresh];
     for output in &plan.outputs {
         if let Output::Fresh { external, words } = output {
@@ -184,7 +203,9 @@ pub fn explain(tensors: &[&Tensor]) -> Result<Explanation> {
         }
         roots.push(Arc::clone(&t.node));
     }
-    let Some(first) = tensors.first() else { return Ok(Explanation::default()) };
+    let Some(first) = tensors.first() else {
+        return Ok(Explanation::default());
+    };
     let plans = first.device().attachment::<Plans>();
     let mut inner = plans.lock();
     let found = inner.capture(&roots)?;
@@ -196,7 +217,9 @@ pub fn explain(tensors: &[&Tensor]) -> Result<Explanation> {
 /// # Errors
 /// An error recorded in one of the tensors.
 pub fn is_planned(tensors: &[&Tensor]) -> Result<bool> {
-    let Some(first) = tensors.first() else { return Ok(true) };
+    let Some(first) = tensors.first() else {
+        return Ok(true);
+    };
     let roots: Vec<Arc<Node>> = tensors.iter().map(|t| Arc::clone(&t.node)).collect();
     let plans = first.device().attachment::<Plans>();
     let mut inner = plans.lock();
@@ -207,7 +230,12 @@ pub fn is_planned(tensors: &[&Tensor]) -> Result<bool> {
 
 /// What the device ran last.
 pub fn latest_plan(device: &Device) -> Option<Explanation> {
-    device.attachment::<Plans>().lock().latest.as_ref().map(|p| p.explanation.clone())
+    device
+        .attachment::<Plans>()
+        .lock()
+        .latest
+        .as_ref()
+        .map(|p| p.explanation.clone())
 }
 
 /// How often the device's plan cache was hit.
@@ -260,7 +288,9 @@ impl Tensor {
             return Ok(words[start..].iter().map(|&w| T::from_word(w)).collect());
         }
         let words = self.device().read(&value.buffer, value.buffer.words())?;
-        Ok(offsets(&value.view).map(|o| T::from_word(words[o])).collect())
+        Ok(offsets(&value.view)
+            .map(|o| T::from_word(words[o]))
+            .collect())
     }
 
     /// The only element of a tensor, computed if need be.

@@ -165,7 +165,13 @@ impl std::fmt::Debug for Tensor {
             State::Ready(_) => "ready",
             State::Failed(_) => "failed",
         };
-        write!(f, "Tensor({} {}{}, {state})", self.node.op.name(), self.dtype(), self.node.shape)
+        write!(
+            f,
+            "Tensor({} {}{}, {state})",
+            self.node.op.name(),
+            self.dtype(),
+            self.node.shape
+        )
     }
 }
 
@@ -184,7 +190,13 @@ impl Tensor {
     ) -> Tensor {
         let shape = value.view.shape;
         let device = device.clone();
-        let draft = Draft { op: Op::Buffer, shape, dtype, device, location };
+        let draft = Draft {
+            op: Op::Buffer,
+            shape,
+            dtype,
+            device,
+            location,
+        };
         Tensor::from_node(Arc::new(Node::new(draft, State::Ready(Box::new(value)))))
     }
 
@@ -196,7 +208,13 @@ impl Tensor {
         dtype: DType,
         location: &'static Location<'static>,
     ) -> Tensor {
-        let draft = Draft { op, shape, dtype, device: device.clone(), location };
+        let draft = Draft {
+            op,
+            shape,
+            dtype,
+            device: device.clone(),
+            location,
+        };
         Tensor::from_node(Arc::new(Node::new(draft, State::Pending(Inputs::new()))))
     }
 
@@ -206,8 +224,13 @@ impl Tensor {
     pub fn failed(device: &Device, error: GraphError) -> Tensor {
         let location = Location::caller();
         let device = device.clone();
-        let draft =
-            Draft { op: Op::Buffer, shape: Shape::SCALAR, dtype: DType::F32, device, location };
+        let draft = Draft {
+            op: Op::Buffer,
+            shape: Shape::SCALAR,
+            dtype: DType::F32,
+            device,
+            location,
+        };
         Tensor::from_node(Arc::new(Node::new(draft, State::Failed(Box::new(error)))))
     }
 
@@ -251,7 +274,13 @@ impl Tensor {
                 return Tensor::failed(device, error);
             }
         }
-        let draft = Draft { op, shape, dtype, device: device.clone(), location };
+        let draft = Draft {
+            op,
+            shape,
+            dtype,
+            device: device.clone(),
+            location,
+        };
         let edges = inputs.iter().map(|t| Arc::clone(&t.node)).collect();
         Tensor::from_node(Arc::new(Node::new(draft, State::Pending(edges))))
     }
@@ -298,7 +327,10 @@ impl Tensor {
 
     /// This tensor as one operand of a message.
     pub(crate) fn operand(&self) -> Operand {
-        Operand { dtype: self.dtype(), shape: self.shape().to_vec() }
+        Operand {
+            dtype: self.dtype(),
+            shape: self.shape().to_vec(),
+        }
     }
 
     /// Whether the value is computed (and not only recorded).

@@ -8,8 +8,8 @@
 
 pub mod contract;
 pub mod dtype;
-pub mod eval;
 pub mod emit;
+pub mod eval;
 pub mod families;
 pub mod fold;
 pub mod lanes;
@@ -24,8 +24,8 @@ pub use contract::{
     ContractLaunch, Contraction, ContractionKernels, Conv, ConvKind, MatMul, Operand, contraction,
 };
 pub use dtype::DType;
-pub use eval::program_native;
 pub use emit::{Epilogue, ParamBlock, epilogue_wgsl, program_wgsl};
+pub use eval::program_native;
 pub use families::cumsum::{CumSum, cumsum};
 pub use families::fold_windows::{FoldWindows, fold_windows};
 pub use families::scatter::{IndexForm, ScatterAdd, scatter_add};

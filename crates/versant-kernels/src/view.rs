@@ -180,8 +180,15 @@ impl View {
         if inner.shape.numel() == 0 {
             // Padding of nothing: every element is outside.
             let strides = vec![0; self.shape.rank()];
-            let outside = Guard { strides, offset: 0, extent: 0 };
-            return Some(View { guards: vec![outside], ..View::splat(self.shape) });
+            let outside = Guard {
+                strides,
+                offset: 0,
+                extent: 0,
+            };
+            return Some(View {
+                guards: vec![outside],
+                ..View::splat(self.shape)
+            });
         }
         let mid = self.to_coords(&inner.shape)?;
         let rank = self.shape.rank();
@@ -220,7 +227,8 @@ impl View {
     /// As [`View::compose`], but where that fails over extents of `self` that span several dimensions of
     /// `inner`, those are split: the result then has finer extents in the same row-major order.
     pub fn compose_finer(&self, inner: &View) -> Option<View> {
-        self.compose(inner).or_else(|| self.split_for(&inner.shape)?.compose(inner))
+        self.compose(inner)
+            .or_else(|| self.split_for(&inner.shape)?.compose(inner))
     }
 
     /// Splits extents whose steps leave a dimension of row-major `mid` on the way.

@@ -71,7 +71,9 @@ impl Executor for GpuExecutor {
             }
         }
         let size = (words as u64 * 4).max(16);
-        Ok(Storage::Gpu(Box::new(GpuBuffer(self.0.create_buffer(size, flags)?))))
+        Ok(Storage::Gpu(Box::new(GpuBuffer(
+            self.0.create_buffer(size, flags)?,
+        ))))
     }
 
     fn write(&self, storage: &Storage, data: &[u32]) -> Result<()> {

@@ -5,12 +5,17 @@ use std::panic::Location;
 
 use versant_kernels::DType;
 
-use crate::ops::create::RandomKey;
 use crate::Tensor;
+use crate::ops::create::RandomKey;
 
 impl Tensor {
     /// Whether the function `name` can take this tensor: floats, with `axis` on it.
-    fn axis_or(&self, name: &'static str, axis: isize, location: &'static Location<'static>) -> Result<isize, Tensor> {
+    fn axis_or(
+        &self,
+        name: &'static str,
+        axis: isize,
+        location: &'static Location<'static>,
+    ) -> Result<isize, Tensor> {
         let rank = self.rank() as isize;
         let fits = (-rank..rank).contains(&axis) && self.dtype() == DType::F32;
         if fits && self.error().is_none() {
@@ -24,7 +29,8 @@ impl Tensor {
     #[track_caller]
     #[must_use]
     pub fn leaky_relu(&self, slope: f32) -> Tensor {
-        self.gt(&Tensor::number(self, 0.0)).select(self, &(self * slope))
+        self.gt(&Tensor::number(self, 0.0))
+            .select(self, &(self * slope))
     }
 
     /// `x * Phi(x)` with the normal distribution function (Hendrycks and Gimpel, 2016), by the error function.
@@ -142,7 +148,11 @@ impl Tensor {
             Ok(axis) => {
                 let (shifted, max) = self.below_max(axis);
                 let total = shifted.exp().sum(&[axis], true).ln() + max;
-                if keepdim { total } else { total.squeeze(axis as usize) }
+                if keepdim {
+                    total
+                } else {
+                    total.squeeze(axis as usize)
+                }
             }
             Err(failed) => failed,
         }

@@ -24,20 +24,38 @@ pub struct ConvOptions {
 
 impl Default for ConvOptions {
     fn default() -> Self {
-        ConvOptions { stride: [1; 2], padding: [0; 2], dilation: [1; 2], groups: 1 }
+        ConvOptions {
+            stride: [1; 2],
+            padding: [0; 2],
+            dilation: [1; 2],
+            groups: 1,
+        }
     }
 }
 
 impl ConvOptions {
     pub(crate) fn attrs(&self) -> ConvAttrs {
-        let ConvOptions { stride, padding, dilation, groups } = *self;
-        ConvAttrs { stride, padding, dilation, groups }
+        let ConvOptions {
+            stride,
+            padding,
+            dilation,
+            groups,
+        } = *self;
+        ConvAttrs {
+            stride,
+            padding,
+            dilation,
+            groups,
+        }
     }
 
     /// Output extent of one spatial axis, or `None` where the kernel does not fit.
     fn extent(&self, axis: usize, input: usize, kernel: usize) -> Option<usize> {
         let padded = self.padding[axis].checked_mul(2)?.checked_add(input)?;
-        let span = kernel.checked_sub(1)?.checked_mul(self.dilation[axis])?.checked_add(1)?;
+        let span = kernel
+            .checked_sub(1)?
+            .checked_mul(self.dilation[axis])?
+            .checked_add(1)?;
         Some(padded.checked_sub(span)? / self.stride[axis] + 1)
     }
 
@@ -62,11 +80,20 @@ impl Tensor {
             return fail("needs at least one axis on either side");
         }
         if self.rank() == 2 && other.rank() == 2 && self.shape()[1] == other.shape()[0] {
-            let shape = Shape::new(&[self.shape()[0], other.shape()[1]]).expect("rank 2 is a shape");
+            let shape =
+                Shape::new(&[self.shape()[0], other.shape()[1]]).expect("rank 2 is a shape");
             return Tensor::record(Op::MatMul, &[self, other], shape, DType::F32, location);
         }
-        let a = if self.rank() == 1 { self.unsqueeze(0) } else { self.clone() };
-        let b = if other.rank() == 1 { other.unsqueeze(1) } else { other.clone() };
+        let a = if self.rank() == 1 {
+            self.unsqueeze(0)
+        } else {
+            self.clone()
+        };
+        let b = if other.rank() == 1 {
+            other.unsqueeze(1)
+        } else {
+            other.clone()
+        };
         let (ra, rb) = (a.rank(), b.rank());
         let (m, k, n) = (a.shape()[ra - 2], a.shape()[ra - 1], b.shape()[rb - 1]);
         if b.shape()[rb - 2] != k {
@@ -113,8 +140,7 @@ impl Tensor {
         if x[1] != w[1] * options.groups || w[0] % options.groups != 0 {
             return fail("channels do not match the weights and groups");
         }
-        let (Some(h), Some(wd)) =
-            (options.extent(0, x[2], w[2]), options.extent(1, x[3], w[3]))
+        let (Some(h), Some(wd)) = (options.extent(0, x[2], w[2]), options.extent(1, x[3], w[3]))
         else {
             return fail("the kernel is larger than the padded input");
         };
@@ -140,7 +166,11 @@ impl Tensor {
             groups: options.groups,
         };
         let wide = self.unsqueeze(2).conv2d(&weight.unsqueeze(2), &flat);
-        if wide.error().is_some() { wide } else { wide.squeeze(2) }
+        if wide.error().is_some() {
+            wide
+        } else {
+            wide.squeeze(2)
+        }
     }
 
     /// Transposed 2-D convolution, the gradient of [`Tensor::conv2d`] by its input (Zeiler et al., CVPR

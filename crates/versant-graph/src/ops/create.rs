@@ -63,15 +63,26 @@ impl Tensor {
         let location = Location::caller();
         let checked = Shape::new(shape).filter(|s| s.numel() == data.len());
         let Some(dims) = checked else {
-            let operands = vec![Operand { dtype: T::DTYPE, shape: shape.to_vec() }];
+            let operands = vec![Operand {
+                dtype: T::DTYPE,
+                shape: shape.to_vec(),
+            }];
             let why = format!("{} elements do not make this shape", data.len());
-            let error = GraphError::Invalid { op: "from_slice", why, operands, location };
+            let error = GraphError::Invalid {
+                op: "from_slice",
+                why,
+                operands,
+                location,
+            };
             return Tensor::failed(device, error);
         };
         let words: Vec<u32> = data.iter().map(|x| x.to_word()).collect();
         match device.upload(&words) {
             Ok(buffer) => {
-                let value = Value { buffer, view: View::contiguous(dims) };
+                let value = Value {
+                    buffer,
+                    view: View::contiguous(dims),
+                };
                 Tensor::from_value(device, value, T::DTYPE, location)
             }
             Err(error) => Tensor::failed(device, error.into()),
@@ -99,7 +110,13 @@ impl Tensor {
     #[track_caller]
     pub(crate) fn number(like: &Tensor, value: f32) -> Tensor {
         let op = Op::Literal(word_of(value, like.dtype()));
-        Tensor::leaf(like.device(), op, Shape::SCALAR, like.dtype(), Location::caller())
+        Tensor::leaf(
+            like.device(),
+            op,
+            Shape::SCALAR,
+            like.dtype(),
+            Location::caller(),
+        )
     }
 
     /// A tensor of `shape` with every element `value`.

@@ -15,7 +15,13 @@ impl Tensor {
         shape: Shape,
         location: &'static Location<'static>,
     ) -> Tensor {
-        Tensor::record(Op::View(Box::new(movement)), &[self], shape, self.dtype(), location)
+        Tensor::record(
+            Op::View(Box::new(movement)),
+            &[self],
+            shape,
+            self.dtype(),
+            location,
+        )
     }
 
     /// The same elements in row-major order under another shape; one extent may be -1 and is inferred.
@@ -24,18 +30,25 @@ impl Tensor {
     pub fn reshape(&self, shape: &[isize]) -> Tensor {
         let location = Location::caller();
         let fail = |why: String| Tensor::invalid("reshape", &[self], location, why);
-        let known: usize = shape.iter().filter(|&&d| d >= 0).map(|&d| d as usize).product();
+        let known: usize = shape
+            .iter()
+            .filter(|&&d| d >= 0)
+            .map(|&d| d as usize)
+            .product();
         let unknown = shape.iter().filter(|&&d| d < 0).count();
         let fits = match unknown {
             0 => known == self.numel(),
-            1 => shape.contains(&-1) && known != 0 && self.numel() % known == 0,
+            1 => shape.contains(&-1) && known != 0 && self.numel().is_multiple_of(known),
             _ => false,
         };
         if !fits || shape.len() > MAX_RANK {
             return fail(format!("{} elements do not make {shape:?}", self.numel()));
         }
         let rest = self.numel().checked_div(known).unwrap_or(0);
-        let dims: Vec<usize> = shape.iter().map(|&d| if d < 0 { rest } else { d as usize }).collect();
+        let dims: Vec<usize> = shape
+            .iter()
+            .map(|&d| if d < 0 { rest } else { d as usize })
+            .collect();
         if dims == self.shape() {
             return self.clone();
         }
@@ -50,7 +63,12 @@ impl Tensor {
         match Shape::new(dims).filter(|s| s.numel() == self.numel()) {
             Some(shape) if shape == self.dims() => self.clone(),
             Some(shape) => self.moved(Movement::Reshape, shape, location),
-            None => Tensor::invalid("reshape", &[self], location, format!("cannot become {dims:?}")),
+            None => Tensor::invalid(
+                "reshape",
+                &[self],
+                location,
+                format!("cannot become {dims:?}"),
+            ),
         }
     }
 
@@ -107,7 +125,12 @@ impl Tensor {
     pub fn broadcast_to(&self, shape: &[usize]) -> Tensor {
         let location = Location::caller();
         let fits = shape.len() >= self.rank()
-            && self.shape().iter().rev().zip(shape.iter().rev()).all(|(&a, &b)| a == b || a == 1);
+            && self
+                .shape()
+                .iter()
+                .rev()
+                .zip(shape.iter().rev())
+                .all(|(&a, &b)| a == b || a == 1);
         match Shape::new(shape) {
             Some(dims) if dims == self.dims() => self.clone(),
             Some(dims) if fits => self.moved(Movement::Broadcast, dims, location),
@@ -130,7 +153,9 @@ impl Tensor {
     #[must_use]
     pub fn slice_step(&self, axis: usize, start: usize, len: usize, step: usize) -> Tensor {
         let location = Location::caller();
-        let last = len.checked_sub(1).map_or(Some(0), |n| n.checked_mul(step)?.checked_add(start));
+        let last = len
+            .checked_sub(1)
+            .map_or(Some(0), |n| n.checked_mul(step)?.checked_add(start));
         let inside = axis < self.rank()
             && step > 0
             && start <= self.shape()[axis]
@@ -144,7 +169,14 @@ impl Tensor {
         let mut shape = self.dims();
         (starts[axis], steps[axis]) = (start as isize, step as isize);
         shape.dims_mut()[axis] = len;
-        self.moved(Movement::Slice { start: starts, step: steps }, shape, location)
+        self.moved(
+            Movement::Slice {
+                start: starts,
+                step: steps,
+            },
+            shape,
+            location,
+        )
     }
 
     /// Reverses the order along each of these axes.
@@ -161,7 +193,14 @@ impl Tensor {
         for &axis in axes {
             (starts[axis], steps[axis]) = (self.shape()[axis] as isize - 1, -1);
         }
-        self.moved(Movement::Slice { start: starts, step: steps }, self.dims(), location)
+        self.moved(
+            Movement::Slice {
+                start: starts,
+                step: steps,
+            },
+            self.dims(),
+            location,
+        )
     }
 
     /// Surrounds the tensor: `(before, after)` elements of `value` on each axis.
@@ -199,7 +238,9 @@ impl Tensor {
     #[must_use]
     pub fn cat(tensors: &[&Tensor], axis: usize) -> Tensor {
         let location = Location::caller();
-        let first = tensors.first().expect("cat needs at least one tensor to know its device");
+        let first = tensors
+            .first()
+            .expect("cat needs at least one tensor to know its device");
         let mut shape = first.dims();
         let fail = |why: &str| Tensor::invalid("cat", tensors, location, why);
         if axis >= first.rank() {
@@ -281,12 +322,16 @@ impl Tensor {
     pub fn window(&self, axis: usize, size: usize, stride: usize, dilation: usize) -> Tensor {
         let location = Location::caller();
         let good = axis < self.rank() && size > 0 && stride > 0 && dilation > 0;
-        let span = (size.max(1) - 1).checked_mul(dilation).and_then(|s| s.checked_add(1));
+        let span = (size.max(1) - 1)
+            .checked_mul(dilation)
+            .and_then(|s| s.checked_add(1));
         let (true, Some(span), true) = (good, span, self.rank() < MAX_RANK) else {
             let why = "the axis must exist; size, stride and dilation be positive; rank below 8";
             return Tensor::invalid("window", &[self], location, why);
         };
-        let count = self.shape()[axis].checked_sub(span).map_or(0, |rest| rest / stride + 1);
+        let count = self.shape()[axis]
+            .checked_sub(span)
+            .map_or(0, |rest| rest / stride + 1);
         if size == stride && dilation == 1 {
             return self.tiled_window(axis, size, count);
         }
@@ -294,7 +339,15 @@ impl Tensor {
         dims[axis] = count;
         dims.push(size);
         let shape = Shape::new(&dims).expect("the rank was checked");
-        self.moved(Movement::Window { axis, stride, dilation }, shape, location)
+        self.moved(
+            Movement::Window {
+                axis,
+                stride,
+                dilation,
+            },
+            shape,
+            location,
+        )
     }
 
     /// Windows that touch but do not overlap are a split of the axis: its gradient is a movement again.

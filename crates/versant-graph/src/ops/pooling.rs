@@ -20,7 +20,11 @@ pub struct PoolOptions {
 impl PoolOptions {
     /// Windows of `kernel` that touch but do not overlap, without a border.
     pub fn new(kernel: [usize; 2]) -> PoolOptions {
-        PoolOptions { kernel, stride: kernel, padding: [0; 2] }
+        PoolOptions {
+            kernel,
+            stride: kernel,
+            padding: [0; 2],
+        }
     }
 }
 
@@ -30,7 +34,11 @@ impl Tensor {
     fn pool_windows(&self, name: &'static str, options: &PoolOptions, border: f32) -> Tensor {
         let location = Location::caller();
         let fail = |why: &str| Tensor::invalid(name, &[self], location, why);
-        let PoolOptions { kernel, stride, padding } = *options;
+        let PoolOptions {
+            kernel,
+            stride,
+            padding,
+        } = *options;
         if self.rank() < 2 || self.rank() + 2 > MAX_RANK || self.dtype() != DType::F32 {
             return fail("needs f32 with two to six axes");
         }
@@ -46,8 +54,14 @@ impl Tensor {
         }
         let mut amounts = vec![(0, 0); self.rank()];
         (amounts[first], amounts[first + 1]) = ((padding[0], padding[0]), (padding[1], padding[1]));
-        let padded = if padding == [0; 2] { self.clone() } else { self.pad(&amounts, border) };
-        padded.window(first, kernel[0], stride[0], 1).window(first + 1, kernel[1], stride[1], 1)
+        let padded = if padding == [0; 2] {
+            self.clone()
+        } else {
+            self.pad(&amounts, border)
+        };
+        padded
+            .window(first, kernel[0], stride[0], 1)
+            .window(first + 1, kernel[1], stride[1], 1)
     }
 
     /// Maximum over windows of the last two axes, `[.., H, W] → [.., H', W']`. The gradient goes to the
@@ -64,7 +78,8 @@ impl Tensor {
     #[track_caller]
     #[must_use]
     pub fn max_pool2d(&self, options: &PoolOptions) -> Tensor {
-        self.pool_windows("max_pool2d", options, f32::NEG_INFINITY).max(&[-2, -1], false)
+        self.pool_windows("max_pool2d", options, f32::NEG_INFINITY)
+            .max(&[-2, -1], false)
     }
 
     /// Average over windows of the last two axes. `count_padding` says whether border zeros count in the
@@ -95,14 +110,22 @@ impl Tensor {
         }
         let axis = self.rank() - 1;
         let pooled = pool(&self.unsqueeze(axis));
-        if pooled.error().is_some() { pooled } else { pooled.squeeze(axis) }
+        if pooled.error().is_some() {
+            pooled
+        } else {
+            pooled.squeeze(axis)
+        }
     }
 
     /// Maximum over windows of the last axis.
     #[track_caller]
     #[must_use]
     pub fn max_pool1d(&self, kernel: usize, stride: usize, padding: usize) -> Tensor {
-        let options = PoolOptions { kernel: [1, kernel], stride: [1, stride], padding: [0, padding] };
+        let options = PoolOptions {
+            kernel: [1, kernel],
+            stride: [1, stride],
+            padding: [0, padding],
+        };
         self.pool1d(|t| t.max_pool2d(&options))
     }
 
@@ -116,7 +139,11 @@ impl Tensor {
         padding: usize,
         count_padding: bool,
     ) -> Tensor {
-        let options = PoolOptions { kernel: [1, kernel], stride: [1, stride], padding: [0, padding] };
+        let options = PoolOptions {
+            kernel: [1, kernel],
+            stride: [1, stride],
+            padding: [0, padding],
+        };
         self.pool1d(|t| t.avg_pool2d(&options, count_padding))
     }
 
@@ -155,12 +182,17 @@ impl Tensor {
         let first = self.rank() - 2;
         let (rows, high) = self.window_indices(self.shape()[first], output[0]);
         let (cols, wide) = self.window_indices(self.shape()[first + 1], output[1]);
-        let taken = self.index_select(first, &rows).index_select(first + 1, &cols);
+        let taken = self
+            .index_select(first, &rows)
+            .index_select(first + 1, &cols);
         let mut dims = self.shape()[..first].to_vec();
         dims.extend([output[0], high, output[1], wide]);
         let mut axes: Vec<usize> = (0..first + 4).collect();
         axes.swap(first + 1, first + 2);
-        taken.shaped(&dims, location).permute(&axes).max(&[-2, -1], false)
+        taken
+            .shaped(&dims, location)
+            .permute(&axes)
+            .max(&[-2, -1], false)
     }
 
     /// `None` if adaptive pooling is not possible, else the kernel where all windows are equal.
@@ -191,14 +223,20 @@ impl Tensor {
     /// Indices of all windows one after another, each padded to the widest with its own last element, and
     /// that width. Repeating an element does not change a maximum, and a tie goes to the first.
     fn window_indices(&self, extent: usize, count: usize) -> (Tensor, usize) {
-        let width = (0..count).map(|i| adaptive_window(i, extent, count).len()).max().unwrap_or(1);
+        let width = (0..count)
+            .map(|i| adaptive_window(i, extent, count).len())
+            .max()
+            .unwrap_or(1);
         let indices: Vec<i32> = (0..count)
             .flat_map(|i| {
                 let window = adaptive_window(i, extent, count);
                 (0..width).map(move |k| (window.start + k).min(window.end - 1) as i32)
             })
             .collect();
-        (Tensor::from_slice(self.device(), &indices, &[indices.len()]), width)
+        (
+            Tensor::from_slice(self.device(), &indices, &[indices.len()]),
+            width,
+        )
     }
 }
 

@@ -49,8 +49,10 @@ impl Tensor {
         if keepdim {
             return kept;
         }
-        let dims: Vec<usize> =
-            (0..self.rank()).filter(|a| set >> a & 1 == 0).map(|a| self.shape()[a]).collect();
+        let dims: Vec<usize> = (0..self.rank())
+            .filter(|a| set >> a & 1 == 0)
+            .map(|a| self.shape()[a])
+            .collect();
         kept.shaped(&dims, location)
     }
 
@@ -97,7 +99,12 @@ impl Tensor {
             return sum;
         }
         if self.dtype() != DType::F32 {
-            return Tensor::invalid("mean", &[self], Location::caller(), "not defined for integers");
+            return Tensor::invalid(
+                "mean",
+                &[self],
+                Location::caller(),
+                "not defined for integers",
+            );
         }
         sum / count
     }
@@ -193,6 +200,12 @@ impl Tensor {
     #[track_caller]
     #[must_use]
     pub fn detach(&self) -> Tensor {
-        Tensor::record(Op::Detach, &[self], self.dims(), self.dtype(), Location::caller())
+        Tensor::record(
+            Op::Detach,
+            &[self],
+            self.dims(),
+            self.dtype(),
+            Location::caller(),
+        )
     }
 }
