@@ -329,8 +329,10 @@ fn schedule(case: &Case) -> Schedule {
         "linear_lr" => Schedule::warmup(lr, case.real("start_factor"), count("total_iters")),
         "linear_then_cosine" => {
             let warmup = count("warmup");
-            Schedule::warmup(lr, case.real("start_factor"), warmup)
-                .then(warmup, Schedule::cosine(lr, count("t_max")).floor(case.real("eta_min")))
+            Schedule::warmup(lr, case.real("start_factor"), warmup).then(
+                warmup,
+                Schedule::cosine(lr, count("t_max")).floor(case.real("eta_min")),
+            )
         }
         "warmup_cosine" => Schedule::warmup_cosine(lr, count("warmup"), count("total")),
         other => panic!("no schedule {other}"),
@@ -346,7 +348,11 @@ fn schedules_are_pytorchs() {
         for (epoch, want) in (0..).zip(case.reals("values")) {
             let got = schedule.at(epoch);
             // PyTorch multiplies up from the previous epoch, which rounds differently.
-            assert!((got - want).abs() <= 1e-14, "{} at {epoch}: {got} for {want}", case.name);
+            assert!(
+                (got - want).abs() <= 1e-14,
+                "{} at {epoch}: {got} for {want}",
+                case.name
+            );
         }
         checked += 1;
     }

@@ -50,9 +50,12 @@ const OPTIMIZERS: [&str; 5] = ["sgd", "nesterov", "adam", "adamw", "clipped"];
 fn optimizer(name: &str, params: &Params) -> Box<dyn Optimizer> {
     match name {
         "sgd" => Box::new(Sgd::new(params, 0.1)),
-        "nesterov" => {
-            Box::new(Sgd::new(params, 0.1).momentum(0.9).nesterov(true).weight_decay(1e-3))
-        }
+        "nesterov" => Box::new(
+            Sgd::new(params, 0.1)
+                .momentum(0.9)
+                .nesterov(true)
+                .weight_decay(1e-3),
+        ),
         "adam" => Box::new(Adam::new(params, 0.01).weight_decay(1e-3)),
         "adamw" => Box::new(AdamW::new(params, 0.01)),
         _ => Box::new(AdamW::new(params, 0.01).clip_norm(1.0)),
@@ -73,9 +76,15 @@ fn run(device: &Device, layers: usize, name: &str) {
         let misses = plan_stats(device).misses;
         let loss = net.loss(&x);
         optimizer.set_lr(0.01 + 0.001 * f64::from(step));
-        optimizer.step(loss.backward().expect("the net is differentiable")).expect("it runs");
+        optimizer
+            .step(loss.backward().expect("the net is differentiable"))
+            .expect("it runs");
         let made = plan_stats(device).misses - misses;
-        assert_eq!(made, u64::from(step == 0), "{what}: plans made in step {step}");
+        assert_eq!(
+            made,
+            u64::from(step == 0),
+            "{what}: plans made in step {step}"
+        );
         // In the first two steps the pool has no buffer for the loss, because the previous one is alive.
         match before {
             None if step == 1 => before = Some(device.counters()),
@@ -126,7 +135,9 @@ fn launches(device: &Device, what: &str) {
 
 #[test]
 fn a_step_is_one_replayed_plan() {
-    let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _alone = ALONE
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
     for device in all_devices() {
         for layers in [1, 15] {
             for name in OPTIMIZERS {
@@ -138,14 +149,19 @@ fn a_step_is_one_replayed_plan() {
 
 /// Sum of squares of every parameter, and a step by its gradient.
 fn shrink(params: &Params, optimizer: &mut dyn Optimizer) -> versant_nn::Result<()> {
-    let squares = params.iter().filter(Param::is_trainable).map(|p| (p.get() * p.get()).sum_all());
+    let squares = params
+        .iter()
+        .filter(Param::is_trainable)
+        .map(|p| (p.get() * p.get()).sum_all());
     let loss = squares.reduce(|a, b| a + b).expect("there are parameters");
     optimizer.step(loss.backward()?)
 }
 
 #[test]
 fn pending_buffers_are_computed_with_the_step() {
-    let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _alone = ALONE
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
     for device in all_devices() {
         let params = Params::new(&device, Seed(1));
         params.root().parameter("p", &[3], Init::Ones);
@@ -162,7 +178,11 @@ fn pending_buffers_are_computed_with_the_step() {
         }
         let did = device.counters() - before;
         // The loss of each step is the only new value.
-        assert_eq!((did.submits, did.prepares, did.pool_hits), (2, 0, 2), "{did:?}");
+        assert_eq!(
+            (did.submits, did.prepares, did.pool_hits),
+            (2, 0, 2),
+            "{did:?}"
+        );
         if device.info().kind != DeviceKind::Null {
             assert_eq!(mean.get().to_vec::<f32>().expect("it is ready"), [1.875]);
         }
