@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::JoinHandle;
 
-use versant_kernels::{RandomKey, random};
+use versant_graph::{RandomKey, random};
 
 use crate::dataset::Dataset;
 use crate::error::{DataError, Result};

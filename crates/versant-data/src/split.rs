@@ -1,6 +1,6 @@
 //! Splitting a data set into a training and a test part.
 
-use versant_kernels::{RandomKey, random};
+use versant_graph::{RandomKey, random};
 
 use crate::dataset::{Dataset, Parts};
 use crate::error::{DataError, Result};

@@ -3,7 +3,7 @@
 //! What a transform does to a sample depends only on the seed, the epoch, the sample's number and the
 //! transform's place in the list: not on batch size, order, threads or what other transforms drew.
 
-use versant_kernels::RandomKey;
+use versant_graph::RandomKey;
 
 use crate::dataset::Image;
 use crate::error::{DataError, Result};

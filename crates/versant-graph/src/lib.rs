@@ -28,7 +28,7 @@ pub use autodiff::{Gradients, grad_of};
 pub use error::{GraphError, Operand, Result};
 pub use explain::{Explanation, LaunchNote};
 pub use ops::contraction::ConvOptions;
-pub use ops::create::{Element, RandomKey};
+pub use ops::create::Element;
 pub use ops::pooling::PoolOptions;
 pub use replay::{Replay, capture};
 pub use run::{PlanStats, eval, explain, is_planned, latest_plan, plan_stats, set_fusion};
@@ -37,4 +37,6 @@ pub use versant_device::{
     AdapterClass, Backend, Counters, Device, DeviceError, DeviceInfo, DeviceKind, DeviceOptions,
     MemoryStats, Select,
 };
-pub use versant_kernels::{DType, MAX_RANK, MapFn, ReduceKind, Shape, View, lanes, math, random};
+pub use versant_kernels::{
+    DType, MAX_RANK, MapFn, RandomKey, ReduceKind, Shape, View, lanes, math, random,
+};

@@ -4,13 +4,15 @@ use super::scan::{Scan, line_of};
 use super::{File, Finding};
 
 /// Lines of code of a crate outside tests, and which folders make it up. Comments and blank lines are not
-/// counted: a budget that they used up would be met by leaving out what a reader needs.
+/// counted: a budget that they used up would be met by leaving out what a reader needs. The design gives the
+/// graph 7,000 and the kernels 6,000 with the emitter among the graph; here programs are emitted and evaluated in
+/// the kernel crate, so its share is larger by what the graph's is smaller.
 const BUDGETS: [(&str, usize, &[&str]); 4] = [
     ("versant-device", 2_500, &["crates/versant-device/src/"]),
-    ("versant-graph", 7_000, &["crates/versant-graph/src/"]),
+    ("versant-graph", 5_700, &["crates/versant-graph/src/"]),
     (
         "versant-kernels",
-        6_000,
+        7_300,
         &["crates/versant-kernels/src/", "shaders/"],
     ),
     ("versant-nn", 5_000, &["crates/versant-nn/src/"]),

@@ -3,10 +3,9 @@
 use std::f32::consts::{FRAC_1_SQRT_2, PI};
 use std::panic::Location;
 
-use versant_kernels::DType;
+use versant_kernels::{DType, RandomKey};
 
 use crate::Tensor;
-use crate::ops::create::RandomKey;
 
 impl Tensor {
     /// Whether the function `name` can take this tensor: floats, with `axis` on it.

@@ -3,7 +3,7 @@
 use std::panic::Location;
 
 use versant_device::Device;
-use versant_kernels::{DType, Shape, View};
+use versant_kernels::{DType, RandomKey, Shape, View};
 
 use crate::Tensor;
 use crate::error::{GraphError, Operand};
@@ -46,11 +46,6 @@ pub(crate) fn word_of(value: f32, dtype: DType) -> u32 {
         _ => value.to_bits(),
     }
 }
-
-/// The 64-bit key of a stream of random numbers. Its words are run-time inputs: a new key replays the
-/// same plan.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct RandomKey(pub [u32; 2]);
 
 impl Tensor {
     /// A tensor of `shape` holding `data` in row-major order, uploaded at once.
@@ -153,13 +148,13 @@ impl Tensor {
     }
 
     /// Random words: element `i` is word `i % 4` of block `i / 4` of Philox4x32-10 under the key
-    /// (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011). Equal on every device.
+    /// (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011). Equal on every device. The
+    /// key is a run-time input: another one replays the same plan.
     #[track_caller]
     #[must_use]
     pub fn random_words(device: &Device, shape: &[usize], key: RandomKey) -> Tensor {
         let location = Location::caller();
-        let low = Tensor::scalar(device, key.0[0]);
-        let high = Tensor::scalar(device, key.0[1]);
+        let [low, high] = key.words().map(|word| Tensor::scalar(device, word));
         match Shape::new(shape) {
             Some(dims) => Tensor::record(Op::Random, &[&low, &high], dims, DType::U32, location),
             None => Tensor::invalid("random", &[&low], location, "the rank is above 8"),
