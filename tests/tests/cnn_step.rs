@@ -71,11 +71,9 @@ fn step(vs: &Params, net: &impl Module, opt: &mut AdamW, n: usize, at: usize) ->
 fn launches_of_the_loss(dev: &Device) -> usize {
     let plan = latest_plan(dev).expect("a step was run");
     let line = LOSS_LINE.load(Ordering::Relaxed);
-    let here = |l: &&Location<'_>| l.file().ends_with("cnn_step.rs") && l.line() == line;
+    let here = |l: &Location<'_>| l.file().ends_with("cnn_step.rs") && l.line() == line;
     let launches = plan.launches.iter();
-    launches
-        .filter(|l| l.lines.iter().any(|l| here(&l)))
-        .count()
+    launches.filter(|l| l.lines.iter().any(|l| here(l))).count()
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Layers: what the store holds for them, mistakes, and the running statistics of batch normalisation.
 
-use versant_graph::{Device, GraphError, Tensor, eval};
+use versant_graph::{Device, GraphError, Tensor, eval, grad_of};
 use versant_nn::layers::{
     BatchNorm1d, BatchNorm2d, Conv1d, Conv2d, ConvTranspose2d, Dropout, Elu, Embedding, Flatten,
     Gelu, GeluTanh, LayerNorm, LeakyRelu, Linear, LogSoftmax, MaxPool2d, Relu, Sequential, Sigmoid,
@@ -331,4 +331,33 @@ fn activation_layers_are_the_tensors_methods() {
     for (i, (layer, want)) in table.iter().enumerate() {
         assert_eq!(values(&layer.forward(&x, Mode::Eval)), values(want), "{i}");
     }
+}
+
+/// The layer's variance is written so that its derivatives are exact to any order.
+#[test]
+fn batch_normalisation_has_the_second_derivative_of_its_definition() {
+    let vs = store();
+    let layer = BatchNorm1d::new(&(&vs / "bn"), 2);
+    let values = |seed: usize| -> Vec<f32> {
+        let number = |i: usize| ((i * 37 + seed * 11) % 23) as f32 / 7.0 - 1.5;
+        (0..10).map(number).collect()
+    };
+    let tensor = |seed| Tensor::from_slice(vs.device(), &values(seed), &[5, 2]);
+    let second = |normalise: &dyn Fn(&Tensor) -> Tensor| {
+        let x = tensor(1);
+        let loss = (normalise(&x) * tensor(2)).sum_all();
+        let first = grad_of(&loss, &[&x]).expect("a gradient").remove(0);
+        let along = (first * tensor(3)).sum_all();
+        let second = grad_of(&along, &[&x]).expect("a gradient").remove(0);
+        second.to_vec::<f32>().expect("values")
+    };
+    let definition = second(&|x| {
+        let centred = x - x.mean(&[0], true);
+        let var = centred.square().mean(&[0], true);
+        centred * (var + 1e-5).rsqrt()
+    });
+    let got = second(&|x| layer.forward(x, Mode::Train));
+    let want: Vec<f64> = definition.iter().map(|&w| f64::from(w)).collect();
+    assert!(want.iter().any(|w| w.abs() > 0.1), "{want:?}");
+    close(&got, &want);
 }
