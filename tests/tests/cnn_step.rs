@@ -86,17 +86,12 @@ fn a_step_is_one_replayed_plan_and_a_short_batch_compiles_nothing() {
         let vs = Params::new(&dev, Seed(3));
         let net = net(&vs);
         let mut opt = AdamW::new(&vs, 1e-2);
-        // Labels and losses are of one size class of the pool and one loss is alive while the next is computed, so
-        // it takes some steps until every buffer has been in every place and its bind group is made.
-        let mut loss = step(&vs, &net, &mut opt, 24, 0);
-        for at in 1..6 {
-            loss = step(&vs, &net, &mut opt, 24, at);
-        }
+        let _ = step(&vs, &net, &mut opt, 24, 0);
         let launches = launches_of_the_loss(&dev);
         assert!((1..=2).contains(&launches), "{name}: {launches}");
         let (before, misses) = (dev.counters(), plan_stats(&dev).misses);
-        for at in 6..10 {
-            loss = step(&vs, &net, &mut opt, 24, at);
+        for at in 1..5 {
+            let _ = step(&vs, &net, &mut opt, 24, at);
         }
         let did = dev.counters() - before;
         assert_eq!(plan_stats(&dev).misses, misses, "{name}: plans");
@@ -104,7 +99,6 @@ fn a_step_is_one_replayed_plan_and_a_short_batch_compiles_nothing() {
         assert_eq!(made, (0, 0, 0), "{name}: {did:?}");
         assert_eq!(did.submits, 4, "{name}: one submit a step, {did:?}");
         let before = dev.counters();
-        drop(loss);
         let _ = step(&vs, &net, &mut opt, 7, 10);
         let did = dev.counters() - before;
         let compiled = (did.pipelines, did.shader_modules);

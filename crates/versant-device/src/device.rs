@@ -15,7 +15,7 @@ use crate::gpu;
 use crate::info::{DeviceInfo, Limits};
 use crate::null::NullExecutor;
 use crate::options::{DeviceOptions, Select};
-use crate::pool::{Fixed, MemoryStats, Pool};
+use crate::pool::{Fixed, MemoryStats, Pool, Role};
 use crate::recording::{MAX_SCALARS, ParamLayout, Recording};
 use crate::run_lock::RunLock;
 use crate::workspace::Workspace;
@@ -194,9 +194,23 @@ impl Device {
     /// [`DeviceError::OutOfMemory`], [`DeviceError::LimitExceeded`] above
     /// [`Limits::max_buffer_bytes`], [`DeviceError::DeviceLost`].
     pub fn alloc(&self, words: usize) -> Result<Buffer> {
+        self.take(words, Role::Result, None)
+    }
+
+    /// As [`Device::alloc`], but the memory of an earlier buffer with [`Buffer::id`] `again` if that is
+    /// free: a loop that asks for what it had keeps its bind groups.
+    ///
+    /// # Errors
+    /// As [`Device::alloc`].
+    pub fn alloc_again(&self, words: usize, again: u64) -> Result<Buffer> {
+        self.take(words, Role::Result, Some(again))
+    }
+
+    fn take(&self, words: usize, role: Role, again: Option<u64>) -> Result<Buffer> {
         self.0.health.check()?;
-        let memory = self.0.pool.take(&*self.0.executor, words)?;
-        Ok(Buffer::new(memory, words, self.0.pool.clone()))
+        let shared = &*self.0;
+        let memory = shared.pool.take(&*shared.executor, words, role, again)?;
+        Ok(Buffer::new(memory, words, shared.pool.clone()))
     }
 
     /// A buffer with these contents.
@@ -204,7 +218,7 @@ impl Device {
     /// # Errors
     /// As [`Device::alloc`].
     pub fn upload(&self, data: &[u32]) -> Result<Buffer> {
-        let buffer = self.alloc(data.len())?;
+        let buffer = self.take(data.len(), Role::Upload, None)?;
         // Nobody else has a handle yet, so there is no run to wait for.
         self.copy_in(&buffer, data)?;
         Ok(buffer)

@@ -7,7 +7,7 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::buffer::Buffer;
 use crate::error::{DeviceError, Result};
-use crate::pool::Fixed;
+use crate::pool::{Fixed, Role};
 use crate::recording::{BufferRef, Launch, ParamLayout, Recording};
 
 /// A cache line of words, so that host buffers are aligned for vector loads without `unsafe`.
@@ -37,6 +37,7 @@ pub(crate) struct Memory {
     pub id: u64,
     /// Capacity in words.
     pub words: usize,
+    pub role: Role,
     pub storage: Storage,
 }
 

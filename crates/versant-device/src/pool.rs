@@ -44,6 +44,16 @@ pub struct ClassStats {
     pub free: usize,
 }
 
+/// What a buffer is for. The two do not share free memory: a loop that uploads a batch and computes a loss
+/// would else swap their buffers, and with them the bind groups, from step to step.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Role {
+    /// Filled by the host.
+    Upload,
+    /// Filled by a run.
+    Result,
+}
+
 /// Free buffers by size class, last in first out, so that a loop gets the same buffers every time
 /// and bind groups made for them stay valid.
 pub(crate) struct Pool {
@@ -55,7 +65,7 @@ pub(crate) struct Pool {
 
 #[derive(Default)]
 struct PoolState {
-    classes: BTreeMap<usize, Class>,
+    classes: BTreeMap<(usize, Role), Class>,
     /// Bytes of buffers in use.
     live: u64,
     fixed: u64,
@@ -81,21 +91,32 @@ impl Pool {
         }
     }
 
-    /// Memory for at least `words` words, from the pool or else from the executor.
-    pub fn take(&self, executor: &dyn Executor, words: usize) -> Result<Memory> {
+    /// Memory for at least `words` words, from the pool or else from the executor; if it is free, that
+    /// with identity `again`.
+    pub fn take(
+        &self,
+        executor: &dyn Executor,
+        words: usize,
+        role: Role,
+        again: Option<u64>,
+    ) -> Result<Memory> {
         let class = self.capacity(words)?;
         let mut state = lock(&self.state);
-        if let Some((_, memory)) = state.classes.get_mut(&class).and_then(|c| c.free.pop()) {
+        let free = state.classes.get_mut(&(class, role)).map(|c| &mut c.free);
+        if let Some(free) = free.filter(|f| !f.is_empty()) {
+            let wanted = free.iter().position(|(_, m)| Some(m.id) == again);
+            let (_, memory) = free.remove(wanted.unwrap_or(free.len() - 1));
             state.pooled -= bytes(class);
-            state.add_live(class);
+            state.add_live(class, role);
             bump(&self.meter.pool_hits);
             return Ok(memory);
         }
         drop(state);
         let storage = self.allocate(executor, class, Usage::Storage)?;
         let mut state = lock(&self.state);
-        state.add_live(class);
-        Ok(state.identify(class, storage))
+        state.add_live(class, role);
+        let memory = state.identify(class, storage);
+        Ok(Memory { role, ..memory })
     }
 
     /// Takes memory back. Gives some to the system if too much lies idle: what was free the
@@ -109,7 +130,7 @@ impl Pool {
         state.live -= bytes(class);
         state.pooled += bytes(class);
         let clock = state.clock;
-        let entry = state.classes.entry(class).or_default();
+        let entry = state.classes.entry((class, memory.role)).or_default();
         entry.live -= 1;
         entry.free.push((clock, memory));
         while state.pooled > KEEP_BYTES.max(2 * state.peak) {
@@ -148,17 +169,24 @@ impl Pool {
 
     pub fn stats(&self) -> MemoryStats {
         let state = lock(&self.state);
-        let classes = state.classes.iter().map(|(&words, class)| ClassStats {
-            bytes: bytes(words),
-            live: class.live,
-            free: class.free.len(),
-        });
+        let mut classes: Vec<ClassStats> = Vec::new();
+        for (&(words, _), class) in &state.classes {
+            let bytes = bytes(words);
+            if classes.last().is_none_or(|c| c.bytes != bytes) {
+                let (live, free) = (0, 0);
+                classes.push(ClassStats { bytes, live, free });
+            }
+            let row = classes.last_mut().expect("one was just pushed");
+            row.live += class.live;
+            row.free += class.free.len();
+        }
+        classes.retain(|c| c.live + c.free > 0);
         MemoryStats {
             current: state.live + state.fixed,
             peak: state.peak,
             pooled: state.pooled,
             fixed: state.fixed,
-            classes: classes.filter(|c| c.live + c.free > 0).collect(),
+            classes,
         }
     }
 
@@ -202,9 +230,9 @@ impl Pool {
 }
 
 impl PoolState {
-    fn add_live(&mut self, class: usize) {
+    fn add_live(&mut self, class: usize, role: Role) {
         self.live += bytes(class);
-        self.classes.entry(class).or_default().live += 1;
+        self.classes.entry((class, role)).or_default().live += 1;
         self.mark_peak();
     }
 
@@ -217,6 +245,7 @@ impl PoolState {
         Memory {
             id: self.next_id,
             words,
+            role: Role::Result,
             storage,
         }
     }

@@ -1,7 +1,7 @@
 //! A plan: the launches of a key, prepared on a device.
 
 use std::panic::Location;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use versant_device::{BufferRef, Cost, Device, DeviceKind, Kernel, Launch, Prepared, Recording};
 use versant_kernels::contract::{
@@ -26,6 +26,9 @@ pub(crate) struct Plan {
     pub key: Key,
     pub prepared: Prepared,
     pub outputs: Vec<Output>,
+    /// The buffers that the last run gave its fresh outputs, by number: the next asks for them again, so
+    /// that its bind groups exist.
+    pub recent: Mutex<Vec<u64>>,
     pub explanation: Explanation,
 }
 
@@ -114,6 +117,7 @@ impl Plan {
             key,
             prepared,
             outputs: memory.outputs,
+            recent: Mutex::default(),
             explanation,
         })
     }

@@ -172,11 +172,17 @@ pub(crate) fn buffers(
         .filter(|o| matches!(o, Output::Fresh { .. }))
         .count();
     let mut new: Vec<Option<Buffer>> = vec![None; fresh];
+    let mut recent = plan.recent.lock().unwrap_or_else(PoisonError::into_inner);
+    recent.resize(fresh, 0);
     for output in &plan.outputs {
         if let Output::Fresh { external, words } = output {
-            new[external - inputs.len()] = Some(device.alloc(*words)?);
+            let i = external - inputs.len();
+            let buffer = device.alloc_again(*words, recent[i])?;
+            recent[i] = buffer.id();
+            new[i] = Some(buffer);
         }
     }
+    drop(recent);
     externals.extend(new.into_iter().flatten());
     let values = plan
         .outputs
