@@ -21,15 +21,9 @@ fn graph(c: &mut Criterion) {
     let w = Tensor::from_slice(&dev, &[0.1f32; 16], &[4, 4]);
     let mut group = c.benchmark_group("graph");
     group.throughput(Throughput::Elements(NODES));
-    group.bench_function("record", |b| {
-        b.iter_with_large_drop(|| layers(&x, &w, LAYERS))
-    });
+    group.bench_function("record", |b| b.iter_with_large_drop(|| layers(&x, &w, LAYERS)));
     group.bench_function("drop", |b| {
-        b.iter_batched(
-            || layers(&x, &w, LAYERS),
-            drop,
-            criterion::BatchSize::LargeInput,
-        );
+        b.iter_batched(|| layers(&x, &w, LAYERS), drop, criterion::BatchSize::LargeInput);
     });
     let pending = layers(&x, &w, LAYERS);
     let again = layers(&x, &w, LAYERS);

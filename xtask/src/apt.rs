@@ -18,11 +18,7 @@ pub fn may_install() -> bool {
 /// Updates the package lists and installs `packages` in the versions that apt offers.
 pub fn install(packages: &[&str]) -> Result<()> {
     run::run(apt_get()?.arg("update"))?;
-    run::run(
-        apt_get()?
-            .args(["install", "--yes", "--no-install-recommends"])
-            .args(packages),
-    )
+    run::run(apt_get()?.args(["install", "--yes", "--no-install-recommends"]).args(packages))
 }
 
 /// Updates the package lists.
@@ -36,9 +32,7 @@ fn apt_get() -> Result<Command> {
         Error::Missing("neither root nor `sudo -n` is available to run apt-get".to_string())
     })?;
     // Through `env`, because sudo clears the environment.
-    let mut words = prefix
-        .iter()
-        .chain(&["env", "DEBIAN_FRONTEND=noninteractive", "apt-get"]);
+    let mut words = prefix.iter().chain(&["env", "DEBIAN_FRONTEND=noninteractive", "apt-get"]);
     let mut command = Command::new(words.next().expect("the list ends in three words"));
     command.args(words).arg("--quiet");
     Ok(command)

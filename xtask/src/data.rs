@@ -41,22 +41,10 @@ const FASHION_MNIST: Dataset = Dataset {
     package: "dataset-fashion-mnist",
     inside: "usr/share/datasets/fashion-mnist",
     files: &[
-        (
-            "train-images-idx3-ubyte.gz",
-            "b0564c3eedabfbf835052cff8503ea422014ce006caf5b757f851416ee8300c7",
-        ),
-        (
-            "train-labels-idx1-ubyte.gz",
-            "0ae29f65d86684f32d1b9c85147786c547b9c6aebcaf235f0400a0cce308b056",
-        ),
-        (
-            "t10k-images-idx3-ubyte.gz",
-            "cc1d090a38ace84dfa1aa66e3ada7c336ef481a96936906477e6dd344da56eaa",
-        ),
-        (
-            "t10k-labels-idx1-ubyte.gz",
-            "8d3605d196f4be44669e46906da9733c8131fef761fdbfec72c424d5222f1a05",
-        ),
+        ("train-images-idx3-ubyte.gz", "b0564c3eedabfbf835052cff8503ea422014ce006caf5b757f851416ee8300c7"),
+        ("train-labels-idx1-ubyte.gz", "0ae29f65d86684f32d1b9c85147786c547b9c6aebcaf235f0400a0cce308b056"),
+        ("t10k-images-idx3-ubyte.gz", "cc1d090a38ace84dfa1aa66e3ada7c336ef481a96936906477e6dd344da56eaa"),
+        ("t10k-labels-idx1-ubyte.gz", "8d3605d196f4be44669e46906da9733c8131fef761fdbfec72c424d5222f1a05"),
     ],
 };
 
@@ -86,12 +74,7 @@ pub fn run(options: &Options) -> Result<()> {
 fn fetch(set: &Dataset, work: &Path, place: &Path) -> Result<()> {
     let package = download(set, work)?;
     let unpacked = work.join("unpacked");
-    run::run(
-        Command::new("dpkg-deb")
-            .arg("-x")
-            .arg(&package)
-            .arg(&unpacked),
-    )?;
+    run::run(Command::new("dpkg-deb").arg("-x").arg(&package).arg(&unpacked))?;
     let ready = work.join("ready");
     fs::create_dir(&ready).map_err(Error::at(&ready))?;
     for (file, _) in set.files {
@@ -107,13 +90,7 @@ fn download(set: &Dataset, work: &Path) -> Result<PathBuf> {
     if !apt::present() {
         return Err(by_hand(set, "this machine has no apt-get"));
     }
-    let get = || {
-        run::run(
-            Command::new("apt-get")
-                .args(["download", set.package])
-                .current_dir(work),
-        )
-    };
+    let get = || run::run(Command::new("apt-get").args(["download", set.package]).current_dir(work));
     if let Err(first) = get() {
         if !apt::may_install() {
             return Err(by_hand(set, &first.to_string()));
@@ -147,11 +124,7 @@ fn verify(set: &Dataset, folder: &Path) -> Result<()> {
         let path = folder.join(name);
         let found = sha256(&path)?;
         if found != expected {
-            return Err(Error::Checksum {
-                path,
-                found,
-                expected,
-            });
+            return Err(Error::Checksum { path, found, expected });
         }
     }
     Ok(())
@@ -169,11 +142,7 @@ fn sha256(path: &Path) -> Result<String> {
         }
         hash.update(&piece[..length]);
     }
-    Ok(hash
-        .finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect())
+    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 #[cfg(test)]
@@ -187,10 +156,7 @@ mod tests {
             package: "none",
             inside: "none",
             // The value for "abc" from FIPS 180-2, appendix B.1.
-            files: &[(
-                "file",
-                "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
-            )],
+            files: &[("file", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad")],
         };
         let folder = std::env::temp_dir().join(format!("versant-data-{}", std::process::id()));
         fs::create_dir_all(&folder).expect("the temporary folder is writable");

@@ -66,9 +66,6 @@ pub type Result<T> = std::result::Result<T, Error>;
 impl Error {
     /// Wraps an I/O error with the path it is about.
     pub fn at(path: &Path) -> impl FnOnce(io::Error) -> Self + '_ {
-        |source| Self::Path {
-            path: path.to_path_buf(),
-            source,
-        }
+        |source| Self::Path { path: path.to_path_buf(), source }
     }
 }

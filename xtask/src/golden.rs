@@ -26,25 +26,15 @@ pub fn run(options: &Options) -> Result<()> {
     };
     let script = run::root().join("tests/golden/make.py");
     run::run(Command::new(python).arg(&script))?;
-    println!(
-        "`git diff --stat tests/golden` tells what changed; nothing should, with the same torch"
-    );
+    println!("`git diff --stat tests/golden` tells what changed; nothing should, with the same torch");
     Ok(())
 }
 
 fn environment() -> Result<PathBuf> {
     let folder = run::target().join("golden-venv");
-    let python = if cfg!(windows) {
-        folder.join("Scripts/python.exe")
-    } else {
-        folder.join("bin/python")
-    };
+    let python = if cfg!(windows) { folder.join("Scripts/python.exe") } else { folder.join("bin/python") };
     if !run::works(Command::new(&python).args(["-c", "import torch, numpy, safetensors"])) {
-        eprintln!(
-            "making a virtual environment with {} in {}",
-            REQUIREMENTS.join(", "),
-            folder.display()
-        );
+        eprintln!("making a virtual environment with {} in {}", REQUIREMENTS.join(", "), folder.display());
         make(&folder, &python).map_err(|error| {
             Error::Missing(format!(
                 "{error}; golden values need a Python with {}: name one with --python",
@@ -57,9 +47,5 @@ fn environment() -> Result<PathBuf> {
 
 fn make(folder: &PathBuf, python: &PathBuf) -> Result<()> {
     run::run(Command::new("python3").args(["-m", "venv"]).arg(folder))?;
-    run::run(
-        Command::new(python)
-            .args(["-m", "pip", "install", "--quiet"])
-            .args(REQUIREMENTS),
-    )
+    run::run(Command::new(python).args(["-m", "pip", "install", "--quiet"]).args(REQUIREMENTS))
 }

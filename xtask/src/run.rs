@@ -40,31 +40,16 @@ pub fn shown(command: &Command) -> String {
 pub fn run(command: &mut Command) -> Result<()> {
     let text = shown(command);
     eprintln!("$ {text}");
-    let status = command
-        .status()
-        .map_err(|source| start_error(&text, source))?;
-    if status.success() {
-        Ok(())
-    } else {
-        Err(Error::Failed {
-            command: text,
-            status,
-        })
-    }
+    let status = command.status().map_err(|source| start_error(&text, source))?;
+    if status.success() { Ok(()) } else { Err(Error::Failed { command: text, status }) }
 }
 
 /// Runs to the end and returns what was printed to standard output.
 pub fn output(command: &mut Command) -> Result<String> {
     let text = shown(command);
-    let out = command
-        .stderr(Stdio::inherit())
-        .output()
-        .map_err(|source| start_error(&text, source))?;
+    let out = command.stderr(Stdio::inherit()).output().map_err(|source| start_error(&text, source))?;
     if !out.status.success() {
-        return Err(Error::Failed {
-            command: text,
-            status: out.status,
-        });
+        return Err(Error::Failed { command: text, status: out.status });
     }
     Ok(String::from_utf8_lossy(&out.stdout).into_owned())
 }
@@ -73,19 +58,12 @@ pub fn output(command: &mut Command) -> Result<String> {
 pub fn watch(command: &mut Command, mut see: impl FnMut(&str)) -> Result<bool> {
     let text = shown(command);
     eprintln!("$ {text}");
-    let mut child = command
-        .stdout(Stdio::piped())
-        .spawn()
-        .map_err(|source| start_error(&text, source))?;
+    let mut child = command.stdout(Stdio::piped()).spawn().map_err(|source| start_error(&text, source))?;
     let stdout = child.stdout.take().expect("standard output is piped above");
     let mut lines = BufReader::new(stdout);
     let mut line = Vec::new();
     // Lines are read as bytes because a test may print anything.
-    while lines
-        .read_until(b'\n', &mut line)
-        .map_err(|source| start_error(&text, source))?
-        > 0
-    {
+    while lines.read_until(b'\n', &mut line).map_err(|source| start_error(&text, source))? > 0 {
         let shown = String::from_utf8_lossy(&line);
         print!("{shown}");
         see(shown.trim_end());
@@ -106,8 +84,5 @@ pub fn works(command: &mut Command) -> bool {
 }
 
 fn start_error(text: &str, source: std::io::Error) -> Error {
-    Error::Start {
-        command: text.to_string(),
-        source,
-    }
+    Error::Start { command: text.to_string(), source }
 }

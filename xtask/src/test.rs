@@ -39,9 +39,7 @@ pub fn run(options: &Options) -> Result<()> {
         passes.push(pass(name, options, device, |command| {
             // Integration tests are those that open adapters. Selected from the whole workspace, because
             // naming packages would build their dependencies again with other features.
-            command
-                .args(["--workspace", "--test", "*"])
-                .env("VERSANT_DEFAULT_LIMITS", "1");
+            command.args(["--workspace", "--test", "*"]).env("VERSANT_DEFAULT_LIMITS", "1");
         })?);
     }
     summarise(&passes)
@@ -49,11 +47,7 @@ pub fn run(options: &Options) -> Result<()> {
 
 /// Software Vulkan exists on Linux; elsewhere the system always brings an adapter of its own.
 fn default_device() -> &'static str {
-    if cfg!(target_os = "linux") {
-        "lavapipe"
-    } else {
-        "gpu"
-    }
+    if cfg!(target_os = "linux") { "lavapipe" } else { "gpu" }
 }
 
 /// What one run of `cargo test` came to.
@@ -95,12 +89,7 @@ fn pass(
     let start = Instant::now();
     let mut counts = Counts::default();
     let succeeded = run::watch(&mut command, |line| counts.see(line))?;
-    Ok(Pass {
-        name,
-        counts,
-        succeeded,
-        time: start.elapsed(),
-    })
+    Ok(Pass { name, counts, succeeded, time: start.elapsed() })
 }
 
 /// Totals over the test programs of a pass, read from what the standard test harness prints.
@@ -126,9 +115,8 @@ impl Counts {
             self.passed += number_before(result, " passed");
             self.failed += number_before(result, " failed");
             self.skipped += number_before(result, " ignored");
-        } else if let Some(name) = line
-            .strip_prefix("test ")
-            .and_then(|rest| rest.strip_suffix(" ... FAILED"))
+        } else if let Some(name) =
+            line.strip_prefix("test ").and_then(|rest| rest.strip_suffix(" ... FAILED"))
         {
             self.failures.push(name.to_string());
         }
@@ -168,16 +156,10 @@ fn summarise(passes: &[Pass]) -> Result<()> {
     // A program that did not compile or was ended by a signal prints no result, yet cargo reports it.
     let broken = passes.iter().find(|pass| !pass.succeeded);
     if let Some(pass) = broken.filter(|pass| pass.counts.failed == 0) {
-        println!(
-            "{}: cargo test failed without a failed test; see above",
-            pass.name
-        );
+        println!("{}: cargo test failed without a failed test; see above", pass.name);
         total.failed += 1;
     }
-    println!(
-        "{} passed, {} failed, {} skipped",
-        total.passed, total.failed, total.skipped
-    );
+    println!("{} passed, {} failed, {} skipped", total.passed, total.failed, total.skipped);
     if broken.is_some() || total.failed > 0 {
         Err(Error::Found("tests failed".to_string()))
     } else if total.passed == 0 {
@@ -211,23 +193,12 @@ mod tests {
         ]);
         assert_eq!(
             counts,
-            Counts {
-                programs: 2,
-                passed: 42,
-                failed: 1,
-                skipped: 2,
-                failures: vec!["a::c".to_string()],
-            }
+            Counts { programs: 2, passed: 42, failed: 1, skipped: 2, failures: vec!["a::c".to_string()] }
         );
     }
 
     fn finished(counts: Counts, succeeded: bool) -> Pass {
-        Pass {
-            name: "a pass",
-            counts,
-            succeeded,
-            time: Duration::ZERO,
-        }
+        Pass { name: "a pass", counts, succeeded, time: Duration::ZERO }
     }
 
     #[test]

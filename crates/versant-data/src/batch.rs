@@ -66,10 +66,7 @@ impl Loader {
 impl Epoch {
     /// The same batches as tensors, uploaded one by one as they are asked for.
     pub fn on(self, device: &Device) -> Batches {
-        Batches {
-            epoch: self,
-            device: device.clone(),
-        }
+        Batches { epoch: self, device: device.clone() }
     }
 }
 

@@ -19,11 +19,7 @@ pub struct CsvOptions {
 
 impl Default for CsvOptions {
     fn default() -> Self {
-        CsvOptions {
-            delimiter: b',',
-            header: true,
-            limit: file::DEFAULT_LIMIT,
-        }
+        CsvOptions { delimiter: b',', header: true, limit: file::DEFAULT_LIMIT }
     }
 }
 
@@ -107,9 +103,7 @@ impl CsvOptions {
             }
         }
         if table.lines.is_empty() {
-            return Err(ReadError::CsvEmpty {
-                file: name.to_owned(),
-            });
+            return Err(ReadError::CsvEmpty { file: name.to_owned() });
         }
         Ok(table)
     }
@@ -128,11 +122,7 @@ fn read_record(
             }
             _ => error.to_string(),
         };
-        ReadError::CsvSyntax {
-            file: name.to_owned(),
-            line,
-            detail,
-        }
+        ReadError::CsvSyntax { file: name.to_owned(), line, detail }
     })
 }
 
@@ -142,10 +132,7 @@ fn column_names(record: &csv::StringRecord, file: &str) -> Result<Vec<String>, R
     sorted.sort();
     match sorted.windows(2).find(|pair| pair[0] == pair[1]) {
         None => Ok(names),
-        Some(pair) => Err(ReadError::CsvDuplicate {
-            file: file.to_owned(),
-            column: shorten(pair[0]),
-        }),
+        Some(pair) => Err(ReadError::CsvDuplicate { file: file.to_owned(), column: shorten(pair[0]) }),
     }
 }
 
@@ -204,10 +191,7 @@ impl Table {
     /// [`ReadError::CsvColumn`] with the names that there are.
     pub fn column(&self, name: &str) -> Result<usize, ReadError> {
         let names = self.names.as_deref().unwrap_or_default();
-        names
-            .iter()
-            .position(|n| n == name)
-            .ok_or_else(|| self.no_column(format!("{name:?}")))
+        names.iter().position(|n| n == name).ok_or_else(|| self.no_column(format!("{name:?}")))
     }
 
     /// The text of a field, or `None` outside the table.
@@ -249,9 +233,8 @@ impl Table {
     /// # Errors
     /// [`ReadError::CsvColumn`].
     pub fn classes(&self, column: usize) -> Result<(Vec<i32>, Vec<String>), ReadError> {
-        let fields = (0..self.rows())
-            .map(|row| self.field(row, column))
-            .collect::<Result<Vec<&str>, ReadError>>()?;
+        let fields =
+            (0..self.rows()).map(|row| self.field(row, column)).collect::<Result<Vec<&str>, ReadError>>()?;
         let mut names = fields.clone();
         names.sort_unstable();
         names.dedup();
@@ -264,8 +247,7 @@ impl Table {
     }
 
     fn field(&self, row: usize, column: usize) -> Result<&str, ReadError> {
-        self.text(row, column)
-            .ok_or_else(|| self.no_column(format!("number {}", column.saturating_add(1))))
+        self.text(row, column).ok_or_else(|| self.no_column(format!("number {}", column.saturating_add(1))))
     }
 
     fn number(&self, row: usize, column: usize) -> Result<f32, ReadError> {
@@ -289,11 +271,7 @@ impl Table {
             Some(names) => shorten(&names.join(", ")),
             None => format!("1 to {}, without names", self.columns),
         };
-        ReadError::CsvColumn {
-            file: self.file.clone(),
-            column: shorten(&column),
-            columns,
-        }
+        ReadError::CsvColumn { file: self.file.clone(), column: shorten(&column), columns }
     }
 }
 
@@ -329,32 +307,15 @@ mod tests {
 
     #[test]
     fn ragged_rows_name_their_line() {
-        for (text, bad) in [
-            ("a,b\n1,2\n3\n", 3),
-            ("a,b\n1,2,3\n", 2),
-            ("a\n\"x\ny\"\n1,2\n", 4),
-        ] {
+        for (text, bad) in [("a,b\n1,2\n3\n", 3), ("a,b\n1,2,3\n", 2), ("a\n\"x\ny\"\n1,2\n", 4)] {
             let error = parse(text).unwrap_err();
-            assert!(
-                matches!(error, ReadError::CsvRagged { line, .. } if line == bad),
-                "{error}"
-            );
+            assert!(matches!(error, ReadError::CsvRagged { line, .. } if line == bad), "{error}");
         }
     }
 
     #[test]
     fn what_is_no_finite_number_names_its_place() {
-        for text in [
-            "NaN",
-            "nan",
-            "inf",
-            "-Infinity",
-            "1e99",
-            "",
-            "1,5",
-            "0x10",
-            "١",
-        ] {
+        for text in ["NaN", "nan", "inf", "-Infinity", "1e99", "", "1,5", "0x10", "١"] {
             let table = parse(&format!("a,b\n1,2\n3,\"{text}\"\n")).unwrap();
             let error = table.numbers(1).unwrap_err();
             assert!(
@@ -370,10 +331,7 @@ mod tests {
     fn columns_and_empty_files() {
         assert!(matches!(parse(""), Err(ReadError::CsvEmpty { .. })));
         assert!(matches!(parse("a,b\n"), Err(ReadError::CsvEmpty { .. })));
-        assert!(matches!(
-            parse("a,a\n1,2\n"),
-            Err(ReadError::CsvDuplicate { .. })
-        ));
+        assert!(matches!(parse("a,a\n1,2\n"), Err(ReadError::CsvDuplicate { .. })));
         let table = parse("a,b\n1,2\n").unwrap();
         let error = table.column("c").unwrap_err().to_string();
         assert_eq!(error, "f.csv: no column \"c\"; there are: a, b");
@@ -384,10 +342,7 @@ mod tests {
     fn not_utf8_and_too_large() {
         let error = CsvOptions::new().parse(b"a,b\n1,\xff\n", "f").unwrap_err();
         assert_eq!(error.to_string(), "f: line 2: field 2 is not UTF-8");
-        let error = CsvOptions::new()
-            .limit(3)
-            .parse(b"a\n1\n", "f")
-            .unwrap_err();
+        let error = CsvOptions::new().limit(3).parse(b"a\n1\n", "f").unwrap_err();
         assert!(matches!(error, ReadError::TooLarge { limit: 3, .. }));
     }
 

@@ -72,12 +72,7 @@ pub(crate) fn check_elements(what: &'static str, found: usize, shape: &[usize]) 
     if expected == Some(found) {
         return Ok(());
     }
-    Err(DataError::Elements {
-        what,
-        shape: shape.to_vec(),
-        expected: expected.unwrap_or(usize::MAX),
-        found,
-    })
+    Err(DataError::Elements { what, shape: shape.to_vec(), expected: expected.unwrap_or(usize::MAX), found })
 }
 
 impl Images {
@@ -87,10 +82,7 @@ impl Images {
     /// [`DataError::Elements`] if the number of bytes is not the product of `shape`.
     pub fn from_bytes(bytes: Vec<u8>, shape: [usize; 4]) -> Result<Images> {
         check_elements("images", bytes.len(), &shape)?;
-        Ok(Images {
-            pixels: Pixels::U8(bytes),
-            shape,
-        })
+        Ok(Images { pixels: Pixels::U8(bytes), shape })
     }
 
     /// Images of these values; `shape` is `[n, channels, height, width]`.
@@ -99,10 +91,7 @@ impl Images {
     /// [`DataError::Elements`] if the number of values is not the product of `shape`.
     pub fn from_values(values: Vec<f32>, shape: [usize; 4]) -> Result<Images> {
         check_elements("images", values.len(), &shape)?;
-        Ok(Images {
-            pixels: Pixels::F32(values),
-            shape,
-        })
+        Ok(Images { pixels: Pixels::F32(values), shape })
     }
 
     /// `[n, channels, height, width]`.
@@ -133,10 +122,7 @@ impl Images {
     pub fn get(&self, index: usize) -> Result<Image> {
         let mut data = Vec::new();
         self.append(index, &mut data)?;
-        Ok(Image {
-            data,
-            shape: self.image_shape(),
-        })
+        Ok(Image { data, shape: self.image_shape() })
     }
 
     /// Appends one image's values to `out`.
@@ -169,10 +155,7 @@ impl Images {
             Pixels::U8(bytes) => Pixels::U8(gather(self, bytes, indices)?),
             Pixels::F32(values) => Pixels::F32(gather(self, values, indices)?),
         };
-        Ok(Images {
-            pixels,
-            shape: [indices.len(), c, h, w],
-        })
+        Ok(Images { pixels, shape: [indices.len(), c, h, w] })
     }
 
     fn image_len(&self) -> usize {
@@ -181,10 +164,7 @@ impl Images {
 
     fn range(&self, index: usize) -> Result<std::ops::Range<usize>> {
         if index >= self.len() {
-            return Err(DataError::Index {
-                index,
-                len: self.len(),
-            });
+            return Err(DataError::Index { index, len: self.len() });
         }
         let len = self.image_len();
         Ok(index * len..(index + 1) * len)
@@ -231,11 +211,7 @@ impl Dataset {
         let classes: Arc<[String]> = classes.into_iter().map(Into::into).collect();
         check_lengths(("images", images.len()), ("labels", labels.len()))?;
         check_labels("label", &labels, classes.len())?;
-        Ok(Dataset {
-            images: Arc::new(images),
-            labels: labels.into(),
-            classes,
-        })
+        Ok(Dataset { images: Arc::new(images), labels: labels.into(), classes })
     }
 
     /// Number of samples.
@@ -292,24 +268,14 @@ pub(crate) fn check_lengths(
     if left_len == right_len {
         return Ok(());
     }
-    Err(DataError::Lengths {
-        left,
-        left_len,
-        right,
-        right_len,
-    })
+    Err(DataError::Lengths { left, left_len, right, right_len })
 }
 
 pub(crate) fn check_labels(what: &'static str, labels: &[i32], classes: usize) -> Result<()> {
     let wrong = |label: i32| usize::try_from(label).map_or(true, |label| label >= classes);
     match labels.iter().position(|&label| wrong(label)) {
         None => Ok(()),
-        Some(index) => Err(DataError::Label {
-            what,
-            index,
-            label: labels[index],
-            classes,
-        }),
+        Some(index) => Err(DataError::Label { what, index, label: labels[index], classes }),
     }
 }
 
@@ -324,19 +290,13 @@ mod tests {
         assert!(Images::from_bytes(vec![], [0, 1, usize::MAX, 2]).is_err());
         let images = || Images::from_bytes(vec![0; 4], [2, 1, 1, 2]).unwrap();
         let lengths = Dataset::new(images(), vec![0], ["a"]).unwrap_err();
-        assert_eq!(
-            lengths.to_string(),
-            "2 images and 1 labels: they must be as many"
-        );
+        assert_eq!(lengths.to_string(), "2 images and 1 labels: they must be as many");
         for wrong in [-1, 1, i32::MIN] {
             let error = Dataset::new(images(), vec![0, wrong], ["a"]).unwrap_err();
             assert!(matches!(error, DataError::Label { index: 1, label, .. } if label == wrong));
         }
         let set = Dataset::new(images(), vec![0, 0], ["a"]).unwrap();
-        assert!(matches!(
-            set.subset(&[0, 2]),
-            Err(DataError::Index { index: 2, len: 2 })
-        ));
+        assert!(matches!(set.subset(&[0, 2]), Err(DataError::Index { index: 2, len: 2 })));
         assert!(set.subset(&[]).unwrap().is_empty());
     }
 
@@ -349,9 +309,6 @@ mod tests {
         for i in 0..4 {
             assert_eq!(a.get(i).unwrap(), b.get(i).unwrap());
         }
-        assert_eq!(
-            a.select(&[3, 1, 3]).unwrap().get(2).unwrap(),
-            a.get(3).unwrap()
-        );
+        assert_eq!(a.select(&[3, 1, 3]).unwrap().get(2).unwrap(), a.get(3).unwrap());
     }
 }

@@ -47,10 +47,7 @@ mod tests {
         let digits = embedded().unwrap();
         assert_eq!(digits.images().shape(), [1797, 1, 8, 8]);
         assert_eq!(digits.labels()[1787..], [5, 4, 8, 8, 4, 9, 0, 8, 9, 8]);
-        assert_eq!(
-            digits.class_counts(),
-            [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
-        );
+        assert_eq!(digits.class_counts(), [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]);
         let first = digits.images().get(0).unwrap();
         let row: Vec<f32> = first.data()[..8].iter().map(|v| v * 16.0).collect();
         assert_eq!(row, [0.0, 0.0, 5.0, 13.0, 9.0, 1.0, 0.0, 0.0]);

@@ -208,9 +208,7 @@ pub enum DataError {
         rule: &'static str,
     },
     /// The samples of one batch came out of the transforms with different shapes.
-    #[error(
-        "sample {index} has shape {found:?} after transforms; the batch began with {expected:?}"
-    )]
+    #[error("sample {index} has shape {found:?} after transforms; the batch began with {expected:?}")]
     MixedShapes {
         /// The sample.
         index: usize,

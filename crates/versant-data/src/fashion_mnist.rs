@@ -44,14 +44,9 @@ macro_rules! embedded {
 /// # Ok::<(), versant_data::DataError>(())
 /// ```
 pub fn embedded() -> Result<Parts> {
-    let train: [&[u8]; 2] = [
-        embedded!("train-images-idx3-ubyte.gz"),
-        embedded!("train-labels-idx1-ubyte.gz"),
-    ];
-    let test: [&[u8]; 2] = [
-        embedded!("t10k-images-idx3-ubyte.gz"),
-        embedded!("t10k-labels-idx1-ubyte.gz"),
-    ];
+    let train: [&[u8]; 2] =
+        [embedded!("train-images-idx3-ubyte.gz"), embedded!("train-labels-idx1-ubyte.gz")];
+    let test: [&[u8]; 2] = [embedded!("t10k-images-idx3-ubyte.gz"), embedded!("t10k-labels-idx1-ubyte.gz")];
     let part = |files: [&[u8]; 2], names: [&str; 2]| {
         let load = |i: usize| {
             let name = format!("embedded {}", names[i]);
@@ -60,10 +55,7 @@ pub fn embedded() -> Result<Parts> {
         };
         assemble(load(0)?, load(1)?)
     };
-    Ok(Parts {
-        train: part(train, TRAIN)?,
-        test: part(test, TEST)?,
-    })
+    Ok(Parts { train: part(train, TRAIN)?, test: part(test, TEST)? })
 }
 
 /// The whole set, 60,000 and 10,000 images, from a folder with the four gzipped IDX files under their original
@@ -81,10 +73,7 @@ pub fn full(dir: impl AsRef<Path>) -> Result<Parts> {
         };
         assemble(load(names[0])?, load(names[1])?)
     };
-    Ok(Parts {
-        train: part(TRAIN)?,
-        test: part(TEST)?,
-    })
+    Ok(Parts { train: part(TRAIN)?, test: part(TEST)? })
 }
 
 fn assemble(images: (Idx, String), labels: (Idx, String)) -> Result<Dataset> {
@@ -122,18 +111,9 @@ mod tests {
         assert_eq!(train.labels()[..10], [9, 0, 0, 3, 0, 2, 7, 2, 5, 5]);
         assert_eq!(test.labels()[..10], [9, 2, 1, 1, 6, 1, 4, 6, 5, 7]);
         // Counted with Python when the subset was cut, independently of this reader.
-        assert_eq!(
-            train.class_counts(),
-            [282, 321, 290, 312, 303, 300, 298, 312, 287, 295]
-        );
-        assert_eq!(
-            test.class_counts(),
-            [55, 52, 65, 46, 57, 39, 47, 47, 44, 48]
-        );
-        assert_eq!(
-            (byte_sum(&train), byte_sum(&test)),
-            (170_623_628, 29_494_551)
-        );
+        assert_eq!(train.class_counts(), [282, 321, 290, 312, 303, 300, 298, 312, 287, 295]);
+        assert_eq!(test.class_counts(), [55, 52, 65, 46, 57, 39, 47, 47, 44, 48]);
+        assert_eq!((byte_sum(&train), byte_sum(&test)), (170_623_628, 29_494_551));
     }
 
     #[test]
@@ -150,25 +130,12 @@ mod tests {
         // Labels in place of images, and a count that does not match.
         std::fs::copy(source.join(TEST[1]), dir.path().join(TEST[0])).unwrap();
         let error = full(dir.path()).unwrap_err();
-        assert!(
-            matches!(error, DataError::Read(ReadError::Unexpected { .. })),
-            "{error}"
-        );
+        assert!(matches!(error, DataError::Read(ReadError::Unexpected { .. })), "{error}");
         std::fs::copy(source.join(TRAIN[0]), dir.path().join(TEST[0])).unwrap();
         let error = full(dir.path()).unwrap_err();
-        assert!(matches!(
-            error,
-            DataError::Lengths {
-                left_len: 3000,
-                right_len: 500,
-                ..
-            }
-        ));
+        assert!(matches!(error, DataError::Lengths { left_len: 3000, right_len: 500, .. }));
         std::fs::write(dir.path().join(TEST[0]), b"hello").unwrap();
         let error = full(dir.path()).unwrap_err().to_string();
-        assert!(
-            error.contains("not an IDX file") && error.contains(TEST[0]),
-            "{error}"
-        );
+        assert!(error.contains("not an IDX file") && error.contains(TEST[0]), "{error}");
     }
 }

@@ -21,10 +21,7 @@ const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 /// [`ReadError::Io`], [`ReadError::Gzip`], and [`ReadError::TooLarge`] as soon as more than `limit` bytes have
 /// come out, whatever is left; memory grows with what is there, never with what a header claims.
 pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, ReadError> {
-    let io = |source| ReadError::Io {
-        file: path.to_owned(),
-        source,
-    };
+    let io = |source| ReadError::Io { file: path.to_owned(), source };
     let name = path.display().to_string();
     let file = File::open(path).map_err(io)?;
     let bytes = read_limited(file, limit, &name)?.map_err(io)?;
@@ -53,18 +50,12 @@ pub fn inflate_slice(bytes: &[u8], limit: u64, name: &str) -> Result<Vec<u8>, Re
     if !bytes.starts_with(&GZIP_MAGIC) {
         return inflate(bytes.to_vec(), limit, name);
     }
-    read_limited(MultiGzDecoder::new(bytes), limit, name)?.map_err(|source| ReadError::Gzip {
-        file: name.to_owned(),
-        source,
-    })
+    read_limited(MultiGzDecoder::new(bytes), limit, name)?
+        .map_err(|source| ReadError::Gzip { file: name.to_owned(), source })
 }
 
 /// Outer error: the limit; inner one: the reader's own.
-fn read_limited(
-    reader: impl Read,
-    limit: u64,
-    name: &str,
-) -> Result<std::io::Result<Vec<u8>>, ReadError> {
+fn read_limited(reader: impl Read, limit: u64, name: &str) -> Result<std::io::Result<Vec<u8>>, ReadError> {
     let mut out = Vec::new();
     match reader.take(limit.saturating_add(1)).read_to_end(&mut out) {
         Err(error) => Ok(Err(error)),
@@ -74,10 +65,7 @@ fn read_limited(
 }
 
 fn too_large(limit: u64, name: &str) -> ReadError {
-    ReadError::TooLarge {
-        file: name.to_owned(),
-        limit,
-    }
+    ReadError::TooLarge { file: name.to_owned(), limit }
 }
 
 #[cfg(test)]

@@ -101,10 +101,7 @@ impl Idx {
     pub fn parse(mut bytes: Vec<u8>, name: &str) -> Result<Idx, ReadError> {
         let header = Header::parse(&bytes, name)?;
         bytes.drain(..header.bytes);
-        Ok(Idx {
-            elements: decode(header.kind, bytes),
-            dims: header.dims,
-        })
+        Ok(Idx { elements: decode(header.kind, bytes), dims: header.dims })
     }
 
     /// The elements as bytes, for files that must hold `rank` dimensions of `u8`.
@@ -173,14 +170,12 @@ impl Header {
             file: file(),
             found: bytes.iter().copied().take(4).collect(),
         })?;
-        let (dims, elements) =
-            rest.split_at_checked(4 * rank)
-                .ok_or_else(|| ReadError::IdxTruncated {
-                    file: file(),
-                    part: "dimensions",
-                    expected: 4 * rank as u64,
-                    found: rest.len() as u64,
-                })?;
+        let (dims, elements) = rest.split_at_checked(4 * rank).ok_or_else(|| ReadError::IdxTruncated {
+            file: file(),
+            part: "dimensions",
+            expected: 4 * rank as u64,
+            found: rest.len() as u64,
+        })?;
         let (dims, _) = dims.as_chunks::<4>();
         let extents = dims.iter().map(|d| u64::from(u32::from_be_bytes(*d)));
         let expected = extents.clone().try_fold(kind.size(), u64::checked_mul);
@@ -188,21 +183,13 @@ impl Header {
         let found = elements.len() as u64;
         match expected {
             None => Err(ReadError::IdxExtents { file: file(), dims }),
-            Some(expected) if found < expected => Err(ReadError::IdxTruncated {
-                file: file(),
-                part: "elements",
-                expected,
-                found,
-            }),
-            Some(expected) if found > expected => Err(ReadError::IdxTrailing {
-                file: file(),
-                extra: found - expected,
-            }),
-            Some(_) => Ok(Header {
-                kind,
-                dims,
-                bytes: bytes.len() - elements.len(),
-            }),
+            Some(expected) if found < expected => {
+                Err(ReadError::IdxTruncated { file: file(), part: "elements", expected, found })
+            }
+            Some(expected) if found > expected => {
+                Err(ReadError::IdxTrailing { file: file(), extra: found - expected })
+            }
+            Some(_) => Ok(Header { kind, dims, bytes: bytes.len() - elements.len() }),
         }
     }
 }
@@ -243,11 +230,7 @@ mod tests {
             (0x0b, 4, Elements::I16(vec![0x3f80, 0, 0, 1])),
             (0x0c, 2, Elements::I32(vec![0x3f80_0000, 1])),
             (0x0d, 2, Elements::F32(vec![1.0, f32::from_bits(1)])),
-            (
-                0x0e,
-                1,
-                Elements::F64(vec![f64::from_bits(0x3f80_0000_0000_0001)]),
-            ),
+            (0x0e, 1, Elements::F64(vec![f64::from_bits(0x3f80_0000_0000_0001)])),
         ];
         for (code, len, expected) in cases {
             let idx = Idx::parse(file(code, &[len], &bytes), "case").unwrap();
@@ -258,37 +241,19 @@ mod tests {
     #[test]
     fn deviations_are_named() {
         let error = |bytes: Vec<u8>| Idx::parse(bytes, "f").unwrap_err();
-        for bad in [
-            vec![],
-            vec![0, 0, 8],
-            vec![1, 0, 8, 0, 9],
-            file(0x0a, &[1], &[1]),
-        ] {
+        for bad in [vec![], vec![0, 0, 8], vec![1, 0, 8, 0, 9], file(0x0a, &[1], &[1])] {
             assert!(matches!(error(bad), ReadError::IdxMagic { .. }));
         }
         // A header that claims 4 GiB of elements, or 255 dimensions, costs nothing.
         let claim = error(file(8, &[u32::MAX], &[1, 2, 3]));
-        assert!(
-            matches!(claim, ReadError::IdxTruncated { part: "elements", expected, found: 3, .. }
-            if expected == u64::from(u32::MAX))
-        );
+        assert!(matches!(claim, ReadError::IdxTruncated { part: "elements", expected, found: 3, .. }
+            if expected == u64::from(u32::MAX)));
         assert!(matches!(
             error(vec![0, 0, 8, 255, 0, 0]),
-            ReadError::IdxTruncated {
-                part: "dimensions",
-                expected: 1020,
-                found: 2,
-                ..
-            }
+            ReadError::IdxTruncated { part: "dimensions", expected: 1020, found: 2, .. }
         ));
-        assert!(matches!(
-            error(file(8, &[u32::MAX; 3], &[])),
-            ReadError::IdxExtents { .. }
-        ));
-        assert!(matches!(
-            error(file(8, &[2], &[1, 2, 3])),
-            ReadError::IdxTrailing { extra: 1, .. }
-        ));
+        assert!(matches!(error(file(8, &[u32::MAX; 3], &[])), ReadError::IdxExtents { .. }));
+        assert!(matches!(error(file(8, &[2], &[1, 2, 3])), ReadError::IdxTrailing { extra: 1, .. }));
     }
 
     #[test]

@@ -156,11 +156,7 @@ impl Loader {
         } else {
             (0..self.data.len()).collect()
         };
-        let assembler = Assembler {
-            loader: self.clone(),
-            order,
-            key: key.split("augment").fold(epoch),
-        };
+        let assembler = Assembler { loader: self.clone(), order, key: key.split("augment").fold(epoch) };
         let end = self.batches_per_epoch();
         let batches = first.min(end)..end;
         let source = match self.prefetch.min(batches.len()) {
@@ -252,13 +248,11 @@ impl Assembler {
         let mut image = self.loader.data.images().get(index)?;
         for (place, transform) in (0..).zip(&self.loader.transforms) {
             let mut rng = SampleRng::from_key(key.fold(place));
-            image = transform
-                .apply(image, &mut rng)
-                .map_err(|source| DataError::Transform {
-                    transform: transform.name().to_owned(),
-                    index,
-                    source: Box::new(source),
-                })?;
+            image = transform.apply(image, &mut rng).map_err(|source| DataError::Transform {
+                transform: transform.name().to_owned(),
+                index,
+                source: Box::new(source),
+            })?;
         }
         Ok(image)
     }
@@ -274,11 +268,7 @@ enum Source {
 }
 
 impl Source {
-    fn prefetched(
-        assembler: Assembler,
-        batches: std::ops::Range<usize>,
-        depth: usize,
-    ) -> Result<Source> {
+    fn prefetched(assembler: Assembler, batches: std::ops::Range<usize>, depth: usize) -> Result<Source> {
         // The worker holds one finished batch in its hand while the channel is full.
         let (sender, receiver) = sync_channel(depth - 1);
         let worker = std::thread::Builder::new()
@@ -293,10 +283,7 @@ impl Source {
                 }
             })
             .map_err(|source| DataError::Spawn { source })?;
-        Ok(Source::Thread {
-            receiver: Some(receiver),
-            worker: Some(worker),
-        })
+        Ok(Source::Thread { receiver: Some(receiver), worker: Some(worker) })
     }
 }
 
@@ -337,15 +324,14 @@ impl Iterator for Epoch {
         };
         let batch = match &self.source {
             Source::Inline(assembler) => assembler.batch(number),
-            Source::Thread { receiver, .. } => receiver
-                .as_ref()
-                .and_then(|receiver| receiver.recv().ok())
-                .unwrap_or_else(|| {
+            Source::Thread { receiver, .. } => {
+                receiver.as_ref().and_then(|receiver| receiver.recv().ok()).unwrap_or_else(|| {
                     Err(DataError::Panicked {
                         batch: number,
                         message: "the prefetch thread ended early".to_owned(),
                     })
-                }),
+                })
+            }
         };
         if batch.is_err() {
             self.stop();
@@ -368,8 +354,6 @@ impl Drop for Epoch {
 
 impl std::fmt::Debug for Epoch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Epoch")
-            .field("remaining", &self.batches)
-            .finish_non_exhaustive()
+        f.debug_struct("Epoch").field("remaining", &self.batches).finish_non_exhaustive()
     }
 }

@@ -41,17 +41,14 @@ pub fn top_k_accuracy(scores: &[f32], classes: usize, labels: &[i32], k: usize) 
     let hit = |(row, &label): (&[f32], &i32)| {
         let label = label as usize;
         let own = row[label];
-        let above = row.iter().enumerate().filter(|&(class, &score)| {
-            score.is_nan() || score > own || (score == own && class < label)
-        });
+        let above = row
+            .iter()
+            .enumerate()
+            .filter(|&(class, &score)| score.is_nan() || score > own || (score == own && class < label));
         !own.is_nan() && above.count() < k
     };
     let rows = scores.chunks_exact(classes.max(1)).zip(labels);
-    fraction(
-        rows.filter(|&row| hit(row)).count(),
-        labels.len(),
-        "top-k accuracy",
-    )
+    fraction(rows.filter(|&row| hit(row)).count(), labels.len(), "top-k accuracy")
 }
 
 fn fraction(hits: usize, of: usize, what: &'static str) -> Result<f64> {
@@ -108,11 +105,7 @@ impl ConfusionMatrix {
     /// Samples of class `label` that were predicted as `prediction`; 0 if there is no such class.
     pub fn count(&self, label: usize, prediction: usize) -> u64 {
         let n = self.classes.len();
-        if label < n && prediction < n {
-            self.counts[label * n + prediction]
-        } else {
-            0
-        }
+        if label < n && prediction < n { self.counts[label * n + prediction] } else { 0 }
     }
 
     /// All samples counted.
@@ -146,8 +139,7 @@ fn ratio(part: u64, whole: u64) -> Option<f64> {
 impl fmt::Display for ConfusionMatrix {
     /// A line for each true class: its counts by predicted class, its recall and its precision in percent.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let percent =
-            |value: Option<f64>| value.map_or("-".into(), |v| format!("{:.1}", 100.0 * v));
+        let percent = |value: Option<f64>| value.map_or("-".into(), |v| format!("{:.1}", 100.0 * v));
         let mut table = vec![vec!["true \\ predicted".to_owned()]];
         table[0].extend(self.classes.iter().cloned());
         table[0].extend(["recall %".to_owned(), "precision %".to_owned()]);
@@ -169,12 +161,7 @@ impl fmt::Display for ConfusionMatrix {
             }
             writeln!(f)?;
         }
-        write!(
-            f,
-            "accuracy {} % of {}",
-            percent(self.accuracy()),
-            self.total()
-        )
+        write!(f, "accuracy {} % of {}", percent(self.accuracy()), self.total())
     }
 }
 
@@ -225,17 +212,11 @@ mod tests {
     fn accuracies_and_their_errors() {
         assert_eq!(accuracy(&[1, 2, 3], &[1, 2, 2]).unwrap(), 2.0 / 3.0);
         assert!(matches!(accuracy(&[], &[]), Err(DataError::Empty { .. })));
-        assert!(matches!(
-            accuracy(&[1], &[]),
-            Err(DataError::Lengths { .. })
-        ));
+        assert!(matches!(accuracy(&[1], &[]), Err(DataError::Lengths { .. })));
         let scores = [0.1, 0.4, 0.4, 0.1, 0.9, 0.0, 0.05, 0.05];
         let top = |k| top_k_accuracy(&scores, 4, &[2, 3], k).unwrap();
         // Row 0 ranks 1, 2, 0, 3 and row 1 ranks 0, 2, 3, 1.
-        assert_eq!(
-            [top(0), top(1), top(2), top(3), top(9)],
-            [0.0, 0.0, 0.5, 1.0, 1.0]
-        );
+        assert_eq!([top(0), top(1), top(2), top(3), top(9)], [0.0, 0.0, 0.5, 1.0, 1.0]);
         let nan = |label| top_k_accuracy(&[f32::NAN, 1.0, 0.0], 3, &[label], 2).unwrap();
         assert_eq!([nan(0), nan(1), nan(2)], [0.0, 1.0, 0.0]);
         assert!(top_k_accuracy(&scores, 3, &[0, 0], 1).is_err());
@@ -252,10 +233,7 @@ mod tests {
         assert_eq!((matrix.total(), matrix.accuracy()), (5, Some(0.8)));
         assert_eq!(matrix.precision(0), Some(2.0 / 3.0));
         assert_eq!(matrix.recall(1), Some(2.0 / 3.0));
-        assert_eq!(
-            (matrix.precision(2), matrix.recall(9), matrix.count(3, 0)),
-            (None, None, 0)
-        );
+        assert_eq!((matrix.precision(2), matrix.recall(9), matrix.count(3, 0)), (None, None, 0));
         let expected = "\
 true \\ predicted  oak  Ölbaum  elm  recall %  precision %
 oak                 2       0    0     100.0         66.7
@@ -263,11 +241,7 @@ oak                 2       0    0     100.0         66.7
 elm                 0       0    0         -            -
 accuracy 80.0 % of 5";
         assert_eq!(matrix.to_string(), expected);
-        assert!(
-            ConfusionMatrix::new([""; 0])
-                .to_string()
-                .contains("accuracy - % of 0")
-        );
+        assert!(ConfusionMatrix::new([""; 0]).to_string().contains("accuracy - % of 0"));
     }
 
     #[test]

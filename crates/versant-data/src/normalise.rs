@@ -34,9 +34,7 @@ impl Normalisation {
         let [n, channels, height, width] = images.shape();
         let pixels = height * width;
         if n * channels * pixels == 0 {
-            return Err(DataError::Empty {
-                what: "normalisation",
-            });
+            return Err(DataError::Empty { what: "normalisation" });
         }
         let count = (n * pixels) as f64;
         let sums = channel_sums(images, |_, value| value)?;
@@ -100,17 +98,9 @@ impl Normalisation {
         self.each(values, image, |value, mean, std| value * std + mean)
     }
 
-    fn each(
-        &self,
-        values: &mut [f32],
-        image: [usize; 3],
-        map: impl Fn(f32, f32, f32) -> f32,
-    ) -> Result<()> {
+    fn each(&self, values: &mut [f32], image: [usize; 3], map: impl Fn(f32, f32, f32) -> f32) -> Result<()> {
         let [channels, height, width] = image;
-        crate::dataset::check_lengths(
-            ("channels", channels),
-            ("normalised channels", self.mean.len()),
-        )?;
+        crate::dataset::check_lengths(("channels", channels), ("normalised channels", self.mean.len()))?;
         let pixels = height.saturating_mul(width);
         let len = pixels.saturating_mul(channels);
         if values.len().checked_rem(len).unwrap_or(values.len()) != 0 {
@@ -139,10 +129,7 @@ fn channel_sums(images: &Images, term: impl Fn(usize, f64) -> f64) -> Result<Vec
         image.clear();
         images.append(index, &mut image)?;
         for (channel, plane) in image.chunks_exact(height * width).enumerate() {
-            sums[channel] += plane
-                .iter()
-                .map(|&v| term(channel, f64::from(v)))
-                .sum::<f64>();
+            sums[channel] += plane.iter().map(|&v| term(channel, f64::from(v))).sum::<f64>();
         }
     }
     Ok(sums)
@@ -168,17 +155,9 @@ mod tests {
         let n = values.len() as f64;
         let mean: f64 = values.iter().map(|&v| f64::from(v)).sum::<f64>() / n;
         let var: f64 = values.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>() / n;
-        assert!(
-            mean.abs() < 1e-5 && (var - 1.0).abs() < 1e-5,
-            "{mean} {var}"
-        );
+        assert!(mean.abs() < 1e-5 && (var - 1.0).abs() < 1e-5, "{mean} {var}");
         norm.invert(&mut values, [1, 28, 28]).unwrap();
-        assert!(
-            values
-                .iter()
-                .zip(&before)
-                .all(|(a, b)| (a - b).abs() < 1e-6)
-        );
+        assert!(values.iter().zip(&before).all(|(a, b)| (a - b).abs() < 1e-6));
     }
 
     #[test]
@@ -189,10 +168,7 @@ mod tests {
             assert!(Normalisation::new(vec![0.0], vec![std]).is_err());
         }
         let none = Images::from_values(vec![], [0, 1, 2, 2]).unwrap();
-        assert!(matches!(
-            Normalisation::fit(&none),
-            Err(DataError::Empty { .. })
-        ));
+        assert!(matches!(Normalisation::fit(&none), Err(DataError::Empty { .. })));
         let nan = Images::from_values(vec![f32::NAN], [1, 1, 1, 1]).unwrap();
         assert!(Normalisation::fit(&nan).is_err());
         let norm = Normalisation::new(vec![0.0], vec![1.0]).unwrap();

@@ -26,11 +26,7 @@ pub struct Split {
 impl Split {
     /// Holds out this fraction of the samples, from 0 to 1, rounded to a whole number of them.
     pub fn new(test_fraction: f64) -> Split {
-        Split {
-            fraction: test_fraction,
-            seed: 0,
-            stratified: false,
-        }
+        Split { fraction: test_fraction, seed: 0, stratified: false }
     }
 
     /// Draws with this seed (0 unless said otherwise).
@@ -67,10 +63,7 @@ impl Split {
             }
         }
         let (test, train): (Vec<usize>, Vec<usize>) = (0..data.len()).partition(|&i| held_out[i]);
-        Ok(Parts {
-            train: data.subset(&train)?,
-            test: data.subset(&test)?,
-        })
+        Ok(Parts { train: data.subset(&train)?, test: data.subset(&test)? })
     }
     /// The groups that are split on their own: the classes, or everything.
     fn strata(&self, data: &Dataset) -> Vec<Vec<usize>> {
@@ -109,9 +102,7 @@ mod tests {
     /// Sample `i` has pixel `i` and belongs to class 0, 1 or 2 in the proportion 5 : 3 : 2.
     fn set(n: usize) -> Dataset {
         let pixels = (0..n).map(|i| i as f32).collect();
-        let labels = (0..n)
-            .map(|i| [0, 1, 0, 2, 0, 1, 0, 1, 0, 2][i % 10])
-            .collect();
+        let labels = (0..n).map(|i| [0, 1, 0, 2, 0, 1, 0, 1, 0, 2][i % 10]).collect();
         let images = Images::from_values(pixels, [n, 1, 1, 1]).unwrap();
         Dataset::new(images, labels, ["a", "b", "c"]).unwrap()
     }

@@ -122,8 +122,7 @@ pub fn crop(image: &Image, origin: [isize; 2], size: [usize; 2], fill: f32) -> R
         for row in 0..shared_rows {
             let to = (channel * rows + top + row) * columns + left;
             let from = (channel * height + from_row + row) * width + from_column;
-            out[to..to + shared_columns]
-                .copy_from_slice(&image.data()[from..from + shared_columns]);
+            out[to..to + shared_columns].copy_from_slice(&image.data()[from..from + shared_columns]);
         }
     }
     Image::new(out, [channels, rows, columns])
@@ -134,14 +133,8 @@ pub fn crop(image: &Image, origin: [isize; 2], size: [usize; 2], fill: f32) -> R
 fn overlap(origin: isize, size: usize, extent: usize) -> (usize, usize, usize) {
     let skipped = origin.min(0).unsigned_abs();
     let from = origin.max(0).unsigned_abs();
-    let length = size
-        .saturating_sub(skipped)
-        .min(extent.saturating_sub(from));
-    if length == 0 {
-        (0, 0, 0)
-    } else {
-        (skipped, from, length)
-    }
+    let length = size.saturating_sub(skipped).min(extent.saturating_sub(from));
+    if length == 0 { (0, 0, 0) } else { (skipped, from, length) }
 }
 
 /// The image moved down by `by[0]` and to the right by `by[1]` pixels; what becomes free is `fill`.
@@ -158,10 +151,7 @@ pub fn shift(image: &Image, by: [isize; 2], fill: f32) -> Result<Image> {
 /// The image mirrored left to right.
 pub fn flip_horizontal(mut image: Image) -> Image {
     let width = image.shape()[2].max(1);
-    image
-        .data_mut()
-        .chunks_exact_mut(width)
-        .for_each(<[f32]>::reverse);
+    image.data_mut().chunks_exact_mut(width).for_each(<[f32]>::reverse);
     image
 }
 
@@ -176,11 +166,7 @@ pub struct RandomCrop {
 impl RandomCrop {
     /// Windows of `height` × `width`, without padding.
     pub fn new(height: usize, width: usize) -> RandomCrop {
-        RandomCrop {
-            size: [height, width],
-            padding: 0,
-            fill: 0.0,
-        }
+        RandomCrop { size: [height, width], padding: 0, fill: 0.0 }
     }
 
     /// Pads by this many pixels on each side first.
@@ -207,17 +193,13 @@ impl Transform for RandomCrop {
             value: format!("{:?} with padding {}", self.size, self.padding),
             rule: "the window must fit into the padded image, the padding into 2^31 pixels",
         };
-        let padding = isize::try_from(self.padding)
-            .ok()
-            .filter(|&p| p <= MAX_VALUES as isize)
-            .ok_or_else(too_large)?;
+        let padding =
+            isize::try_from(self.padding).ok().filter(|&p| p <= MAX_VALUES as isize).ok_or_else(too_large)?;
         let [_, height, width] = image.shape();
         let mut origin = [0; 2];
         for (axis, extent) in [height, width].into_iter().enumerate() {
-            let room = extent
-                .saturating_add(2 * self.padding)
-                .checked_sub(self.size[axis])
-                .ok_or_else(too_large)?;
+            let room =
+                extent.saturating_add(2 * self.padding).checked_sub(self.size[axis]).ok_or_else(too_large)?;
             origin[axis] = rng.below(room.saturating_add(1)) as isize - padding;
         }
         crop(&image, origin, self.size, self.fill)
@@ -234,10 +216,7 @@ pub struct RandomShift {
 impl RandomShift {
     /// Moves by `-rows..=rows` downwards and by `-columns..=columns` to the right.
     pub fn new(rows: u32, columns: u32) -> RandomShift {
-        RandomShift {
-            max: [rows, columns],
-            fill: 0.0,
-        }
+        RandomShift { max: [rows, columns], fill: 0.0 }
     }
 
     /// The value of what becomes free (before normalisation); 0 unless said otherwise.
@@ -253,9 +232,7 @@ impl Transform for RandomShift {
     }
 
     fn apply(&self, image: Image, rng: &mut SampleRng) -> Result<Image> {
-        let by = self
-            .max
-            .map(|max| rng.below(2 * max as usize + 1) as isize - max as isize);
+        let by = self.max.map(|max| rng.below(2 * max as usize + 1) as isize - max as isize);
         shift(&image, by, self.fill)
     }
 }
@@ -279,11 +256,7 @@ impl Transform for RandomFlip {
     }
 
     fn apply(&self, image: Image, rng: &mut SampleRng) -> Result<Image> {
-        Ok(if rng.chance(self.probability) {
-            flip_horizontal(image)
-        } else {
-            image
-        })
+        Ok(if rng.chance(self.probability) { flip_horizontal(image) } else { image })
     }
 }
 
@@ -302,20 +275,11 @@ mod tests {
     fn shifts_and_flips_move_every_channel() {
         let image = numbered([2, 2, 3]);
         let right = shift(&image, [0, 1], 0.0).unwrap();
-        assert_eq!(
-            right.data(),
-            [0., 1., 2., 0., 4., 5., 0., 7., 8., 0., 10., 11.]
-        );
+        assert_eq!(right.data(), [0., 1., 2., 0., 4., 5., 0., 7., 8., 0., 10., 11.]);
         let up = shift(&image, [-1, 0], -1.0).unwrap();
-        assert_eq!(
-            up.data(),
-            [4., 5., 6., -1., -1., -1., 10., 11., 12., -1., -1., -1.]
-        );
+        assert_eq!(up.data(), [4., 5., 6., -1., -1., -1., 10., 11., 12., -1., -1., -1.]);
         let flipped = flip_horizontal(image.clone());
-        assert_eq!(
-            flipped.data(),
-            [3., 2., 1., 6., 5., 4., 9., 8., 7., 12., 11., 10.]
-        );
+        assert_eq!(flipped.data(), [3., 2., 1., 6., 5., 4., 9., 8., 7., 12., 11., 10.]);
         assert_eq!(flip_horizontal(flipped), image);
         for far in [isize::MIN, isize::MAX, 2, -3] {
             let gone = shift(&image, [far, far], 0.5).unwrap();
@@ -331,23 +295,16 @@ mod tests {
         let transform = RandomCrop::new(4, 4).padding(1).fill(0.0);
         let mut seen = std::collections::BTreeSet::new();
         for sample in 0..200 {
-            let out = transform
-                .apply(image.clone(), &mut SampleRng::new(1, 0, sample))
-                .unwrap();
+            let out = transform.apply(image.clone(), &mut SampleRng::new(1, 0, sample)).unwrap();
             assert_eq!(out.shape(), [1, 4, 4]);
             seen.insert(format!("{:?}", out.data()));
         }
         assert_eq!(seen.len(), 9);
         let mut rng = SampleRng::new(0, 0, 0);
-        for bad in [
-            RandomCrop::new(5, 4),
-            RandomCrop::new(4, 4).padding(usize::MAX),
-        ] {
+        for bad in [RandomCrop::new(5, 4), RandomCrop::new(4, 4).padding(usize::MAX)] {
             assert!(bad.apply(image.clone(), &mut rng).is_err());
         }
-        let whole = RandomCrop::new(4, 4)
-            .apply(image.clone(), &mut rng)
-            .unwrap();
+        let whole = RandomCrop::new(4, 4).apply(image.clone(), &mut rng).unwrap();
         assert_eq!(whole, image);
     }
 
@@ -361,18 +318,10 @@ mod tests {
             flips += usize::from(rng.chance(0.25));
         }
         // Binomial standard deviations: 28 and 31.
-        assert!(
-            counts.iter().all(|&c: &i32| (c - 1000).abs() < 150),
-            "{counts:?}"
-        );
+        assert!(counts.iter().all(|&c: &i32| (c - 1000).abs() < 150), "{counts:?}");
         assert!(flips.abs_diff(1250) < 160, "{flips}");
         let first = |seed, epoch, sample| SampleRng::new(seed, epoch, sample).next_u64();
-        let all = [
-            first(1, 1, 1),
-            first(2, 1, 1),
-            first(1, 2, 1),
-            first(1, 1, 2),
-        ];
+        let all = [first(1, 1, 1), first(2, 1, 1), first(1, 2, 1), first(1, 1, 2)];
         assert!((1..4).all(|i| !all[..i].contains(&all[i])));
         assert!(!SampleRng::new(0, 0, 0).chance(0.0) && SampleRng::new(0, 0, 0).chance(1.0));
         assert_eq!(SampleRng::new(0, 0, 0).below(0), 0);

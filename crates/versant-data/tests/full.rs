@@ -22,13 +22,8 @@ fn the_fetched_set_is_whole_and_begins_like_the_embedded_one() {
     let norm = Normalisation::fit(full.train.images()).unwrap();
     // The customary figures of this set.
     assert!((norm.mean()[0] - 0.2860).abs() < 1e-4 && (norm.std()[0] - 0.3530).abs() < 1e-4);
-    let loader = Loader::new(full.train)
-        .batch(256)
-        .shuffle(1)
-        .normalise(norm);
-    let loader = loader
-        .augment(RandomCrop::new(28, 28).padding(2))
-        .augment(RandomFlip::horizontal(0.5));
+    let loader = Loader::new(full.train).batch(256).shuffle(1).normalise(norm);
+    let loader = loader.augment(RandomCrop::new(28, 28).padding(2)).augment(RandomFlip::horizontal(0.5));
     let start = std::time::Instant::now();
     let samples: usize = loader.epoch(0).unwrap().map(|b| b.unwrap().y.len()).sum();
     assert_eq!(samples, 60_000);

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use versant_data::{
-    DataError, Dataset, HostBatch, Image, Images, Loader, Normalisation, RandomCrop, RandomFlip,
-    RandomShift, Result, SampleRng, Transform, fashion_mnist,
+    DataError, Dataset, HostBatch, Image, Images, Loader, Normalisation, RandomCrop, RandomFlip, RandomShift,
+    Result, SampleRng, Transform, fashion_mnist,
 };
 
 /// Sample `i` is a 2×3 image of the numbers `10 * i ..`.
@@ -43,11 +43,7 @@ fn prefetch_depth_changes_nothing() {
     let plain = batches(&augmented().prefetch(0), 3);
     assert_eq!(plain.len(), 24);
     for depth in [1, 4, usize::MAX] {
-        assert_eq!(
-            batches(&augmented().prefetch(depth), 3),
-            plain,
-            "prefetch {depth}"
-        );
+        assert_eq!(batches(&augmented().prefetch(depth), 3), plain, "prefetch {depth}");
     }
     assert_ne!(batches(&augmented(), 4), plain);
 }
@@ -68,9 +64,7 @@ fn augmentation_depends_on_seed_epoch_and_sample_alone() {
     let images = |loader: &Loader, epoch| -> BTreeMap<usize, Vec<f32>> {
         let batches = batches(loader, epoch);
         let image = |b: &HostBatch, at: usize| b.x[at * 784..(at + 1) * 784].to_vec();
-        let pairs = batches
-            .iter()
-            .flat_map(|b| (0..b.y.len()).map(|at| (b.indices[at], image(b, at))));
+        let pairs = batches.iter().flat_map(|b| (0..b.y.len()).map(|at| (b.indices[at], image(b, at))));
         pairs.collect()
     };
     let train = fashion_mnist::embedded().unwrap().train;
@@ -114,22 +108,10 @@ fn every_sample_once_and_the_short_batch_by_option() {
 #[test]
 fn extreme_sizes() {
     let error = Loader::new(numbered(3)).batch(0).epoch(0).unwrap_err();
-    assert!(matches!(
-        error,
-        DataError::Option {
-            option: "batch size",
-            ..
-        }
-    ));
-    assert_eq!(
-        batches(&Loader::new(numbered(3)).batch(usize::MAX), 0).len(),
-        1
-    );
+    assert!(matches!(error, DataError::Option { option: "batch size", .. }));
+    assert_eq!(batches(&Loader::new(numbered(3)).batch(usize::MAX), 0).len(), 1);
     assert!(batches(&Loader::new(numbered(0)).shuffle(0), 0).is_empty());
-    assert_eq!(
-        batches(&Loader::new(numbered(1)).shuffle(u64::MAX), u64::MAX).len(),
-        1
-    );
+    assert_eq!(batches(&Loader::new(numbered(1)).shuffle(u64::MAX), u64::MAX).len(), 1);
 }
 
 /// Does what it is told on samples of a given number or above, and counts the samples it saw.
@@ -152,17 +134,9 @@ impl Transform for Fault {
     }
 }
 
-fn faulty(
-    from: f32,
-    prefetch: usize,
-    act: fn(Image) -> Result<Image>,
-) -> (Loader, Arc<AtomicUsize>) {
+fn faulty(from: f32, prefetch: usize, act: fn(Image) -> Result<Image>) -> (Loader, Arc<AtomicUsize>) {
     let seen = Arc::new(AtomicUsize::new(0));
-    let fault = Fault {
-        from,
-        act,
-        seen: seen.clone(),
-    };
+    let fault = Fault { from, act, seen: seen.clone() };
     let loader = Loader::new(numbered(100)).batch(2).augment(fault);
     (loader.prefetch(prefetch), seen)
 }
@@ -174,10 +148,7 @@ fn panics_and_errors_of_the_worker_come_back_and_end_the_epoch() {
         let mut epoch = loader.epoch(0).unwrap();
         assert!(epoch.next().unwrap().is_ok() && epoch.next().unwrap().is_ok());
         let error = epoch.next().unwrap().unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "assembling batch 2 panicked: sample 5 is bad"
-        );
+        assert_eq!(error.to_string(), "assembling batch 2 panicked: sample 5 is bad");
         assert!(epoch.next().is_none() && epoch.next().is_none());
 
         let (loader, _) = faulty(7.0, prefetch, |_| Err(DataError::Custom("no".into())));
@@ -188,14 +159,7 @@ fn panics_and_errors_of_the_worker_come_back_and_end_the_epoch() {
 
         let (loader, _) = faulty(1.0, prefetch, |_| Image::new(vec![0.0], [1, 1, 1]));
         let error = loader.epoch(0).unwrap().next().unwrap().unwrap_err();
-        assert!(matches!(
-            error,
-            DataError::MixedShapes {
-                index: 1,
-                found: [1, 1, 1],
-                ..
-            }
-        ));
+        assert!(matches!(error, DataError::MixedShapes { index: 1, found: [1, 1, 1], .. }));
     }
 }
 
@@ -212,9 +176,6 @@ fn dropping_an_epoch_early_joins_the_thread_and_prefetch_is_bounded() {
         assert_eq!(Arc::strong_count(&seen), 1);
         // One batch taken, `prefetch` ahead, and one that may have been begun while dropping.
         let seen = seen.load(Ordering::SeqCst);
-        assert!(
-            (2..=most).contains(&seen),
-            "{seen} samples at prefetch {prefetch}"
-        );
+        assert!((2..=most).contains(&seen), "{seen} samples at prefetch {prefetch}");
     }
 }

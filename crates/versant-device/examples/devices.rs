@@ -12,9 +12,7 @@ fn main() {
         Ok(device) => println!("\nOpened by default here: {}", device.info().name),
         Err(error) => println!("\nNone is opened by default here: {error}"),
     }
-    println!(
-        "VERSANT_DEVICE selects: best, cpu, gpu, vulkan, metal, dx12, lavapipe, or part of a name."
-    );
+    println!("VERSANT_DEVICE selects: best, cpu, gpu, vulkan, metal, dx12, lavapipe, or part of a name.");
 }
 
 /// A row of the table: what it is called, and a device's entry.
@@ -28,23 +26,15 @@ const ROWS: [Row; 14] = [
         "" => "-".to_string(),
         driver => driver.to_string(),
     }),
-    ("storage buffers", |d| {
-        limit(d, |l| u64::from(l.max_storage_buffers))
-    }),
+    ("storage buffers", |d| limit(d, |l| u64::from(l.max_storage_buffers))),
     ("binding, MiB", |d| limit(d, |l| l.max_binding_bytes >> 20)),
     ("buffer, MiB", |d| limit(d, |l| l.max_buffer_bytes >> 20)),
-    ("workgroup memory, KiB", |d| {
-        limit(d, |l| u64::from(l.max_workgroup_bytes >> 10))
-    }),
-    ("invocations", |d| {
-        limit(d, |l| u64::from(l.max_invocations))
-    }),
-    ("subgroup", |d| {
-        match (d.limits.min_subgroup, d.limits.max_subgroup) {
-            (_, 0) => "-".to_string(),
-            (low, high) if low == high => low.to_string(),
-            (low, high) => format!("{low} to {high}"),
-        }
+    ("workgroup memory, KiB", |d| limit(d, |l| u64::from(l.max_workgroup_bytes >> 10))),
+    ("invocations", |d| limit(d, |l| u64::from(l.max_invocations))),
+    ("subgroup", |d| match (d.limits.min_subgroup, d.limits.max_subgroup) {
+        (_, 0) => "-".to_string(),
+        (low, high) if low == high => low.to_string(),
+        (low, high) => format!("{low} to {high}"),
     }),
     ("f16 in kernels", |d| yes(d.features.f16)),
     ("subgroup operations", |d| yes(d.features.subgroups)),
@@ -76,10 +66,7 @@ fn widths(devices: &[DeviceInfo]) -> Vec<usize> {
 }
 
 fn print_row(name: &str, cells: &[String], widths: &[usize]) {
-    let columns: Vec<String> = cells
-        .iter()
-        .zip(widths)
-        .map(|(cell, &width)| format!("{cell:width$}"))
-        .collect();
+    let columns: Vec<String> =
+        cells.iter().zip(widths).map(|(cell, &width)| format!("{cell:width$}")).collect();
     println!("{name:22}| {}", columns.join(" | ").trim_end());
 }

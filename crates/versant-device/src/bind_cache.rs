@@ -19,10 +19,7 @@ struct Entry<T> {
 
 impl<T> Default for BindCache<T> {
     fn default() -> Self {
-        BindCache {
-            entries: Vec::new(),
-            clock: 0,
-        }
+        BindCache { entries: Vec::new(), clock: 0 }
     }
 }
 
@@ -33,10 +30,7 @@ impl<T> BindCache<T> {
         I: Iterator<Item = u64> + Clone,
     {
         self.clock += 1;
-        let found = self
-            .entries
-            .iter()
-            .position(|e| e.ids.iter().copied().eq(ids.clone()));
+        let found = self.entries.iter().position(|e| e.ids.iter().copied().eq(ids.clone()));
         let index = match found {
             Some(index) => index,
             None => {
@@ -45,11 +39,7 @@ impl<T> BindCache<T> {
                     let oldest = (0..CAPACITY).min_by_key(|&i| self.entries[i].used);
                     self.entries.swap_remove(oldest.unwrap_or(0));
                 }
-                self.entries.push(Entry {
-                    ids: ids.collect(),
-                    used: 0,
-                    value,
-                });
+                self.entries.push(Entry { ids: ids.collect(), used: 0, value });
                 self.entries.len() - 1
             }
         };

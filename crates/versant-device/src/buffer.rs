@@ -20,11 +20,7 @@ struct Inner {
 
 impl Buffer {
     pub(crate) fn new(memory: Memory, words: usize, pool: Arc<Pool>) -> Self {
-        Buffer(Arc::new(Inner {
-            words,
-            memory: Some(memory),
-            pool,
-        }))
+        Buffer(Arc::new(Inner { words, memory: Some(memory), pool }))
     }
 
     /// Length in words, as asked for.

@@ -19,9 +19,7 @@ impl Executor for CpuExecutor {
     fn allocate(&self, words: usize, _usage: Usage) -> Result<Storage> {
         let lines = words.div_ceil(16).max(1);
         let memory = bytemuck::allocation::try_zeroed_vec::<Line>(lines);
-        let memory = memory.map_err(|()| DeviceError::OutOfMemory {
-            asked: lines as u64 * 64,
-        })?;
+        let memory = memory.map_err(|()| DeviceError::OutOfMemory { asked: lines as u64 * 64 })?;
         Ok(Storage::Host(RwLock::new(memory)))
     }
 
@@ -41,9 +39,7 @@ impl Executor for CpuExecutor {
     }
 
     fn prepare(&self, _recording: &Recording, _params: &ParamLayout) -> Result<Box<dyn Program>> {
-        Ok(Box::new(CpuProgram {
-            meter: self.meter.clone(),
-        }))
+        Ok(Box::new(CpuProgram { meter: self.meter.clone() }))
     }
 
     fn wait(&self) -> Result<()> {
@@ -75,9 +71,8 @@ impl CpuProgram {
             .map(|&w| job.resolve(w))
             .map(|(memory, words)| (write_lock(lines(memory)), words))
             .collect();
-        let inputs: Vec<&[u32]> = (reads.iter())
-            .map(|(lines, words)| &cast_slice::<Line, u32>(lines)[..*words])
-            .collect();
+        let inputs: Vec<&[u32]> =
+            (reads.iter()).map(|(lines, words)| &cast_slice::<Line, u32>(lines)[..*words]).collect();
         let mut outputs: Vec<&mut [u32]> = (writes.iter_mut())
             .map(|(lines, words)| &mut cast_slice_mut::<Line, u32>(lines)[..*words])
             .collect();

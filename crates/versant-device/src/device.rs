@@ -99,9 +99,7 @@ impl Device {
     /// The host's processor.
     pub fn cpu() -> Device {
         let (health, meter) = Default::default();
-        let executor = CpuExecutor {
-            meter: Arc::clone(&meter),
-        };
+        let executor = CpuExecutor { meter: Arc::clone(&meter) };
         Device::new(DeviceInfo::cpu(), Box::new(executor), health, meter)
     }
 
@@ -166,12 +164,7 @@ impl Device {
         all
     }
 
-    fn new(
-        info: DeviceInfo,
-        executor: Box<dyn Executor>,
-        health: SharedHealth,
-        meter: Arc<Meter>,
-    ) -> Device {
+    fn new(info: DeviceInfo, executor: Box<dyn Executor>, health: SharedHealth, meter: Arc<Meter>) -> Device {
         static NEXT_ID: AtomicU64 = AtomicU64::new(1);
         Device(Arc::new(Shared {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
@@ -267,11 +260,7 @@ impl Device {
             return Err(DeviceError::WrongDevice);
         }
         if words > buffer.words() {
-            return Err(DeviceError::WrongSize {
-                what,
-                asked: words,
-                has: buffer.words(),
-            });
+            return Err(DeviceError::WrongSize { what, asked: words, has: buffer.words() });
         }
         Ok(())
     }
@@ -336,20 +325,11 @@ impl Device {
     ///
     /// # Errors
     /// As [`Device::run`]; [`DeviceError::Unsupported`] on a GPU opened without time stamps.
-    pub fn run_timed(
-        &self,
-        plan: &Prepared,
-        externals: &[Buffer],
-        scalars: &[u32],
-    ) -> Result<Vec<u64>> {
+    pub fn run_timed(&self, plan: &Prepared, externals: &[Buffer], scalars: &[u32]) -> Result<Vec<u64>> {
         if !self.0.info.features.timestamps {
-            return Err(DeviceError::Unsupported {
-                what: "time stamps (or was opened without them)",
-            });
+            return Err(DeviceError::Unsupported { what: "time stamps (or was opened without them)" });
         }
-        self.execute(plan, externals, scalars, |program, job| {
-            program.run_timed(job)
-        })
+        self.execute(plan, externals, scalars, |program, job| program.run_timed(job))
     }
 
     fn execute<T>(
@@ -363,16 +343,8 @@ impl Device {
         self.check_arguments(plan, externals, scalars)?;
         let recording = &plan.recording;
         let mut state = shared.runs.lock()?;
-        let RunState {
-            workspace,
-            scalars: scalar_memory,
-        } = &mut *state;
-        workspace.fit(
-            &*shared.executor,
-            &shared.pool,
-            &recording.slots,
-            &plan.places,
-        )?;
+        let RunState { workspace, scalars: scalar_memory } = &mut *state;
+        workspace.fit(&*shared.executor, &shared.pool, &recording.slots, &plan.places)?;
         let job = Job {
             recording,
             slots: &plan.places,
@@ -390,12 +362,7 @@ impl Device {
         Ok(result)
     }
 
-    fn check_arguments(
-        &self,
-        plan: &PreparedInner,
-        externals: &[Buffer],
-        scalars: &[u32],
-    ) -> Result<()> {
+    fn check_arguments(&self, plan: &PreparedInner, externals: &[Buffer], scalars: &[u32]) -> Result<()> {
         self.0.health.check()?;
         let recording = &plan.recording;
         if plan.device != self.0.id {
@@ -430,9 +397,7 @@ impl Device {
     /// Uniform memory outside the pool with these words at its start.
     fn uniform(&self, words: usize, data: &[u32]) -> Result<Fixed> {
         let shared = &*self.0;
-        let fixed = shared
-            .pool
-            .fixed(&*shared.executor, words, Usage::Uniform)?;
+        let fixed = shared.pool.fixed(&*shared.executor, words, Usage::Uniform)?;
         if !data.is_empty() {
             shared.executor.write(&fixed.memory().storage, data)?;
         }
@@ -482,9 +447,7 @@ impl Device {
     /// to a device (a plan cache). It must not hold the device, which could then never be freed.
     pub fn attachment<T: Default + Send + Sync + 'static>(&self) -> Arc<T> {
         let mut all = lock(&self.0.attachments);
-        let entry = all
-            .entry(TypeId::of::<T>())
-            .or_insert_with(|| Arc::new(T::default()));
+        let entry = all.entry(TypeId::of::<T>()).or_insert_with(|| Arc::new(T::default()));
         let entry = entry.clone().downcast::<T>();
         entry.expect("an attachment is filed under its own type")
     }

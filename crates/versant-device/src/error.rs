@@ -116,9 +116,5 @@ pub enum DeviceError {
 }
 
 fn list(found: &[String]) -> String {
-    if found.is_empty() {
-        "none".to_string()
-    } else {
-        found.join(", ")
-    }
+    if found.is_empty() { "none".to_string() } else { found.join(", ") }
 }

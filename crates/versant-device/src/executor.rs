@@ -61,15 +61,11 @@ impl Job<'_> {
         match buffer {
             BufferRef::Slot(i) => {
                 let place = self.slots[i as usize];
-                (
-                    self.workspace[place].memory(),
-                    self.recording.slots[i as usize],
-                )
+                (self.workspace[place].memory(), self.recording.slots[i as usize])
             }
-            BufferRef::External(i) => (
-                self.externals[i as usize].memory(),
-                self.recording.externals[i as usize],
-            ),
+            BufferRef::External(i) => {
+                (self.externals[i as usize].memory(), self.recording.externals[i as usize])
+            }
         }
     }
 
@@ -85,9 +81,7 @@ impl Job<'_> {
         for (w, &write) in launch.writes.iter().enumerate() {
             let id = self.resolve(write).0.id;
             if self.ids(launch).take(reads + w).any(|other| other == id) {
-                return Err(DeviceError::Aliased {
-                    label: launch.kernel.label.clone(),
-                });
+                return Err(DeviceError::Aliased { label: launch.kernel.label.clone() });
             }
         }
         Ok(())
@@ -132,9 +126,7 @@ impl Health {
     /// Fails if the device is lost.
     pub fn check(&self) -> Result<()> {
         if self.lost.load(Ordering::Acquire) {
-            return Err(DeviceError::DeviceLost {
-                reason: lock(&self.reason).clone(),
-            });
+            return Err(DeviceError::DeviceLost { reason: lock(&self.reason).clone() });
         }
         Ok(())
     }

@@ -187,11 +187,7 @@ impl DeviceInfo {
             class: AdapterClass::Cpu,
             driver: String::new(),
             limits: Limits::host(),
-            features: Features {
-                timestamps: true,
-                mapped: true,
-                ..Features::default()
-            },
+            features: Features { timestamps: true, mapped: true, ..Features::default() },
         }
     }
 
@@ -204,10 +200,7 @@ impl DeviceInfo {
             class: AdapterClass::Null,
             driver: String::new(),
             limits,
-            features: Features {
-                timestamps: true,
-                ..Features::default()
-            },
+            features: Features { timestamps: true, ..Features::default() },
         }
     }
 

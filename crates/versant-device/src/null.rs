@@ -17,10 +17,7 @@ pub(crate) struct NullExecutor {
 
 impl NullExecutor {
     pub fn new(meter: Arc<Meter>) -> Self {
-        NullExecutor {
-            meter,
-            pipelines: Mutex::default(),
-        }
+        NullExecutor { meter, pipelines: Mutex::default() }
     }
 }
 
@@ -50,10 +47,7 @@ impl Executor for NullExecutor {
             }
         }
         let binds = recording.launches.iter().map(|_| BindCache::default());
-        Ok(Box::new(NullProgram {
-            meter: self.meter.clone(),
-            binds: binds.collect(),
-        }))
+        Ok(Box::new(NullProgram { meter: self.meter.clone(), binds: binds.collect() }))
     }
 
     fn wait(&self) -> Result<()> {

@@ -100,18 +100,12 @@ impl Default for DeviceOptions {
 impl DeviceOptions {
     /// The defaults, with the device that [`DEVICE_VAR`] names if it is set.
     pub fn from_env() -> Self {
-        DeviceOptions {
-            select: Select::from_env(),
-            ..DeviceOptions::default()
-        }
+        DeviceOptions { select: Select::from_env(), ..DeviceOptions::default() }
     }
 
     /// The defaults for one selection.
     pub fn select(select: Select) -> Self {
-        DeviceOptions {
-            select,
-            ..DeviceOptions::default()
-        }
+        DeviceOptions { select, ..DeviceOptions::default() }
     }
 
     /// Whether default limits hold, be it by option or by [`DEFAULT_LIMITS_VAR`].

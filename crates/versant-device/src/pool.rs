@@ -150,21 +150,13 @@ impl Pool {
     }
 
     /// Memory outside the pool: the workspace, parameter blocks, scalars.
-    pub fn fixed(
-        self: &Arc<Self>,
-        executor: &dyn Executor,
-        words: usize,
-        usage: Usage,
-    ) -> Result<Fixed> {
+    pub fn fixed(self: &Arc<Self>, executor: &dyn Executor, words: usize, usage: Usage) -> Result<Fixed> {
         let words = self.capacity(words)?;
         let storage = self.allocate(executor, words, usage)?;
         let mut state = lock(&self.state);
         state.fixed += bytes(words);
         state.mark_peak();
-        Ok(Fixed {
-            memory: state.identify(words, storage),
-            pool: self.clone(),
-        })
+        Ok(Fixed { memory: state.identify(words, storage), pool: self.clone() })
     }
 
     pub fn stats(&self) -> MemoryStats {
@@ -242,12 +234,7 @@ impl PoolState {
 
     fn identify(&mut self, words: usize, storage: Storage) -> Memory {
         self.next_id += 1;
-        Memory {
-            id: self.next_id,
-            words,
-            role: Role::Result,
-            storage,
-        }
+        Memory { id: self.next_id, words, role: Role::Result, storage }
     }
 
     /// Removes the buffer that was idle the longest.
@@ -286,9 +273,7 @@ pub(crate) fn size_class(words: usize) -> usize {
     }
     // The largest power of two that is not above `words`; at least MIN_WORDS, so steps are whole.
     let octave = 1usize << words.ilog2();
-    words
-        .checked_next_multiple_of(octave / STEPS)
-        .unwrap_or(words)
+    words.checked_next_multiple_of(octave / STEPS).unwrap_or(words)
 }
 
 fn bytes(words: usize) -> u64 {
@@ -308,10 +293,7 @@ mod tests {
         assert_eq!(size_class((1 << 20) + 1), (1 << 20) + (1 << 17));
         for words in (65..20_000).chain([1_000_003, 33_554_433]) {
             let class = size_class(words);
-            assert!(
-                class >= words && class - words < words / 8 + 1,
-                "{words} -> {class}"
-            );
+            assert!(class >= words && class - words < words / 8 + 1, "{words} -> {class}");
             assert_eq!(size_class(class), class);
         }
     }

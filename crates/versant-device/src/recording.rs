@@ -120,15 +120,14 @@ impl Recording {
     pub(crate) fn validate(&self, kind: DeviceKind, limits: &Limits) -> Result<()> {
         limit("host scalars (words)", self.scalar_words, MAX_SCALARS)?;
         for (index, launch) in self.launches.iter().enumerate() {
-            self.validate_launch(launch, kind, limits)
-                .map_err(|fault| match fault {
-                    Fault::Shape(message) => DeviceError::InvalidRecording {
-                        launch: index,
-                        label: launch.kernel.label.clone(),
-                        message,
-                    },
-                    Fault::Typed(error) => error,
-                })?;
+            self.validate_launch(launch, kind, limits).map_err(|fault| match fault {
+                Fault::Shape(message) => DeviceError::InvalidRecording {
+                    launch: index,
+                    label: launch.kernel.label.clone(),
+                    message,
+                },
+                Fault::Typed(error) => error,
+            })?;
         }
         Ok(())
     }
@@ -151,10 +150,9 @@ impl Recording {
                 message: format!("it has no form for {kind:?} devices"),
             }));
         }
-        for (what, wants, has) in [
-            ("read", kernel.reads, launch.reads.len()),
-            ("written", kernel.writes, launch.writes.len()),
-        ] {
+        for (what, wants, has) in
+            [("read", kernel.reads, launch.reads.len()), ("written", kernel.writes, launch.writes.len())]
+        {
             if wants != has {
                 let message = format!("{has} {what} buffers are bound, its kernel has {wants}");
                 return Err(Fault::Shape(message));
@@ -165,30 +163,17 @@ impl Recording {
             return Err(Fault::Shape(message));
         }
         let most = limits.max_storage_buffers as usize;
-        limit(
-            "storage buffers of a kernel",
-            kernel.reads + kernel.writes,
-            most,
-        )?;
+        limit("storage buffers of a kernel", kernel.reads + kernel.writes, most)?;
         for groups in launch.grid {
             limit("workgroups in one dimension", groups, limits.max_groups)?;
         }
         let params = launch.params.len().div_ceil(4) as u64 * 16;
-        limit(
-            "parameter bytes of a launch",
-            params,
-            limits.max_uniform_bytes,
-        )?;
+        limit("parameter bytes of a launch", params, limits.max_uniform_bytes)?;
         for (position, buffer) in launch.bindings().enumerate() {
-            let words = self
-                .words(buffer)
-                .ok_or_else(|| Fault::Shape(format!("{buffer:?} does not exist")))?;
+            let words =
+                self.words(buffer).ok_or_else(|| Fault::Shape(format!("{buffer:?} does not exist")))?;
             let bytes = (words as u64).saturating_mul(4);
-            limit(
-                "bytes of a storage binding",
-                bytes,
-                limits.max_binding_bytes,
-            )?;
+            limit("bytes of a storage binding", bytes, limits.max_binding_bytes)?;
             let written = position >= launch.reads.len();
             if written && launch.bindings().take(position).any(|b| b == buffer) {
                 let label = kernel.label.clone();

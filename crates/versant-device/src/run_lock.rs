@@ -17,10 +17,7 @@ pub(crate) struct RunLock<T> {
 
 impl<T> RunLock<T> {
     pub fn new(state: T) -> Self {
-        RunLock {
-            state: Mutex::new(state),
-            owner: Mutex::new(None),
-        }
+        RunLock { state: Mutex::new(state), owner: Mutex::new(None) }
     }
 
     pub fn lock(&self) -> Result<RunGuard<'_, T>> {
@@ -31,10 +28,7 @@ impl<T> RunLock<T> {
         }
         let state = lock(&self.state);
         *lock(&self.owner) = Some(me);
-        Ok(RunGuard {
-            state,
-            owner: &self.owner,
-        })
+        Ok(RunGuard { state, owner: &self.owner })
     }
 }
 

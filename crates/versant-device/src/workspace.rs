@@ -58,11 +58,9 @@ impl Workspace {
         let mut wanted: Vec<usize> = grow.iter().map(|&(_, words)| words).collect();
         wanted.sort_unstable_by(|a, b| b.cmp(a));
         for words in wanted {
-            self.places
-                .push(pool.fixed(executor, words, Usage::Storage)?);
+            self.places.push(pool.fixed(executor, words, Usage::Storage)?);
         }
-        self.places
-            .sort_by_key(|p| std::cmp::Reverse(p.memory().words));
+        self.places.sort_by_key(|p| std::cmp::Reverse(p.memory().words));
         // After a failure half-way the next call finds places missing and tries again.
         Ok(())
     }

@@ -34,22 +34,10 @@ fn invalid_kernels_name_themselves() {
     type Change = Box<dyn Fn(&mut Kernel)>;
     let cases: [(&str, Change); 5] = [
         ("syntax", Box::new(|k| k.wgsl.push('}'))),
-        (
-            "type",
-            Box::new(|k| k.wgsl = k.wgsl.replace("out[i] =", "out[i] = 1.5 +")),
-        ),
-        (
-            "entry point",
-            Box::new(|k| k.wgsl = k.wgsl.replace("fn main", "fn other")),
-        ),
-        (
-            "params too short",
-            Box::new(|k| k.wgsl = k.wgsl.replace("vec4<u32>, 1>", "vec4<u32>, 9>")),
-        ),
-        (
-            "workgroup too large",
-            Box::new(|k| k.wgsl = k.wgsl.replace("size(64)", "size(64, 64, 64)")),
-        ),
+        ("type", Box::new(|k| k.wgsl = k.wgsl.replace("out[i] =", "out[i] = 1.5 +"))),
+        ("entry point", Box::new(|k| k.wgsl = k.wgsl.replace("fn main", "fn other"))),
+        ("params too short", Box::new(|k| k.wgsl = k.wgsl.replace("vec4<u32>, 1>", "vec4<u32>, 9>"))),
+        ("workgroup too large", Box::new(|k| k.wgsl = k.wgsl.replace("size(64)", "size(64, 64, 64)"))),
     ];
     for (label, change) in &cases {
         let launch = altered(|k| {
@@ -67,24 +55,15 @@ fn invalid_kernels_name_themselves() {
     assert_eq!(device.counters().pipelines, 0);
     device.prepare(two_slots(5)).unwrap();
     let no_text = altered(|k| k.wgsl.clear());
-    assert!(matches!(
-        prepare(&device, no_text),
-        DeviceError::InvalidKernel { .. }
-    ));
+    assert!(matches!(prepare(&device, no_text), DeviceError::InvalidKernel { .. }));
     let no_native = altered(|k| k.native = None);
     let error = prepare(&Device::cpu(), no_native);
-    assert!(
-        matches!(error, DeviceError::InvalidKernel { .. }),
-        "{error}"
-    );
+    assert!(matches!(error, DeviceError::InvalidKernel { .. }), "{error}");
 }
 
 #[test]
 fn limits_are_named() {
-    let frugal = gpu_with(DeviceOptions {
-        default_limits: true,
-        ..DeviceOptions::default()
-    });
+    let frugal = gpu_with(DeviceOptions { default_limits: true, ..DeviceOptions::default() });
     for device in frugal.into_iter().chain([Device::null()]) {
         let limits = device.info().limits;
         assert_eq!(limits, versant_device::Limits::webgpu(), "{device:?}");
@@ -99,10 +78,7 @@ fn limits_are_named() {
         let mut launch = altered(|_| {});
         launch.grid = [1, 65_536, 1];
         let (what, asked, limit) = exceeded(prepare(&device, launch));
-        assert_eq!(
-            (what, asked, limit),
-            ("workgroups in one dimension", 65_536, 65_535)
-        );
+        assert_eq!((what, asked, limit), ("workgroups in one dimension", 65_536, 65_535));
 
         let mut launch = altered(|k| k.reads = 8);
         launch.reads = vec![External(0); 8];
@@ -117,10 +93,7 @@ fn limits_are_named() {
         let error = device.prepare(plan).expect_err("too long a binding");
         assert_eq!(exceeded(error).0, "bytes of a storage binding");
 
-        let plan = Recording {
-            scalar_words: 1025,
-            ..Recording::default()
-        };
+        let plan = Recording { scalar_words: 1025, ..Recording::default() };
         let error = device.prepare(plan).expect_err("too many scalars");
         assert_eq!(exceeded(error).1, 1025);
     }
@@ -128,10 +101,7 @@ fn limits_are_named() {
     let mut launch = altered(|_| {});
     launch.grid = [70_000, 1, 1];
     let error = prepare(&Device::cpu(), launch);
-    assert!(
-        matches!(error, DeviceError::LimitExceeded { .. }),
-        "{error}"
-    );
+    assert!(matches!(error, DeviceError::LimitExceeded { .. }), "{error}");
 }
 
 #[test]
@@ -139,9 +109,7 @@ fn impossible_allocations_are_out_of_memory() {
     let device = Device::cpu();
     let error = device.alloc(1 << 60).expect_err("four exbibytes");
     assert!(matches!(error, DeviceError::OutOfMemory { asked } if asked >= 1 << 62));
-    let error = device
-        .alloc(usize::MAX)
-        .expect_err("more than there are addresses");
+    let error = device.alloc(usize::MAX).expect_err("more than there are addresses");
     assert!(matches!(error, DeviceError::LimitExceeded { .. }));
     assert_eq!(device.memory().current, 0);
 }
@@ -190,11 +158,7 @@ fn a_gpu_out_of_memory_works_on() {
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&out.stdout);
-    assert!(
-        text.contains("then fine"),
-        "{text}{}",
-        String::from_utf8_lossy(&out.stderr)
-    );
+    assert!(text.contains("then fine"), "{text}{}", String::from_utf8_lossy(&out.stderr));
 }
 
 #[test]
@@ -223,24 +187,12 @@ fn contradictions_in_recordings_are_found() {
 fn aliases_are_refused() {
     for device in devices() {
         let launch = add(10, 0, [External(0), External(1), External(1)]);
-        assert!(matches!(
-            prepare(&device, launch),
-            DeviceError::Aliased { .. }
-        ));
-        let plan = device
-            .prepare(recording(vec![altered(|_| {})], &[], &[10; 3]))
-            .unwrap();
+        assert!(matches!(prepare(&device, launch), DeviceError::Aliased { .. }));
+        let plan = device.prepare(recording(vec![altered(|_| {})], &[], &[10; 3])).unwrap();
         let (a, b) = (device.alloc(10).unwrap(), device.alloc(10).unwrap());
         let same = [a.clone(), b.clone(), b.clone()];
-        let error = device
-            .run(&plan, &same, &[])
-            .expect_err("b is read and written");
-        assert_eq!(
-            error,
-            DeviceError::Aliased {
-                label: "add".into()
-            }
-        );
+        let error = device.run(&plan, &same, &[]).expect_err("b is read and written");
+        assert_eq!(error, DeviceError::Aliased { label: "add".into() });
         // One buffer may be read twice, and the device works on.
         device.run(&plan, &[a.clone(), a, b], &[]).unwrap();
     }
@@ -249,9 +201,7 @@ fn aliases_are_refused() {
 #[test]
 fn arguments_must_fit() {
     for device in devices() {
-        let plan = device
-            .prepare(recording(vec![altered(|_| {})], &[], &[10; 3]))
-            .unwrap();
+        let plan = device.prepare(recording(vec![altered(|_| {})], &[], &[10; 3])).unwrap();
         let mut bufs = [(); 3].map(|()| device.alloc(10).unwrap());
         let is_size = |e| matches!(e, Err(DeviceError::WrongSize { .. }));
         assert!(is_size(device.run(&plan, &bufs[..2], &[])));
@@ -280,10 +230,7 @@ fn a_lost_device_says_so_everywhere() {
         device.run(&plan, &bufs, &[]).unwrap();
         device.destroy();
         let lost = |e: Result<(), DeviceError>| {
-            assert!(
-                matches!(e, Err(DeviceError::DeviceLost { .. })),
-                "{device:?}: {e:?}"
-            );
+            assert!(matches!(e, Err(DeviceError::DeviceLost { .. })), "{device:?}: {e:?}");
         };
         lost(device.run(&plan, &bufs, &[]));
         lost(device.alloc(5).map(drop));
@@ -342,9 +289,7 @@ fn a_kernel_that_calls_its_device_gets_an_error() {
 fn a_panicking_kernel_does_not_block_the_device() {
     let device = Device::cpu();
     let launch = altered(|k| k.native = Some(Arc::new(|_, _, _| panic!("on purpose"))));
-    let plan = device
-        .prepare(recording(vec![launch], &[], &[10; 3]))
-        .unwrap();
+    let plan = device.prepare(recording(vec![launch], &[], &[10; 3])).unwrap();
     let bufs = [(); 3].map(|()| device.upload(&[1; 10]).unwrap());
     let run = || device.run(&plan, &bufs, &[]);
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).expect_err("it panics");
@@ -391,23 +336,12 @@ fn waiting_ends_at_the_timeout() {
 fn unknown_devices_are_named() {
     let error = Device::by_name("Voodoo 2").expect_err("long gone");
     assert!(matches!(&error, DeviceError::UnknownDevice { asked, .. } if asked == "Voodoo 2"));
-    assert!(
-        error
-            .to_string()
-            .starts_with("no device is named `Voodoo 2`; found: ")
-    );
-    let foreign = if cfg!(target_os = "macos") {
-        "dx12"
-    } else {
-        "metal"
-    };
+    assert!(error.to_string().starts_with("no device is named `Voodoo 2`; found: "));
+    let foreign = if cfg!(target_os = "macos") { "dx12" } else { "metal" };
     let error = Device::by_name(foreign).expect_err("of another system");
     assert!(matches!(error, DeviceError::NoAdapter { asked, .. } if asked == foreign));
     assert_eq!(Device::by_name("cpu").unwrap().info().kind, DeviceKind::Cpu);
-    assert_eq!(
-        Device::by_name("null").unwrap().info().kind,
-        DeviceKind::Null
-    );
+    assert_eq!(Device::by_name("null").unwrap().info().kind, DeviceKind::Null);
     if let Some(device) = gpu() {
         let part = device.info().name[1..5].to_uppercase();
         let again = Device::by_name(&part).unwrap();
@@ -438,11 +372,7 @@ fn child_of_the_environment() {
         return;
     }
     let device = Device::best().unwrap();
-    println!(
-        "kind={:?} invocations={}",
-        device.info().kind,
-        device.info().limits.max_invocations
-    );
+    println!("kind={:?} invocations={}", device.info().kind, device.info().limits.max_invocations);
 }
 
 #[test]
@@ -469,8 +399,6 @@ fn time_stamps_must_be_asked_for() {
     let Some(device) = gpu() else { return };
     let plan = device.prepare(two_slots(1)).unwrap();
     let bufs = [(); 3].map(|()| device.alloc(1).unwrap());
-    let error = device
-        .run_timed(&plan, &bufs, &[])
-        .expect_err("not asked for");
+    let error = device.run_timed(&plan, &bufs, &[]).expect_err("not asked for");
     assert!(matches!(error, DeviceError::Unsupported { .. }));
 }

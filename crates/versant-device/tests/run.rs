@@ -14,11 +14,7 @@ fn results_are_right_on_every_device() {
         for n in [1, 63, 64, 65, 5000] {
             let (a, b) = (noise(n, 1), noise(n, 2));
             let plan = device.prepare(two_slots(n)).unwrap();
-            let bufs = [
-                device.upload(&a).unwrap(),
-                device.upload(&b).unwrap(),
-                device.alloc(n).unwrap(),
-            ];
+            let bufs = [device.upload(&a).unwrap(), device.upload(&b).unwrap(), device.alloc(n).unwrap()];
             device.run(&plan, &bufs, &[]).unwrap();
             let got = device.read(&bufs[2], n).unwrap();
             assert_eq!(got, two_slots_expected(&a, &b), "{device:?}, {n} words");
@@ -33,14 +29,8 @@ fn grids_fold_into_y() {
         let (a, b) = (noise(n, 3), noise(n, 4));
         let launch = add(n, 9, [External(0), External(1), External(2)]);
         assert_eq!(launch.grid, [65_535, 2, 1]);
-        let plan = device
-            .prepare(recording(vec![launch], &[], &[n; 3]))
-            .unwrap();
-        let bufs = [
-            device.upload(&a).unwrap(),
-            device.upload(&b).unwrap(),
-            device.alloc(n).unwrap(),
-        ];
+        let plan = device.prepare(recording(vec![launch], &[], &[n; 3])).unwrap();
+        let bufs = [device.upload(&a).unwrap(), device.upload(&b).unwrap(), device.alloc(n).unwrap()];
         device.run(&plan, &bufs, &[]).unwrap();
         let got = device.read(&bufs[2], n).unwrap();
         let last = a[n - 1].wrapping_add(b[n - 1]).wrapping_add(9);
@@ -83,9 +73,7 @@ fn life(device: &Device) -> Vec<Counters> {
     let mut mark = |device: &Device| seen.push(device.counters());
     let n = 1000;
     let plan = device.prepare(two_slots(n)).unwrap();
-    let bufs: Vec<Buffer> = (0..3)
-        .map(|s| device.upload(&noise(n, s)).unwrap())
-        .collect();
+    let bufs: Vec<Buffer> = (0..3).map(|s| device.upload(&noise(n, s)).unwrap()).collect();
     device.run(&plan, &bufs, &[]).unwrap();
     mark(device);
     for _ in 0..10 {
@@ -105,11 +93,7 @@ fn life(device: &Device) -> Vec<Counters> {
         device.run(&larger, &more, &[]).unwrap();
     }
     mark(device);
-    let mut with_scalars = recording(
-        vec![mix(n, [External(0), External(1), External(2)])],
-        &[],
-        &[n; 3],
-    );
+    let mut with_scalars = recording(vec![mix(n, [External(0), External(1), External(2)])], &[], &[n; 3]);
     with_scalars.scalar_words = 6;
     let with_scalars = device.prepare(with_scalars).unwrap();
     device.run(&with_scalars, &bufs, &[1; 6]).unwrap();
@@ -165,10 +149,7 @@ fn plans_share_one_workspace() {
                 let bufs = [&a, &b, &a].map(|x| device.upload(x).unwrap());
                 device.run(plan, &bufs, &[]).unwrap();
                 let got = device.read(&bufs[2], n).unwrap();
-                assert!(
-                    !real || got == two_slots_expected(&a, &b),
-                    "{device:?}, {n}"
-                );
+                assert!(!real || got == two_slots_expected(&a, &b), "{device:?}, {n}");
             }
         }
         // 4,000 words are of the class of 4,096.
@@ -194,10 +175,7 @@ fn unequal_slots_find_large_enough_places() {
             let (a, b) = (noise(n, 1), noise(n, 2));
             let bufs = [&a, &b, &a].map(|x| device.upload(x).unwrap());
             device.run(&plan, &bufs, &[]).unwrap();
-            assert_eq!(
-                device.read(&bufs[2], n).unwrap(),
-                two_slots_expected(&a, &b)
-            );
+            assert_eq!(device.read(&bufs[2], n).unwrap(), two_slots_expected(&a, &b));
         }
         assert_eq!(device.memory().fixed % 4, 0);
     }
@@ -216,8 +194,7 @@ fn empty_launches_are_skipped_and_empty_buffers_work() {
         );
         assert_eq!(plan.launches[0].grid[0], 0);
         // Runs over nothing, with empty buffers bound.
-        plan.launches
-            .push(add(0, 1, [Slot(0), External(0), External(1)]));
+        plan.launches.push(add(0, 1, [Slot(0), External(0), External(1)]));
         plan.launches[2].grid = [1, 1, 1];
         let plan = device.prepare(plan).unwrap();
         let empty = [device.upload(&[]).unwrap(), device.alloc(0).unwrap()];
@@ -240,18 +217,13 @@ fn empty_launches_are_skipped_and_empty_buffers_work() {
 
 #[test]
 fn times_come_one_a_launch() {
-    let stamped = gpu_with(DeviceOptions {
-        timestamps: true,
-        ..DeviceOptions::default()
-    });
+    let stamped = gpu_with(DeviceOptions { timestamps: true, ..DeviceOptions::default() });
     for device in stamped.into_iter().chain([Device::cpu(), Device::null()]) {
         let n = 100_000;
         let mut plan = two_slots(n);
         plan.launches[1].grid = [0, 1, 1];
         let plan = device.prepare(plan).unwrap();
-        let bufs: Vec<Buffer> = (0..3)
-            .map(|s| device.upload(&noise(n, s)).unwrap())
-            .collect();
+        let bufs: Vec<Buffer> = (0..3).map(|s| device.upload(&noise(n, s)).unwrap()).collect();
         let before = device.counters();
         let times = device.run_timed(&plan, &bufs, &[]).unwrap();
         let did = device.counters() - before;
@@ -265,24 +237,15 @@ fn times_come_one_a_launch() {
 
 #[test]
 fn more_launches_than_one_query_set_holds_are_timed() {
-    let Some(device) = gpu_with(DeviceOptions {
-        timestamps: true,
-        ..DeviceOptions::default()
-    }) else {
+    let Some(device) = gpu_with(DeviceOptions { timestamps: true, ..DeviceOptions::default() }) else {
         return;
     };
     let one = add(1, 1, [External(0), External(1), External(2)]);
-    let plan = device
-        .prepare(recording(vec![one; 2500], &[], &[1; 3]))
-        .unwrap();
+    let plan = device.prepare(recording(vec![one; 2500], &[], &[1; 3])).unwrap();
     let bufs = [1, 2, 3].map(|w| device.upload(&[w]).unwrap());
     let times = device.run_timed(&plan, &bufs, &[]).unwrap();
     let measured = times.iter().filter(|&&t| t > 0).count();
-    assert!(
-        times.len() == 2500 && measured > 2000,
-        "{measured} of {}",
-        times.len()
-    );
+    assert!(times.len() == 2500 && measured > 2000, "{measured} of {}", times.len());
     assert_eq!(device.read(&bufs[2], 1).unwrap(), [4]);
 }
 

@@ -80,14 +80,8 @@ impl Evaluator {
         let row_cost = plan.row_cost + plan.cols * plan.col_cost;
         let blocks = plan.rows.div_ceil(plan.row_block);
         let total = plan.rows * row_cost;
-        let blocks_a_job = (work / (plan.row_block * row_cost).max(1))
-            .max(blocks.div_ceil(MAX_JOBS))
-            .max(1);
-        let mut evaluator = Evaluator {
-            job_rows: plan.rows.max(1),
-            job_cols: plan.cols.max(1),
-            plan,
-        };
+        let blocks_a_job = (work / (plan.row_block * row_cost).max(1)).max(blocks.div_ceil(MAX_JOBS)).max(1);
+        let mut evaluator = Evaluator { job_rows: plan.rows.max(1), job_cols: plan.cols.max(1), plan };
         let plan = &evaluator.plan;
         if total <= 2 * work {
             return evaluator;
@@ -95,9 +89,7 @@ impl Evaluator {
         if blocks < 8 {
             let tiles = plan.cols.div_ceil(plan.tile_cols);
             let tile_cost = plan.tile_rows * plan.tile_cols * plan.col_cost;
-            let tiles_a_job = (work / tile_cost.max(1))
-                .max(tiles.div_ceil(MAX_JOBS))
-                .max(1);
+            let tiles_a_job = (work / tile_cost.max(1)).max(tiles.div_ceil(MAX_JOBS)).max(1);
             evaluator.job_cols = (tiles_a_job * plan.tile_cols).min(plan.cols.max(1));
         }
         evaluator.job_rows = blocks_a_job * plan.row_block;
@@ -110,13 +102,7 @@ impl Evaluator {
             return;
         }
         let shared: Vec<Shared<'_>> = writes.iter_mut().map(|w| Shared::new(w)).collect();
-        let buffers = Buffers {
-            reads,
-            writes: &shared,
-            scalars,
-            acc: &[],
-            acc_start: 0,
-        };
+        let buffers = Buffers { reads, writes: &shared, scalars, acc: &[], acc_start: 0 };
         let jobs = self.plan.rows.div_ceil(self.job_rows);
         let job = |scratch: &mut Scratch, job: usize| {
             let start = job * self.job_rows;
@@ -144,13 +130,7 @@ impl Evaluator {
         let shared: Vec<Shared<'_>> = writes.iter_mut().map(|w| Shared::new(w)).collect();
         f(&|start, acc| {
             let acc: &[u32] = bytemuck::cast_slice(acc);
-            let buffers = Buffers {
-                reads,
-                writes: &shared,
-                scalars,
-                acc,
-                acc_start: start,
-            };
+            let buffers = Buffers { reads, writes: &shared, scalars, acc, acc_start: start };
             let mut scratch = Scratch::new(&self.plan, true, &buffers, self.lanes(acc.len()));
             self.rows(start, start + acc.len(), &buffers, &mut scratch);
         })
@@ -168,15 +148,7 @@ impl Evaluator {
             let rows = self.plan.row_block.min(end - first);
             for step in &self.plan.steps {
                 match step.is_col {
-                    false => row_step(
-                        step,
-                        Lanes {
-                            start: first,
-                            len: rows,
-                        },
-                        buffers,
-                        scratch,
-                    ),
+                    false => row_step(step, Lanes { start: first, len: rows }, buffers, scratch),
                     true => self.col_step(step, first, rows, buffers, scratch),
                 }
             }
@@ -203,18 +175,8 @@ impl Evaluator {
             if self.job_cols < cols {
                 self.col_jobs(step, first, tile_rows, buffers, scratch);
             } else {
-                let Scratch {
-                    frame,
-                    temps,
-                    states,
-                } = scratch;
-                let job = ColJob {
-                    step,
-                    frame,
-                    buffers,
-                    first,
-                    rows: tile_rows,
-                };
+                let Scratch { frame, temps, states } = scratch;
+                let job = ColJob { step, frame, buffers, first, rows: tile_rows };
                 job.run(&self.plan, 0, cols, temps, states);
             }
             for reduce in &step.reduces {
@@ -264,13 +226,7 @@ impl Evaluator {
                 for reduce in &step.reduces {
                     local.states[reduce.index].reset(rows);
                 }
-                let job = ColJob {
-                    step,
-                    frame,
-                    buffers,
-                    first,
-                    rows,
-                };
+                let job = ColJob { step, frame, buffers, first, rows };
                 let start = number * self.job_cols;
                 let end = (start + self.job_cols).min(cols);
                 job.run(&self.plan, start, end, &mut local.temps, &mut local.states);
@@ -307,14 +263,7 @@ struct ColJob<'a, 'w> {
 
 impl ColJob<'_, '_> {
     /// Runs columns `start..end`, tile by tile.
-    fn run(
-        &self,
-        plan: &Plan,
-        start: usize,
-        end: usize,
-        temps: &mut [block::Temp],
-        states: &mut [State],
-    ) {
+    fn run(&self, plan: &Plan, start: usize, end: usize, temps: &mut [block::Temp], states: &mut [State]) {
         for col in (start..end).step_by(plan.tile_cols) {
             let cols = plan.tile_cols.min(end - col);
             let lanes = Lanes {
@@ -325,12 +274,7 @@ impl ColJob<'_, '_> {
                 len: self.rows * cols,
             };
             self.step.run(self.frame, temps, self.buffers, lanes);
-            let tile = Tile {
-                order: plan.order,
-                rows: self.rows,
-                cols,
-                first_col: col,
-            };
+            let tile = Tile { order: plan.order, rows: self.rows, cols, first_col: col };
             for reduce in &self.step.reduces {
                 let values: Src = reduce.value;
                 let values = operand(values, self.frame, temps, self.buffers, lanes.len);

@@ -41,9 +41,7 @@ pub fn fold(p: &Program) -> Program {
         let shape = shape_of(rows.iter().chain(cols));
         let pick = |s: &[isize]| -> Vec<isize> {
             let outer = rows.iter().map(|m| s[m.inner]);
-            outer
-                .chain(cols.iter().map(|m| s[rank + m.inner]))
-                .collect()
+            outer.chain(cols.iter().map(|m| s[rank + m.inner])).collect()
         };
         for_each_view(block, |view| {
             view.shape = shape;
@@ -60,10 +58,7 @@ pub fn fold(p: &Program) -> Program {
 fn merge(domain: &Shape, forms: &[Vec<isize>]) -> Vec<Merged> {
     if domain.numel() == 0 {
         // No coordinate is ever visited: one dimension of extent 0 says it all.
-        return vec![Merged {
-            extent: 0,
-            inner: domain.rank() - 1,
-        }];
+        return vec![Merged { extent: 0, inner: domain.rank() - 1 }];
     }
     let mut out: Vec<Merged> = Vec::new();
     for (dim, &extent) in domain.iter().enumerate() {
@@ -71,11 +66,7 @@ fn merge(domain: &Shape, forms: &[Vec<isize>]) -> Vec<Merged> {
             continue;
         }
         match out.last_mut() {
-            Some(last)
-                if forms
-                    .iter()
-                    .all(|f| f[last.inner] == f[dim] * extent as isize) =>
-            {
+            Some(last) if forms.iter().all(|f| f[last.inner] == f[dim] * extent as isize) => {
                 last.extent *= extent;
                 last.inner = dim;
             }
@@ -141,41 +132,22 @@ mod tests {
     }
 
     fn load(reg: u32, binding: usize, view: View) -> Instr {
-        Instr {
-            reg,
-            dtype: DType::F32,
-            kind: InstrKind::Load { binding, view },
-        }
+        Instr { reg, dtype: DType::F32, kind: InstrKind::Load { binding, view } }
     }
 
     fn store(view: View) -> Store {
-        Store {
-            binding: 2,
-            view,
-            value: 0,
-            dtype: DType::F32,
-        }
+        Store { binding: 2, view, value: 0, dtype: DType::F32 }
     }
 
     fn elementwise(rows: Shape, views: &[View], out: View) -> Program {
-        let instrs = views
-            .iter()
-            .enumerate()
-            .map(|(i, v)| load(i as u32, i, v.clone()))
-            .collect();
+        let instrs = views.iter().enumerate().map(|(i, v)| load(i as u32, i, v.clone())).collect();
         Program {
             rows,
             cols: Shape::SCALAR,
             bindings: [false, false, true]
-                .map(|written| ProgramBinding {
-                    dtype: DType::F32,
-                    written,
-                })
+                .map(|written| ProgramBinding { dtype: DType::F32, written })
                 .to_vec(),
-            steps: vec![Step::Row(Block {
-                instrs,
-                stores: vec![store(out)],
-            })],
+            steps: vec![Step::Row(Block { instrs, stores: vec![store(out)] })],
             regs: views.len() as u32,
         }
     }
@@ -214,13 +186,7 @@ mod tests {
 
     #[test]
     fn contiguous_of_any_rank_becomes_one_dimension() {
-        for dims in [
-            &[7][..],
-            &[2, 3],
-            &[2, 1, 3, 4],
-            &[1, 5, 1],
-            &[2, 3, 4, 5, 2],
-        ] {
+        for dims in [&[7][..], &[2, 3], &[2, 1, 3, 4], &[1, 5, 1], &[2, 3, 4, 5, 2]] {
             let dense = View::contiguous(shape(dims));
             let p = elementwise(shape(dims), &[dense.clone(), dense.clone()], dense);
             let folded = assert_same_walk(&p);
@@ -241,11 +207,7 @@ mod tests {
         let p = elementwise(shape(&[4, 3, 5]), &[turned], dense.clone());
         assert_eq!(assert_same_walk(&p).rows, shape(&[4, 3, 5]));
         let flipped = dense.slice(&[3, 2, 4], &[-1, -1, -1], shape(&[4, 3, 5]));
-        let p = elementwise(
-            shape(&[4, 3, 5]),
-            std::slice::from_ref(&flipped),
-            flipped.clone(),
-        );
+        let p = elementwise(shape(&[4, 3, 5]), std::slice::from_ref(&flipped), flipped.clone());
         assert_eq!(assert_same_walk(&p).rows, shape(&[60]));
         let p = elementwise(shape(&[4, 3, 5]), &[flipped], dense);
         assert_eq!(assert_same_walk(&p).rows, shape(&[60]));
@@ -272,21 +234,10 @@ mod tests {
         let p = Program {
             steps: vec![
                 Step::Col(
-                    Block {
-                        instrs: vec![load(0, 0, all)],
-                        stores: vec![],
-                    },
-                    vec![ReduceOut {
-                        kind: ReduceKind::Sum,
-                        value: 0,
-                        dtype: DType::F32,
-                        out: 1,
-                    }],
+                    Block { instrs: vec![load(0, 0, all)], stores: vec![] },
+                    vec![ReduceOut { kind: ReduceKind::Sum, value: 0, dtype: DType::F32, out: 1 }],
                 ),
-                Step::Row(Block {
-                    instrs: vec![],
-                    stores: vec![store(View::contiguous(shape(&[2, 3])))],
-                }),
+                Step::Row(Block { instrs: vec![], stores: vec![store(View::contiguous(shape(&[2, 3])))] }),
             ],
             cols: shape(&[4, 5]),
             ..elementwise(shape(&[2, 3]), &[], View::splat(shape(&[2, 3])))

@@ -107,9 +107,7 @@ impl<T, A: Copy, B: Copy, F: Fn(A, B) -> T> NullaryFnOnce for Binary<'_, T, A, B
     }
 }
 
-impl<T, A: Copy, B: Copy, C: Copy, F: Fn(A, B, C) -> T> NullaryFnOnce
-    for Ternary<'_, T, A, B, C, F>
-{
+impl<T, A: Copy, B: Copy, C: Copy, F: Fn(A, B, C) -> T> NullaryFnOnce for Ternary<'_, T, A, B, C, F> {
     type Output = ();
     #[inline(always)]
     fn call(self) {
@@ -188,13 +186,7 @@ pub fn binary_u32(dst: &mut [u32], a: &[u32], b: &[u32], f: impl Fn(u32, u32) ->
 
 /// `dst[i] = f(a[i], b[i], c[i])`, floats to float.
 #[inline(always)]
-pub fn ternary_f32(
-    dst: &mut [u32],
-    a: &[u32],
-    b: &[u32],
-    c: &[u32],
-    f: impl Fn(f32, f32, f32) -> f32,
-) {
+pub fn ternary_f32(dst: &mut [u32], a: &[u32], b: &[u32], c: &[u32], f: impl Fn(f32, f32, f32) -> f32) {
     vectorised(Ternary(Loop {
         dst: bytemuck::cast_slice_mut::<u32, f32>(dst),
         a: bytemuck::cast_slice::<u32, f32>(a),
@@ -206,36 +198,20 @@ pub fn ternary_f32(
 
 /// `dst[i] = f(a[i], b[i], c[i])` on words: a select, for example.
 #[inline(always)]
-pub fn ternary_u32(
-    dst: &mut [u32],
-    a: &[u32],
-    b: &[u32],
-    c: &[u32],
-    f: impl Fn(u32, u32, u32) -> u32,
-) {
+pub fn ternary_u32(dst: &mut [u32], a: &[u32], b: &[u32], c: &[u32], f: impl Fn(u32, u32, u32) -> u32) {
     vectorised(Ternary(Loop { dst, a, b, c, f }));
 }
 
 /// `dst[i] = f(a[i], b[i])` as the word 0 or 1, floats.
 #[inline(always)]
 pub fn compare_f32(dst: &mut [u32], a: &[u32], b: &[u32], f: impl Fn(f32, f32) -> bool) {
-    binary::<u32, f32, f32>(
-        dst,
-        bytemuck::cast_slice(a),
-        bytemuck::cast_slice(b),
-        |x, y| f(x, y) as u32,
-    );
+    binary::<u32, f32, f32>(dst, bytemuck::cast_slice(a), bytemuck::cast_slice(b), |x, y| f(x, y) as u32);
 }
 
 /// `dst[i] = f(a[i], b[i])` as the word 0 or 1, signed integers.
 #[inline(always)]
 pub fn compare_i32(dst: &mut [u32], a: &[u32], b: &[u32], f: impl Fn(i32, i32) -> bool) {
-    binary::<u32, i32, i32>(
-        dst,
-        bytemuck::cast_slice(a),
-        bytemuck::cast_slice(b),
-        |x, y| f(x, y) as u32,
-    );
+    binary::<u32, i32, i32>(dst, bytemuck::cast_slice(a), bytemuck::cast_slice(b), |x, y| f(x, y) as u32);
 }
 
 /// `dst[i] = f(a[i], b[i])` as the word 0 or 1, unsigned integers or truth values.

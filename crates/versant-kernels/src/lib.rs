@@ -30,10 +30,8 @@ pub use families::cumsum::{CumSum, cumsum};
 pub use families::fold_windows::{FoldWindows, fold_windows};
 pub use families::scatter::{IndexForm, ScatterAdd, scatter_add};
 pub use fold::fold;
-pub use program::{
-    Block, Instr, InstrKind, MapFn, Program, ReduceKind, ReduceOut, Reg, Step, Store,
-};
+pub use program::{Block, Instr, InstrKind, MapFn, Program, ReduceKind, ReduceOut, Reg, Step, Store};
 pub use random::RandomKey;
-pub use shape::{MAX_RANK, Shape};
+pub use shape::{MAX_NUMEL, MAX_RANK, Shape};
 pub use source::{KernelSource, NativeFn, Target};
 pub use view::{Guard, View};

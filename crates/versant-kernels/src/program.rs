@@ -231,7 +231,6 @@ impl Program {
 
     /// Whether any instruction reads a host scalar.
     pub fn uses_scalars(&self) -> bool {
-        self.instrs()
-            .any(|i| matches!(i.kind, InstrKind::Scalar(_)))
+        self.instrs().any(|i| matches!(i.kind, InstrKind::Scalar(_)))
     }
 }

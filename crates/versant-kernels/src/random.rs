@@ -67,10 +67,7 @@ impl RandomKey {
         let ([d0, d1], [s0, s1]) = (halves(data), halves(self.stream));
         let key = halves(self.seed.wrapping_add(purpose));
         let [w0, w1, w2, w3] = philox4x32([d0, d1, s0, s1], key);
-        RandomKey {
-            seed: join(w0, w1),
-            stream: join(w2, w3),
-        }
+        RandomKey { seed: join(w0, w1), stream: join(w2, w3) }
     }
 }
 
@@ -92,14 +89,12 @@ fn block(key: [u32; 2], index: u64) -> [u32; 4] {
 /// `n` elements, each group of four made of one block.
 fn sample(key: [u32; 2], n: usize, from_block: impl Fn([u32; 4]) -> [f32; 4] + Sync) -> Vec<f32> {
     let mut out = vec![0.0; n];
-    out.par_chunks_mut(CHUNK)
-        .enumerate()
-        .for_each(|(chunk, out)| {
-            let first = (chunk * CHUNK / 4) as u64;
-            for (i, out) in (first..).zip(out.chunks_mut(4)) {
-                out.copy_from_slice(&from_block(block(key, i))[..out.len()]);
-            }
-        });
+    out.par_chunks_mut(CHUNK).enumerate().for_each(|(chunk, out)| {
+        let first = (chunk * CHUNK / 4) as u64;
+        for (i, out) in (first..).zip(out.chunks_mut(4)) {
+            out.copy_from_slice(&from_block(block(key, i))[..out.len()]);
+        }
+    });
     out
 }
 
@@ -163,19 +158,10 @@ mod tests {
     #[test]
     fn philox_known_answers() {
         let ones = u32::MAX;
+        assert_eq!(philox4x32([0; 4], [0; 2]), [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]);
+        assert_eq!(philox4x32([ones; 4], [ones; 2]), [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd]);
         assert_eq!(
-            philox4x32([0; 4], [0; 2]),
-            [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]
-        );
-        assert_eq!(
-            philox4x32([ones; 4], [ones; 2]),
-            [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd]
-        );
-        assert_eq!(
-            philox4x32(
-                [0x243f_6a88, 0x85a3_08d3, 0x1319_8a2e, 0x0370_7344],
-                [0xa409_3822, 0x299f_31d0]
-            ),
+            philox4x32([0x243f_6a88, 0x85a3_08d3, 0x1319_8a2e, 0x0370_7344], [0xa409_3822, 0x299f_31d0]),
             [0xd16c_fe09, 0x94fd_cceb, 0x5001_e420, 0x2412_6ea1]
         );
     }
@@ -239,10 +225,7 @@ mod tests {
         }
         assert_eq!(seen.len(), 24);
         // 23 degrees of freedom: chi squared exceeds 49.7 with probability 0.001.
-        let chi: f64 = seen
-            .values()
-            .map(|&c| f64::from(c - 1000).powi(2) / 1000.0)
-            .sum();
+        let chi: f64 = seen.values().map(|&c| f64::from(c - 1000).powi(2) / 1000.0).sum();
         assert!(chi < 49.7, "{chi}");
     }
 
@@ -262,35 +245,16 @@ mod tests {
     #[test]
     fn keys_and_draws_are_stable() {
         let key = RandomKey::new(42).split("conv1/weight");
-        assert_eq!(
-            (key.seed, key.stream),
-            (0xa413_fe95_1085_bff3, 0xa463_973c_1053_0727)
-        );
+        assert_eq!((key.seed, key.stream), (0xa413_fe95_1085_bff3, 0xa463_973c_1053_0727));
         let key = key.fold(7);
-        assert_eq!(
-            (key.seed, key.stream),
-            (0x14aa_c6d3_985f_410f, 0x4ea6_4047_c24b_3b6b)
-        );
+        assert_eq!((key.seed, key.stream), (0x14aa_c6d3_985f_410f, 0x4ea6_4047_c24b_3b6b));
         let words = key.words();
         assert_eq!(words, [0xe544_52a7, 0x7357_0fa3]);
         let drawn = uniform(words, 5).into_iter().map(|x| x * 16_777_216.0);
-        let want = [
-            15_196_690.0,
-            12_868_723.0,
-            12_518_138.0,
-            9_751_145.0,
-            12_472_900.0,
-        ];
+        let want = [15_196_690.0, 12_868_723.0, 12_518_138.0, 9_751_145.0, 12_472_900.0];
         assert!(drawn.eq(want));
         let drawn: Vec<u32> = normal(words, 6).into_iter().map(f32::to_bits).collect();
-        let want = [
-            0x3d42_a961,
-            0xbee2_752f,
-            0xbf2a_f578,
-            0xbebf_6157,
-            0xbe2f_2900,
-            0x3f40_32f7,
-        ];
+        let want = [0x3d42_a961, 0xbee2_752f, 0xbf2a_f578, 0xbebf_6157, 0xbe2f_2900, 0x3f40_32f7];
         assert_eq!(drawn, want);
         assert_eq!(permutation(words, 10), [8, 0, 6, 1, 4, 3, 9, 2, 5, 7]);
     }

@@ -7,6 +7,9 @@ use std::ops::Deref;
 /// The largest rank a tensor may have.
 pub const MAX_RANK: usize = 8;
 
+/// The most elements a tensor may have: kernels count them in 32 bits with a sign.
+pub const MAX_NUMEL: usize = i32::MAX as usize;
+
 /// The extents of a tensor, outermost first; dereferences to a slice.
 #[derive(Clone, Copy)]
 pub struct Shape {
@@ -16,10 +19,7 @@ pub struct Shape {
 
 impl Shape {
     /// The shape of a scalar: rank 0, one element.
-    pub const SCALAR: Shape = Shape {
-        dims: [1; MAX_RANK],
-        rank: 0,
-    };
+    pub const SCALAR: Shape = Shape { dims: [1; MAX_RANK], rank: 0 };
 
     /// A shape with these extents, or `None` if there are more than [`MAX_RANK`] of them.
     ///
@@ -33,10 +33,7 @@ impl Shape {
         }
         let mut inline = [1; MAX_RANK];
         inline[..dims.len()].copy_from_slice(dims);
-        Some(Shape {
-            dims: inline,
-            rank: dims.len() as u8,
-        })
+        Some(Shape { dims: inline, rank: dims.len() as u8 })
     }
 
     /// Number of dimensions.
@@ -54,9 +51,9 @@ impl Shape {
         &mut self.dims[..self.rank as usize]
     }
 
-    /// Number of elements; 1 for a scalar, 0 if any extent is 0.
+    /// Number of elements; 1 for a scalar, 0 if any extent is 0, `usize::MAX` if there are more than that.
     pub fn numel(&self) -> usize {
-        self.dims().iter().product()
+        self.dims().iter().fold(1, |n, &d| n.saturating_mul(d))
     }
 
     /// Row-major strides, in elements.

@@ -32,22 +32,12 @@ pub struct View {
 impl View {
     /// The identity: row-major over `shape`.
     pub fn contiguous(shape: Shape) -> View {
-        View {
-            shape,
-            strides: shape.strides()[..shape.rank()].to_vec(),
-            offset: 0,
-            guards: Vec::new(),
-        }
+        View { shape, strides: shape.strides()[..shape.rank()].to_vec(), offset: 0, guards: Vec::new() }
     }
 
     /// Every coordinate of `shape` reads element 0.
     pub fn splat(shape: Shape) -> View {
-        View {
-            shape,
-            strides: vec![0; shape.rank()],
-            offset: 0,
-            guards: Vec::new(),
-        }
+        View { shape, strides: vec![0; shape.rank()], offset: 0, guards: Vec::new() }
     }
 
     /// Whether this is the row-major identity from offset `self.offset`: extents of 1 may have any stride.
@@ -76,11 +66,7 @@ impl View {
             guards: self
                 .guards
                 .iter()
-                .map(|g| Guard {
-                    strides: f(&g.strides),
-                    offset: g.offset,
-                    extent: g.extent,
-                })
+                .map(|g| Guard { strides: f(&g.strides), offset: g.offset, extent: g.extent })
                 .collect(),
         }
     }
@@ -130,11 +116,7 @@ impl View {
             if b != 0 || shape[axis] != extent {
                 let mut strides = vec![0; shape.rank()];
                 strides[axis] = 1;
-                view.guards.push(Guard {
-                    strides,
-                    offset: 0,
-                    extent,
-                });
+                view.guards.push(Guard { strides, offset: 0, extent });
             }
         }
         view.shift(&before.iter().map(|b| -b).collect::<Vec<_>>());
@@ -143,14 +125,7 @@ impl View {
 
     /// Sliding windows over `axis`: the axis becomes `count` positions, and a new last axis of `size`
     /// taps is added; element `(o, k)` reads `o * stride + k * dilation`.
-    pub fn window(
-        &self,
-        axis: usize,
-        count: usize,
-        size: usize,
-        stride: usize,
-        dilation: usize,
-    ) -> View {
+    pub fn window(&self, axis: usize, count: usize, size: usize, stride: usize, dilation: usize) -> View {
         let mut dims = self.shape.to_vec();
         dims[axis] = count;
         dims.push(size);
@@ -180,15 +155,8 @@ impl View {
         if inner.shape.numel() == 0 {
             // Padding of nothing: every element is outside.
             let strides = vec![0; self.shape.rank()];
-            let outside = Guard {
-                strides,
-                offset: 0,
-                extent: 0,
-            };
-            return Some(View {
-                guards: vec![outside],
-                ..View::splat(self.shape)
-            });
+            let outside = Guard { strides, offset: 0, extent: 0 };
+            return Some(View { guards: vec![outside], ..View::splat(self.shape) });
         }
         let mid = self.to_coords(&inner.shape)?;
         let rank = self.shape.rank();
@@ -207,28 +175,18 @@ impl View {
         let mut guards = self.guards.clone();
         for g in &inner.guards {
             let (strides, offset) = through(&g.strides, g.offset);
-            let guard = Guard {
-                strides,
-                offset,
-                extent: g.extent,
-            };
+            let guard = Guard { strides, offset, extent: g.extent };
             if !guard.always(&self.shape) && !guards.contains(&guard) {
                 guards.push(guard);
             }
         }
-        Some(View {
-            shape: self.shape,
-            strides,
-            offset,
-            guards,
-        })
+        Some(View { shape: self.shape, strides, offset, guards })
     }
 
     /// As [`View::compose`], but where that fails over extents of `self` that span several dimensions of
     /// `inner`, those are split: the result then has finer extents in the same row-major order.
     pub fn compose_finer(&self, inner: &View) -> Option<View> {
-        self.compose(inner)
-            .or_else(|| self.split_for(&inner.shape)?.compose(inner))
+        self.compose(inner).or_else(|| self.split_for(&inner.shape)?.compose(inner))
     }
 
     /// Splits extents whose steps leave a dimension of row-major `mid` on the way.
@@ -305,11 +263,7 @@ impl View {
             }
             *start = rest.div_euclid(dense[k]);
             rest -= *start * dense[k];
-            let form = Guard {
-                strides: coeffs.clone(),
-                offset: *start,
-                extent: mid[k],
-            };
+            let form = Guard { strides: coeffs.clone(), offset: *start, extent: mid[k] };
             if !form.always(&self.shape) {
                 return None;
             }
@@ -350,10 +304,7 @@ mod tests {
                     })
                 };
                 let inside = |g: &Guard| (0..g.extent as isize).contains(&at(&g.strides, g.offset));
-                view.guards
-                    .iter()
-                    .all(inside)
-                    .then(|| at(&view.strides, view.offset))
+                view.guards.iter().all(inside).then(|| at(&view.strides, view.offset))
             })
             .collect()
     }
@@ -385,10 +336,8 @@ mod tests {
             let table = offsets(inner);
             for outer in &outers {
                 let got = offsets(&outer.compose(inner).expect("affine"));
-                let want: Vec<_> = offsets(outer)
-                    .into_iter()
-                    .map(|o| o.and_then(|o| table[o as usize]))
-                    .collect();
+                let want: Vec<_> =
+                    offsets(outer).into_iter().map(|o| o.and_then(|o| table[o as usize])).collect();
                 assert_eq!(got, want, "{outer:?} over {inner:?}");
             }
         }

@@ -64,10 +64,7 @@ fn validate(text: &str) -> Result<(Module, ModuleInfo), String> {
 fn translate(module: &Module, info: &ModuleInfo) -> Result<(), String> {
     spv::write_vec(module, info, &spv::Options::default(), None)
         .map_err(|error| format!("SPIR-V: {error}"))?;
-    let options = msl::Options {
-        fake_missing_bindings: true,
-        ..msl::Options::default()
-    };
+    let options = msl::Options { fake_missing_bindings: true, ..msl::Options::default() };
     msl::write_string(module, info, &options, &msl::PipelineOptions::default())
         .map_err(|error| format!("MSL: {error}"))?;
     let options = hlsl::Options::default();
@@ -92,22 +89,15 @@ fn within_limits(module: &Module) -> Result<(), String> {
         }
     }
     if storage > STORAGE_BUFFERS {
-        return Err(format!(
-            "{storage} storage buffers, at most {STORAGE_BUFFERS}"
-        ));
+        return Err(format!("{storage} storage buffers, at most {STORAGE_BUFFERS}"));
     }
     if workgroup > WORKGROUP_BYTES {
-        return Err(format!(
-            "{workgroup} bytes of workgroup memory, at most {WORKGROUP_BYTES}"
-        ));
+        return Err(format!("{workgroup} bytes of workgroup memory, at most {WORKGROUP_BYTES}"));
     }
     for entry in &module.entry_points {
         let size: u32 = entry.workgroup_size.iter().product();
         if size > INVOCATIONS {
-            return Err(format!(
-                "{size} invocations in `{}`, at most {INVOCATIONS}",
-                entry.name
-            ));
+            return Err(format!("{size} invocations in `{}`, at most {INVOCATIONS}", entry.name));
         }
     }
     Ok(())
@@ -140,9 +130,8 @@ fn faults_are_found() {
     assert!(check(entry).unwrap_err().contains("257 invocations"));
     let memory = "var<workgroup> a: array<u32, 4097>;";
     assert!(check(memory).unwrap_err().contains("16388 bytes"));
-    let buffers: String = (0..8)
-        .map(|i| format!("@group(0) @binding({i}) var<storage, read> b{i}: array<u32>;\n"))
-        .collect();
+    let buffers: String =
+        (0..8).map(|i| format!("@group(0) @binding({i}) var<storage, read> b{i}: array<u32>;\n")).collect();
     assert!(check(&buffers).unwrap_err().contains("8 storage buffers"));
     assert!(check("fn f() -> u32 { return 1.5; }").is_err());
     assert!(check("fn f() -> u32 { return g(); }").is_err());

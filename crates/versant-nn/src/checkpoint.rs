@@ -129,20 +129,12 @@ impl Checkpoint {
         if let Some(state) = &self.optimizer {
             // Rust prints the shortest text that reads back as the same number.
             let lr = state.lr.to_string();
-            let about =
-                json!({"kind": state.kind, "lr": lr, "steps": state.steps, "counts": state.counts});
+            let about = json!({"kind": state.kind, "lr": lr, "steps": state.steps, "counts": state.counts});
             put("optimizer", about.to_string());
-            let named = state
-                .tensors
-                .iter()
-                .map(|(n, t)| (format!("{OPTIMIZER}{n}"), t.clone()));
+            let named = state.tensors.iter().map(|(n, t)| (format!("{OPTIMIZER}{n}"), t.clone()));
             tensors.extend(named);
         }
-        tensors.extend(
-            self.params
-                .iter()
-                .map(|(n, t)| (format!("{MODEL}{n}"), t.clone())),
-        );
+        tensors.extend(self.params.iter().map(|(n, t)| (format!("{MODEL}{n}"), t.clone())));
         file::write(path.as_ref(), &tensors, entries)
     }
 
@@ -152,10 +144,8 @@ impl Checkpoint {
     /// A file that is unreadable, damaged or no checkpoint.
     pub fn load(path: impl AsRef<Path>) -> Result<Checkpoint> {
         let file = TensorFile::read(path.as_ref())?;
-        let bad = |entry: &str| NnError::BadCheckpoint {
-            path: file.path().to_owned(),
-            entry: entry.to_owned(),
-        };
+        let bad =
+            |entry: &str| NnError::BadCheckpoint { path: file.path().to_owned(), entry: entry.to_owned() };
         let entry = |key: &str| file.metadata.get(key).ok_or_else(|| bad(key));
         if entry(FORMAT)? != VERSION {
             return Err(bad(FORMAT));
@@ -195,10 +185,7 @@ impl Checkpoint {
     /// The file system's.
     pub fn save_in(&self, folder: impl AsRef<Path>, keep: usize) -> Result<PathBuf> {
         let folder = folder.as_ref();
-        let io = |source| NnError::Io {
-            path: folder.to_owned(),
-            source,
-        };
+        let io = |source| NnError::Io { path: folder.to_owned(), source };
         fs::create_dir_all(folder).map_err(io)?;
         let path = folder.join(format!("{PREFIX}{:012}{SUFFIX}", self.step));
         self.save(&path)?;
@@ -211,10 +198,7 @@ impl Checkpoint {
         for entry in fs::read_dir(folder).map_err(io)? {
             let entry = entry.map_err(io)?;
             let name = entry.file_name();
-            if name
-                .to_str()
-                .is_some_and(|n| n.contains(PREFIX) && file::is_temporary(n))
-            {
+            if name.to_str().is_some_and(|n| n.contains(PREFIX) && file::is_temporary(n)) {
                 remove(&entry.path())?;
             }
         }
@@ -243,20 +227,16 @@ impl Checkpoint {
 
 fn remove(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
-        Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(NnError::Io {
-            path: path.to_owned(),
-            source,
-        }),
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            Err(NnError::Io { path: path.to_owned(), source })
+        }
         _ => Ok(()),
     }
 }
 
 /// A folder's checkpoints by step, the oldest first.
 fn numbered(folder: &Path) -> Result<Vec<(u64, PathBuf)>> {
-    let io = |source| NnError::Io {
-        path: folder.to_owned(),
-        source,
-    };
+    let io = |source| NnError::Io { path: folder.to_owned(), source };
     let entries = match fs::read_dir(folder) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.map_err(io)?,
@@ -265,9 +245,7 @@ fn numbered(folder: &Path) -> Result<Vec<(u64, PathBuf)>> {
     for entry in entries {
         let entry = entry.map_err(io)?;
         let name = entry.file_name();
-        let number = name
-            .to_str()
-            .and_then(|n| n.strip_prefix(PREFIX)?.strip_suffix(SUFFIX));
+        let number = name.to_str().and_then(|n| n.strip_prefix(PREFIX)?.strip_suffix(SUFFIX));
         if let Some(step) = number.and_then(|n| n.parse().ok()) {
             found.push((step, entry.path()));
         }
@@ -277,19 +255,11 @@ fn numbered(folder: &Path) -> Result<Vec<(u64, PathBuf)>> {
 }
 
 fn counts(value: &Value) -> Option<BTreeMap<String, u64>> {
-    value
-        .as_object()?
-        .iter()
-        .map(|(k, v)| Some((k.clone(), v.as_u64()?)))
-        .collect()
+    value.as_object()?.iter().map(|(k, v)| Some((k.clone(), v.as_u64()?))).collect()
 }
 
 fn texts(value: &Value) -> Option<BTreeMap<String, String>> {
-    value
-        .as_object()?
-        .iter()
-        .map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned())))
-        .collect()
+    value.as_object()?.iter().map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned()))).collect()
 }
 
 fn state(about: &Value, tensors: HostMap) -> Option<OptimizerState> {

@@ -15,10 +15,7 @@ fn sum_of_squares(t: &Tensor) -> Tensor {
         return (t * t).sum_all();
     }
     let flat = t.reshape(&[t.numel() as isize]);
-    let padded = flat.pad(
-        &[(0, flat.numel().next_multiple_of(ROW) - flat.numel())],
-        0.0,
-    );
+    let padded = flat.pad(&[(0, flat.numel().next_multiple_of(ROW) - flat.numel())], 0.0);
     let rows = padded.reshape(&[-1, ROW as isize]);
     (&rows * &rows).sum(&[1], false).sum_all()
 }
@@ -74,25 +71,17 @@ mod tests {
         for n in [1, LONG, LONG + 1, 3 * LONG + ROW - 1] {
             let values: Vec<f32> = (0..n).map(|i| (i % 7) as f32 - 3.0).collect();
             let want: f64 = values.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
-            let parts = [
-                Tensor::from_slice(&device, &values, &[1, n]),
-                Tensor::ones(&device, &[5]),
-            ];
+            let parts = [Tensor::from_slice(&device, &values, &[1, n]), Tensor::ones(&device, &[5])];
             let got = norm(&parts).item::<f32>().expect("it runs");
             let want = (want + 5.0).sqrt();
-            assert!(
-                (f64::from(got) / want - 1.0).abs() < 1e-6,
-                "{n}: {got} for {want}"
-            );
+            assert!((f64::from(got) / want - 1.0).abs() < 1e-6, "{n}: {got} for {want}");
         }
     }
 
     #[test]
     fn clipping_keeps_every_gradient() {
         let device = Device::cpu();
-        let p = Tensor::ones(&device, &[2])
-            .into_parameter("p")
-            .expect("it is computed");
+        let p = Tensor::ones(&device, &[2]).into_parameter("p").expect("it is computed");
         let grads = (&p * 3.0).sum_all().backward().expect("a sum");
         let (grads, norm) = clip_grad_norm(grads, 1.0);
         assert_eq!((grads.len(), norm.is_some()), (1, true));

@@ -154,11 +154,7 @@ impl From<versant_graph::DeviceError> for NnError {
     }
 }
 
-fn mismatch(
-    missing: &[String],
-    extra: &[String],
-    shapes: &[(String, Vec<usize>, Vec<usize>)],
-) -> String {
+fn mismatch(missing: &[String], extra: &[String], shapes: &[(String, Vec<usize>, Vec<usize>)]) -> String {
     let mut parts = Vec::new();
     if !missing.is_empty() {
         parts.push(format!("missing {}", missing.join(", ")));

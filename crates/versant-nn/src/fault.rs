@@ -23,10 +23,7 @@ pub(crate) fn invalid(
 }
 
 fn operand(t: &Tensor) -> Operand {
-    Operand {
-        dtype: t.dtype(),
-        shape: t.shape().to_vec(),
-    }
+    Operand { dtype: t.dtype(), shape: t.shape().to_vec() }
 }
 
 /// Where an index is from 0 to below `count`.

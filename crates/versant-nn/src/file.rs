@@ -29,24 +29,13 @@ impl TensorFile {
     /// Reads a file. Nothing is allocated by what the header claims: the header is bounded, and the body's
     /// length is that of the file.
     pub fn read(path: &Path) -> Result<TensorFile> {
-        let io = |source| NnError::Io {
-            path: path.to_owned(),
-            source,
-        };
-        let format = |source| NnError::Format {
-            path: path.to_owned(),
-            source,
-        };
-        let truncated = || NnError::Truncated {
-            path: path.to_owned(),
-        };
+        let io = |source| NnError::Io { path: path.to_owned(), source };
+        let format = |source| NnError::Format { path: path.to_owned(), source };
+        let truncated = || NnError::Truncated { path: path.to_owned() };
         let mut file = File::open(path).map_err(io)?;
         let about = file.metadata().map_err(io)?;
         if !about.is_file() {
-            return Err(io(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "it is no regular file",
-            )));
+            return Err(io(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file")));
         }
         let mut prefix = [0; 8];
         let length = about.len().checked_sub(8).ok_or_else(truncated)?;
@@ -69,18 +58,9 @@ impl TensorFile {
             return Err(format(SafeTensorError::MetadataIncompleteBuffer));
         }
         let body = read_exactly(&mut file, body_length).map_err(io)?;
-        let tensors = header
-            .tensors()
-            .into_iter()
-            .map(|(name, info)| (name, info.clone()))
-            .collect();
+        let tensors = header.tensors().into_iter().map(|(name, info)| (name, info.clone())).collect();
         let metadata = header.metadata().clone().unwrap_or_default();
-        Ok(TensorFile {
-            path: path.to_owned(),
-            tensors,
-            metadata,
-            body,
-        })
+        Ok(TensorFile { path: path.to_owned(), tensors, metadata, body })
     }
 
     pub fn path(&self) -> &Path {
@@ -89,10 +69,7 @@ impl TensorFile {
 
     /// Names and shapes of the tensors.
     pub fn shapes(&self) -> BTreeMap<String, Vec<usize>> {
-        self.tensors
-            .iter()
-            .map(|(name, info)| (name.clone(), info.shape.clone()))
-            .collect()
+        self.tensors.iter().map(|(name, info)| (name.clone(), info.shape.clone())).collect()
     }
 
     /// One tensor as numbers.
@@ -111,13 +88,8 @@ impl TensorFile {
         }
         // The offsets were checked against each other, the shapes and the body when the file was read.
         let (start, end) = info.data_offsets;
-        let words = self.body[start..end]
-            .chunks_exact(4)
-            .map(|c| [c[0], c[1], c[2], c[3]]);
-        Ok(HostTensor {
-            shape: info.shape.clone(),
-            data: words.map(f32::from_le_bytes).collect(),
-        })
+        let words = self.body[start..end].chunks_exact(4).map(|c| [c[0], c[1], c[2], c[3]]);
+        Ok(HostTensor { shape: info.shape.clone(), data: words.map(f32::from_le_bytes).collect() })
     }
 }
 
@@ -125,9 +97,7 @@ impl TensorFile {
 fn read_exactly(file: &mut File, length: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let words = usize::try_from(length).map_err(|_| io::ErrorKind::OutOfMemory)?;
-    bytes
-        .try_reserve_exact(words)
-        .map_err(|_| io::ErrorKind::OutOfMemory)?;
+    bytes.try_reserve_exact(words).map_err(|_| io::ErrorKind::OutOfMemory)?;
     file.take(length).read_to_end(&mut bytes)?;
     if bytes.len() < words {
         return Err(io::ErrorKind::UnexpectedEof.into());
@@ -136,30 +106,18 @@ fn read_exactly(file: &mut File, length: u64) -> io::Result<Vec<u8>> {
 }
 
 /// Writes tensors and text entries, so that `path` holds either what it held or all of this.
-pub(crate) fn write(
-    path: &Path,
-    tensors: &HostMap,
-    entries: HashMap<String, String>,
-) -> Result<()> {
-    let format = |source| NnError::Format {
-        path: path.to_owned(),
-        source,
-    };
+pub(crate) fn write(path: &Path, tensors: &HostMap, entries: HashMap<String, String>) -> Result<()> {
+    let format = |source| NnError::Format { path: path.to_owned(), source };
     let mut views = Vec::with_capacity(tensors.len());
-    let bytes: Vec<Vec<u8>> = tensors
-        .values()
-        .map(|t| t.data.iter().flat_map(|x| x.to_le_bytes()).collect())
-        .collect();
+    let bytes: Vec<Vec<u8>> =
+        tensors.values().map(|t| t.data.iter().flat_map(|x| x.to_le_bytes()).collect()).collect();
     for ((name, tensor), bytes) in tensors.iter().zip(&bytes) {
         let view = TensorView::new(Dtype::F32, tensor.shape.clone(), bytes).map_err(format)?;
         views.push((name.as_str(), view));
     }
     let entries = (!entries.is_empty()).then_some(entries);
     let file = safetensors::serialize(views, entries).map_err(format)?;
-    replace(path, &file).map_err(|source| NnError::Io {
-        path: path.to_owned(),
-        source,
-    })
+    replace(path, &file).map_err(|source| NnError::Io { path: path.to_owned(), source })
 }
 
 /// The name under which a file is written before it takes its place.

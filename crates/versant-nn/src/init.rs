@@ -169,9 +169,9 @@ impl Init {
             | Init::KaimingUniform { .. }
             | Init::KaimingUniformOut { .. }
             | Init::FanIn { .. } => uniform(-spread, spread),
-            Init::XavierNormal { .. }
-            | Init::KaimingNormal { .. }
-            | Init::KaimingNormalOut { .. } => normal(0.0, spread),
+            Init::XavierNormal { .. } | Init::KaimingNormal { .. } | Init::KaimingNormalOut { .. } => {
+                normal(0.0, spread)
+            }
         }
     }
 }
@@ -200,42 +200,22 @@ mod tests {
         for init in [Init::KaimingUniform { a: 0.0 }, Init::FanIn { fan_in: 9 }] {
             let (values, bound) = (init.fill(&shape, key), init.spread(&shape));
             let top = values.iter().fold(0f32, |m, v| m.max(v.abs()));
-            assert!(
-                top <= bound && top > 0.999 * bound,
-                "{init:?}: {top} of {bound}"
-            );
+            assert!(top <= bound && top > 0.999 * bound, "{init:?}: {top} of {bound}");
         }
-        for init in [
-            Init::XavierNormal { gain: 2.0 },
-            Init::KaimingNormalOut { a: 0.1 },
-        ] {
+        for init in [Init::XavierNormal { gain: 2.0 }, Init::KaimingNormalOut { a: 0.1 }] {
             let values = init.fill(&shape, key);
             let square: f64 = values.iter().map(|v| f64::from(v * v)).sum();
             let std = (square / values.len() as f64).sqrt() as f32;
-            assert!(
-                (std / init.spread(&shape) - 1.0).abs() < 0.02,
-                "{init:?}: {std}"
-            );
+            assert!((std / init.spread(&shape) - 1.0).abs() < 0.02, "{init:?}: {std}");
         }
-        assert_ne!(
-            Init::Normal {
-                mean: 0.0,
-                std: 1.0
-            }
-            .fill(&[4], key)[0],
-            0.0
-        );
+        assert_ne!(Init::Normal { mean: 0.0, std: 1.0 }.fill(&[4], key)[0], 0.0);
         assert_eq!(Init::Ones.fill(&[2, 2], key), [1.0; 4]);
     }
 
     #[test]
     fn empty_shapes_are_filled_with_nothing() {
         let key = RandomKey::new(1);
-        assert!(
-            Init::KaimingUniform { a: 0.0 }
-                .fill(&[0, 3], key)
-                .is_empty()
-        );
+        assert!(Init::KaimingUniform { a: 0.0 }.fill(&[0, 3], key).is_empty());
         assert_eq!(Init::FanIn { fan_in: 0 }.fill(&[2], key), [0.0; 2]);
     }
 }

@@ -208,10 +208,8 @@ pub fn bce_with_logits(logits: &Tensor, target: &Tensor, options: &BceOptions) -
     }
     let given = [&options.weight, &options.pos_weight];
     if losses.error().is_none() && losses.shape() != logits.shape() {
-        let operands: Vec<&Tensor> = [logits, target]
-            .into_iter()
-            .chain(given.into_iter().flatten())
-            .collect();
+        let operands: Vec<&Tensor> =
+            [logits, target].into_iter().chain(given.into_iter().flatten()).collect();
         let why = "weights must broadcast to the shape of the logits";
         return invalid(name, &operands, location, why);
     }
@@ -219,12 +217,7 @@ pub fn bce_with_logits(logits: &Tensor, target: &Tensor, options: &BceOptions) -
 }
 
 /// Why scores, targets and class weights do not belong together.
-fn class_mismatch(
-    scores: &Tensor,
-    target: &Tensor,
-    weight: Option<&Tensor>,
-    soft: bool,
-) -> Option<String> {
+fn class_mismatch(scores: &Tensor, target: &Tensor, weight: Option<&Tensor>, soft: bool) -> Option<String> {
     // The caller's report then carries the first operand's own error.
     if scores.error().is_some() || target.error().is_some() {
         return Some(String::new());
@@ -246,11 +239,7 @@ fn class_mismatch(
         _ => false,
     };
     if !fits {
-        let other = if soft {
-            ", or f32 labels in the shape of the scores"
-        } else {
-            ""
-        };
+        let other = if soft { ", or f32 labels in the shape of the scores" } else { "" };
         return Some(format!(
             "targets must be class indices (i32 or u32) in the shape of the scores without axis 1{other}"
         ));
@@ -260,11 +249,9 @@ fn class_mismatch(
     match weight.error() {
         Some(error) => Some(format!("the class weights carry an error: {error}")),
         None if fine => None,
-        None => Some(format!(
-            "class weights must be f32[{classes}], not {}{:?}",
-            weight.dtype(),
-            weight.shape()
-        )),
+        None => {
+            Some(format!("class weights must be f32[{classes}], not {}{:?}", weight.dtype(), weight.shape()))
+        }
     }
 }
 
@@ -280,11 +267,7 @@ fn per_class(vector: &Tensor, rank: usize) -> Tensor {
 fn soft_cross_entropy(log_p: &Tensor, target: &Tensor, options: &CrossEntropyOptions) -> Tensor {
     let classes = log_p.shape()[1] as f32;
     let e = options.label_smoothing;
-    let smoothed = if e > 0.0 {
-        target * (1.0 - e) + e / classes
-    } else {
-        target.clone()
-    };
+    let smoothed = if e > 0.0 { target * (1.0 - e) + e / classes } else { target.clone() };
     let terms = match &options.weight {
         Some(weight) => smoothed * log_p * per_class(weight, log_p.rank()),
         None => smoothed * log_p,
@@ -316,9 +299,7 @@ impl ClassTargets<'_> {
                 losses.sum_all() / keep.select(&weights, &zero).sum_all()
             }
             (Reduction::Mean, Some(weights), None) => losses.sum_all() / weights.sum_all(),
-            (Reduction::Mean, None, Some(keep)) => {
-                losses.sum_all() / keep.cast(DType::F32).sum_all()
-            }
+            (Reduction::Mean, None, Some(keep)) => losses.sum_all() / keep.cast(DType::F32).sum_all(),
             (reduction, _, _) => reduction.apply(losses),
         }
     }
@@ -327,14 +308,8 @@ impl ClassTargets<'_> {
     /// kernel, and its derivative needs no scatter.
     #[track_caller]
     fn hot(&self) -> Tensor {
-        let classes = Tensor::arange(
-            self.target.device(),
-            self.log_p.shape()[1],
-            self.target.dtype(),
-        );
-        self.target
-            .unsqueeze(1)
-            .eq(&per_class(&classes, self.log_p.rank()))
+        let classes = Tensor::arange(self.target.device(), self.log_p.shape()[1], self.target.dtype());
+        self.target.unsqueeze(1).eq(&per_class(&classes, self.log_p.rank()))
     }
 
     /// The weight of each row's class, `[N, d1, ..]`.
@@ -349,9 +324,7 @@ impl ClassTargets<'_> {
     fn losses(&self, zero: &Tensor, weights: Option<&Tensor>) -> Tensor {
         // Within the sum, so that the test stays in the row kernel and the gradient does not need it.
         let nan = Tensor::constant(zero.device(), f32::NAN);
-        let missed = in_range(self.target, self.log_p.shape()[1])
-            .select(zero, &nan)
-            .unsqueeze(1);
+        let missed = in_range(self.target, self.log_p.shape()[1]).select(zero, &nan).unsqueeze(1);
         let picked = self.hot().select(self.log_p, &missed).sum(&[1], false);
         let picked = match weights {
             Some(weights) => picked * weights,

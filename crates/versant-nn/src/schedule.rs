@@ -18,33 +18,12 @@ pub struct Schedule(Kind);
 
 #[derive(Clone, PartialEq, Debug)]
 enum Kind {
-    Constant {
-        lr: f64,
-    },
-    Step {
-        lr: f64,
-        every: u64,
-        gamma: f64,
-    },
-    Exponential {
-        lr: f64,
-        gamma: f64,
-    },
-    Cosine {
-        lr: f64,
-        over: u64,
-        floor: f64,
-    },
-    Warmup {
-        lr: f64,
-        from: f64,
-        over: u64,
-    },
-    Then {
-        first: Box<Schedule>,
-        at: u64,
-        next: Box<Schedule>,
-    },
+    Constant { lr: f64 },
+    Step { lr: f64, every: u64, gamma: f64 },
+    Exponential { lr: f64, gamma: f64 },
+    Cosine { lr: f64, over: u64, floor: f64 },
+    Warmup { lr: f64, from: f64, over: u64 },
+    Then { first: Box<Schedule>, at: u64, next: Box<Schedule> },
 }
 
 impl Schedule {
@@ -66,11 +45,7 @@ impl Schedule {
     /// `floor + (lr - floor)(1 + cos(π t / over)) / 2`, and the floor from `over` on (Loshchilov and Hutter,
     /// ICLR 2017). The floor is zero.
     pub fn cosine(lr: f64, over: u64) -> Schedule {
-        Schedule(Kind::Cosine {
-            lr,
-            over,
-            floor: 0.0,
-        })
+        Schedule(Kind::Cosine { lr, over, floor: 0.0 })
     }
 
     /// Sets the floor of a cosine; other schedules stay as they are.
@@ -99,11 +74,7 @@ impl Schedule {
     /// This schedule before `at`, and `next`, counted from `at`, from there.
     #[must_use]
     pub fn then(self, at: u64, next: Schedule) -> Schedule {
-        Schedule(Kind::Then {
-            first: Box::new(self),
-            at,
-            next: Box::new(next),
-        })
+        Schedule(Kind::Then { first: Box::new(self), at, next: Box::new(next) })
     }
 
     /// The learning rate at a step or epoch.

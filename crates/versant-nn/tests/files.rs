@@ -11,8 +11,7 @@ use versant_nn::{AdamW, Checkpoint, Init, NnError, Optimizer, Params, Seed};
 
 fn store() -> Params {
     let vs = Params::new(&Device::cpu(), Seed(3));
-    vs.root()
-        .parameter("weight", &[3, 2], Init::XavierUniform { gain: 1.0 });
+    vs.root().parameter("weight", &[3, 2], Init::XavierUniform { gain: 1.0 });
     vs.root().parameter("bias", &[3], Init::FanIn { fan_in: 2 });
     vs.root().buffer("count", &[], Init::Constant(f32::NAN));
     vs.root().buffer("empty", &[0, 4], Init::Ones);
@@ -22,10 +21,7 @@ fn store() -> Params {
 /// A file with these bytes, of its own name; removed with the folder.
 fn file(folder: &Path, bytes: &[u8]) -> PathBuf {
     static COUNT: AtomicU64 = AtomicU64::new(0);
-    let path = folder.join(format!(
-        "{}.safetensors",
-        COUNT.fetch_add(1, Ordering::Relaxed)
-    ));
+    let path = folder.join(format!("{}.safetensors", COUNT.fetch_add(1, Ordering::Relaxed)));
     std::fs::write(&path, bytes).expect("writable");
     path
 }
@@ -53,16 +49,11 @@ fn values_survive_a_round_trip_bit_for_bit() {
     b.load(&path).expect("it fits");
     let bits = |vs: &Params| -> BTreeMap<String, Vec<u32>> {
         let map = vs.to_host().expect("readable");
-        map.into_iter()
-            .map(|(n, t)| (n, t.data.iter().map(|x| x.to_bits()).collect()))
-            .collect()
+        map.into_iter().map(|(n, t)| (n, t.data.iter().map(|x| x.to_bits()).collect())).collect()
     };
     assert_eq!(bits(&a), bits(&b));
     // Nothing else is left in the folder.
-    assert_eq!(
-        std::fs::read_dir(folder.path()).expect("readable").count(),
-        1
-    );
+    assert_eq!(std::fs::read_dir(folder.path()).expect("readable").count(), 1);
 }
 
 #[test]
@@ -74,22 +65,12 @@ fn a_save_that_fails_leaves_the_old_file() {
     let broken = store();
     broken.root().buffer("count", &[7], Init::Ones);
     assert!(broken.save(&path).is_err());
-    assert!(
-        store()
-            .save(folder.path().join("no/such/folder.safetensors"))
-            .is_err()
-    );
+    assert!(store().save(folder.path().join("no/such/folder.safetensors")).is_err());
     // A folder in the place of the file cannot be replaced; the temporary file goes.
     std::fs::create_dir(folder.path().join("taken")).expect("writable");
-    assert!(matches!(
-        store().save(folder.path().join("taken")),
-        Err(NnError::Io { .. })
-    ));
+    assert!(matches!(store().save(folder.path().join("taken")), Err(NnError::Io { .. })));
     assert_eq!(std::fs::read(&path).expect("readable"), before);
-    assert_eq!(
-        std::fs::read_dir(folder.path()).expect("readable").count(),
-        2
-    );
+    assert_eq!(std::fs::read_dir(folder.path()).expect("readable").count(), 2);
 }
 
 #[test]
@@ -103,12 +84,7 @@ fn hostile_headers_are_errors() {
     let huge = u64::MAX / 8;
     // Eight tensors whose lengths sum to nearly 2^64: the sum must not overflow.
     let eight: Vec<String> = (0..8)
-        .map(|i| {
-            format!(
-                r#""t{i}":{}"#,
-                entry("U8", &format!("[{huge}]"), i * huge, (i + 1) * huge)
-            )
-        })
+        .map(|i| format!(r#""t{i}":{}"#, entry("U8", &format!("[{huge}]"), i * huge, (i + 1) * huge)))
         .collect();
     let files = [
         vec![],
@@ -118,35 +94,19 @@ fn hostile_headers_are_errors() {
         with_header("{", 0),
         with_header("\u{0}", 0),
         u64::MAX.to_le_bytes().to_vec(),
-        (1u64 << 40)
-            .to_le_bytes()
-            .into_iter()
-            .chain([0; 100])
-            .collect(),
+        (1u64 << 40).to_le_bytes().into_iter().chain([0; 100]).collect(),
         with_header(&one("F32", "[6]", 0, 1 << 50), 24),
         with_header(&one("F32", "[3,2]", 0, 20), 20),
         with_header(&one("F32", "[3,2]", 4, 28), 28),
         with_header(&one("F32", "[3,2]", 24, 0), 24),
-        with_header(
-            &one("F32", "[18446744073709551615,18446744073709551615]", 0, 4),
-            4,
-        ),
+        with_header(&one("F32", "[18446744073709551615,18446744073709551615]", 0, 4), 4),
         with_header(&one("F32", "[4611686018427387905]", 0, 4), 4),
         with_header(&one("F32", "[-3,2]", 0, 24), 24),
         with_header(&one("F99", "[3,2]", 0, 24), 24),
         with_header(&one("I32", "[3,2]", 0, 24), 24),
         with_header(&format!("{{{}}}", eight.join(",")), 100),
-        with_header(
-            &one("F32", "[3,2]", 0, 24).replace('}', &"[".repeat(100_000)),
-            24,
-        ),
-        with_header(
-            &format!(
-                r#"{{"weight":{0},"bias":{0}}}"#,
-                entry("F32", "[3,2]", 0, 24)
-            ),
-            24,
-        ),
+        with_header(&one("F32", "[3,2]", 0, 24).replace('}', &"[".repeat(100_000)), 24),
+        with_header(&format!(r#"{{"weight":{0},"bias":{0}}}"#, entry("F32", "[3,2]", 0, 24)), 24),
         with_header(&one("F32", "[3,2]", 0, 24), 25),
         with_header(&" ".repeat(17 << 20), 0),
     ];
@@ -156,19 +116,13 @@ fn hostile_headers_are_errors() {
     for (i, bytes) in files.iter().enumerate() {
         let path = file(folder.path(), bytes);
         assert!(vs.load(&path).is_err(), "file {i} was loaded");
-        assert!(
-            vs.load_partial(&path).is_err(),
-            "file {i} was loaded in part"
-        );
+        assert!(vs.load_partial(&path).is_err(), "file {i} was loaded in part");
         assert!(Checkpoint::load(&path).is_err(), "file {i} is a checkpoint");
     }
     assert!(matches!(vs.load(folder.path()), Err(NnError::Io { .. })));
     assert_eq!(vs.to_host().expect("readable").remove("weight"), before);
     let good = file(folder.path(), &with_header(&one("F32", "[3,2]", 0, 24), 24));
-    assert_eq!(
-        vs.load_partial(&good).expect("it is valid").loaded,
-        ["weight"]
-    );
+    assert_eq!(vs.load_partial(&good).expect("it is valid").loaded, ["weight"]);
 }
 
 #[test]
@@ -177,9 +131,7 @@ fn a_file_that_is_no_checkpoint_says_which_entry_is_missing() {
     let path = folder.path().join("model.safetensors");
     store().save(&path).expect("writable");
     let error = Checkpoint::load(&path).expect_err("it has only parameters");
-    assert!(
-        matches!(&error, NnError::BadCheckpoint { entry, .. } if entry == "versant.checkpoint")
-    );
+    assert!(matches!(&error, NnError::BadCheckpoint { entry, .. } if entry == "versant.checkpoint"));
 }
 
 /// A valid checkpoint's bytes.
@@ -188,17 +140,12 @@ fn checkpoint() -> &'static [u8] {
     BYTES.get_or_init(|| {
         let vs = store();
         let mut adam = AdamW::new(&vs, 0.1);
-        let loss = vs
-            .iter()
-            .filter(|p| p.is_trainable())
-            .map(|p| p.get().sum_all());
+        let loss = vs.iter().filter(|p| p.is_trainable()).map(|p| p.get().sum_all());
         let loss = loss.reduce(|a, b| a + b).expect("two parameters");
         adam.step(loss.backward().expect("a sum")).expect("it runs");
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("c.safetensors");
-        Checkpoint::take(&vs, Some(&adam))
-            .and_then(|c| c.save(&path))
-            .expect("writable");
+        Checkpoint::take(&vs, Some(&adam)).and_then(|c| c.save(&path)).expect("writable");
         std::fs::read(&path).expect("readable")
     })
 }
@@ -224,9 +171,7 @@ fn the_unchanged_checkpoint_loads() {
     let folder = tempfile::tempdir().expect("a folder");
     let vs = store();
     let found = Checkpoint::load(file(folder.path(), checkpoint())).expect("it is valid");
-    found
-        .restore(&vs, Some(&mut AdamW::new(&vs, 0.1)))
-        .expect("it fits");
+    found.restore(&vs, Some(&mut AdamW::new(&vs, 0.1))).expect("it fits");
 }
 
 proptest! {

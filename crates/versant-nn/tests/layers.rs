@@ -2,9 +2,9 @@
 
 use versant_graph::{Device, GraphError, Tensor, eval, grad_of};
 use versant_nn::layers::{
-    BatchNorm1d, BatchNorm2d, Conv1d, Conv2d, ConvTranspose2d, Dropout, Elu, Embedding, Flatten,
-    Gelu, GeluTanh, LayerNorm, LeakyRelu, Linear, LogSoftmax, MaxPool2d, Relu, Sequential, Sigmoid,
-    Silu, Softmax, Softplus, Tanh,
+    BatchNorm1d, BatchNorm2d, Conv1d, Conv2d, ConvTranspose2d, Dropout, Elu, Embedding, Flatten, Gelu,
+    GeluTanh, LayerNorm, LeakyRelu, Linear, LogSoftmax, MaxPool2d, Relu, Sequential, Sigmoid, Silu, Softmax,
+    Softplus, Tanh,
 };
 use versant_nn::{Losses, Mode, Module, Params, Seed};
 
@@ -60,10 +60,7 @@ fn a_mistake_in_use_names_the_callers_line() {
     let image = Tensor::zeros(&dev, &[2, 4, 5, 5]);
     let conv = Conv2d::new(&(&vs / "conv"), 3, 6, 3);
     let text = message(&conv.forward(&image, Mode::Eval), line!());
-    assert!(
-        text.contains("f32[2, 4, 5, 5]") && text.contains("f32[6, 3, 3, 3]"),
-        "{text}"
-    );
+    assert!(text.contains("f32[2, 4, 5, 5]") && text.contains("f32[6, 3, 3, 3]"), "{text}");
     let (row, train, eval) = (Tensor::zeros(&dev, &[1, 4]), Mode::Train, Mode::Eval);
     let lazy = Conv2d::new(&(&vs / "lazy"), 4, 6, 3).stride(0);
     message(&lazy.forward(&image, eval), line!());
@@ -93,33 +90,19 @@ fn a_sequential_names_the_layer_and_where_it_was_pushed() {
     let inner = Sequential::new().named("wrong", linear);
     let net = Sequential::new().push(Relu).push(inner).push(Relu);
     let text = message(&net.forward(&x, Mode::Eval), line!());
-    assert!(
-        text.contains("in layer \"wrong\"") && text.contains("in layer 1"),
-        "{text}"
-    );
+    assert!(text.contains("in layer \"wrong\"") && text.contains("in layer 1"), "{text}");
     assert!(text.contains(&format!("layers.rs:{pushed}:")), "{text}");
     // A mistake in the input is not blamed on a layer.
     let bad = x.reshape(&[3]);
-    let text = net
-        .forward(&bad, Mode::Eval)
-        .error()
-        .expect("inherited")
-        .to_string();
-    assert!(
-        text.contains("reshape") && !text.contains("in layer"),
-        "{text}"
-    );
+    let text = net.forward(&bad, Mode::Eval).error().expect("inherited").to_string();
+    assert!(text.contains("reshape") && !text.contains("in layer"), "{text}");
 }
 
 #[test]
 fn builders_keep_names_shapes_and_counts_of_the_store() {
     let vs = store();
-    let conv = Conv2d::new(&(&vs / "conv"), 4, 8, [3, 5])
-        .groups(2)
-        .no_bias();
-    let up = ConvTranspose2d::new(&(&vs / "up"), 8, 6, 2)
-        .stride(2)
-        .groups(2);
+    let conv = Conv2d::new(&(&vs / "conv"), 4, 8, [3, 5]).groups(2).no_bias();
+    let up = ConvTranspose2d::new(&(&vs / "up"), 8, 6, 2).stride(2).groups(2);
     let norm = BatchNorm2d::new(&(&vs / "bn"), 6);
     let want = [
         ("conv.weight", vec![8, 2, 3, 5]),
@@ -138,20 +121,12 @@ fn builders_keep_names_shapes_and_counts_of_the_store() {
     for (name, shape) in want {
         assert_eq!(vs.get(name).expect("it is there").shape(), shape, "{name}");
     }
-    let weight = vs
-        .get("conv.weight")
-        .expect("it is there")
-        .get()
-        .to_vec::<f32>()
-        .expect("values");
+    let weight = vs.get("conv.weight").expect("it is there").get().to_vec::<f32>().expect("values");
     let bound = 1.0 / (2f32 * 15.0).sqrt();
     let top = weight.iter().fold(0f32, |m, w| m.max(w.abs()));
     assert!(top <= bound && top > 0.9 * bound, "{top} of {bound}");
     let x = Tensor::zeros(vs.device(), &[2, 4, 6, 7]);
-    assert_eq!(
-        (conv, up, norm).forward(&x, Mode::Eval).shape(),
-        [2, 6, 8, 6]
-    );
+    assert_eq!((conv, up, norm).forward(&x, Mode::Eval).shape(), [2, 6, 8, 6]);
     assert!(vs.check().is_ok());
     // A parameter that two layers share stays when one of them does without it.
     let shared = Linear::new(&(&vs / "fc"), 3, 2);
@@ -176,10 +151,7 @@ fn statistics(x: &[f32], channels: usize) -> Vec<(f64, f64, f64)> {
 fn close(got: &[f32], want: &[f64]) {
     assert_eq!(got.len(), want.len());
     for (g, w) in got.iter().zip(want) {
-        assert!(
-            (f64::from(*g) - w).abs() < 1e-5 * (1.0 + w.abs()),
-            "{got:?} {want:?}"
-        );
+        assert!((f64::from(*g) - w).abs() < 1e-5 * (1.0 + w.abs()), "{got:?} {want:?}");
     }
 }
 
@@ -191,9 +163,7 @@ fn running_statistics_follow_three_training_steps() {
     let buffer = |name: &str| vs.get(&format!("bn.{name}")).expect("it is there").get();
     let (mut mean, mut var) = (vec![0f64; channels], vec![1f64; channels]);
     for step in 0..3 {
-        let x: Vec<f32> = (0..15)
-            .map(|i| ((i * 7 + step * 5) % 11) as f32 * 0.3 + step as f32)
-            .collect();
+        let x: Vec<f32> = (0..15).map(|i| ((i * 7 + step * 5) % 11) as f32 * 0.3 + step as f32).collect();
         let loss = norm
             .forward(&Tensor::from_slice(&dev, &x, &[5, channels]), Mode::Train)
             .mse(&Tensor::ones(&dev, &[5, channels]));
@@ -209,32 +179,17 @@ fn running_statistics_follow_three_training_steps() {
             mean[c] = (1.0 - momentum) * mean[c] + momentum * m;
             var[c] = (1.0 - momentum) * var[c] + momentum * unbiased;
         }
-        close(
-            &buffer("running_mean").to_vec::<f32>().expect("values"),
-            &mean,
-        );
-        close(
-            &buffer("running_var").to_vec::<f32>().expect("values"),
-            &var,
-        );
+        close(&buffer("running_mean").to_vec::<f32>().expect("values"), &mean);
+        close(&buffer("running_var").to_vec::<f32>().expect("values"), &var);
     }
     // Evaluation uses them and leaves them alone.
     let x: Vec<f32> = (0..3).map(|i| i as f32).collect();
     let y = norm.forward(&Tensor::from_slice(&dev, &x, &[1, channels]), Mode::Eval);
-    let weight = vs
-        .get("bn.weight")
-        .expect("it is there")
-        .get()
-        .to_vec::<f32>()
-        .expect("values");
-    let want: Vec<f64> = (0..channels)
-        .map(|c| (c as f64 - mean[c]) / (var[c] + 1e-5).sqrt() * f64::from(weight[c]))
-        .collect();
+    let weight = vs.get("bn.weight").expect("it is there").get().to_vec::<f32>().expect("values");
+    let want: Vec<f64> =
+        (0..channels).map(|c| (c as f64 - mean[c]) / (var[c] + 1e-5).sqrt() * f64::from(weight[c])).collect();
     close(&y.to_vec::<f32>().expect("values"), &want);
-    close(
-        &buffer("running_mean").to_vec::<f32>().expect("values"),
-        &mean,
-    );
+    close(&buffer("running_mean").to_vec::<f32>().expect("values"), &mean);
 }
 
 #[test]
@@ -249,12 +204,7 @@ fn passes_without_a_step_do_not_pile_up() {
         computed += usize::from(mean.is_ready());
     }
     assert!((3..=5).contains(&computed), "{computed}");
-    let mean = vs
-        .get("bn.running_mean")
-        .expect("it is there")
-        .get()
-        .to_vec::<f32>()
-        .expect("values");
+    let mean = vs.get("bn.running_mean").expect("it is there").get().to_vec::<f32>().expect("values");
     let left = 0.9f64.powi(40);
     close(&mean, &[2.0 * (1.0 - left), 4.0 * (1.0 - left)]);
 }
@@ -265,19 +215,8 @@ fn dropout_is_reproducible_and_off_in_evaluation() {
         let vs = store();
         let layer = Dropout::new(&(&vs / "drop"), 0.25);
         let x = Tensor::ones(vs.device(), &[4000]);
-        assert_eq!(
-            layer
-                .forward(&x, Mode::Eval)
-                .to_vec::<f32>()
-                .expect("values"),
-            [1.0; 4000]
-        );
-        let pass = || {
-            layer
-                .forward(&x, Mode::Train)
-                .to_vec::<f32>()
-                .expect("values")
-        };
+        assert_eq!(layer.forward(&x, Mode::Eval).to_vec::<f32>().expect("values"), [1.0; 4000]);
+        let pass = || layer.forward(&x, Mode::Train).to_vec::<f32>().expect("values");
         (pass(), pass())
     };
     let (first, second) = draw();
@@ -285,23 +224,14 @@ fn dropout_is_reproducible_and_off_in_evaluation() {
     assert_eq!((first.clone(), second), draw());
     let kept = first.iter().filter(|&&y| y != 0.0).count();
     assert!((2850..3150).contains(&kept), "{kept}");
-    assert!(
-        first
-            .iter()
-            .all(|&y| y == 0.0 || (y - 4.0 / 3.0).abs() < 1e-6)
-    );
+    assert!(first.iter().all(|&y| y == 0.0 || (y - 4.0 / 3.0).abs() < 1e-6));
 }
 
 #[test]
 fn an_embedding_does_not_hide_a_bad_index() {
     let vs = store();
     let layer = Embedding::new(&(&vs / "words"), 3, 2);
-    let table = vs
-        .get("words.weight")
-        .expect("it is there")
-        .get()
-        .to_vec::<f32>()
-        .expect("values");
+    let table = vs.get("words.weight").expect("it is there").get().to_vec::<f32>().expect("values");
     let x = Tensor::from_slice(vs.device(), &[2i32, -1, 3, 0], &[2, 2]);
     let y = layer.forward(&x, Mode::Train);
     assert_eq!(y.shape(), [2, 2, 2]);

@@ -15,10 +15,7 @@ fn scopes_make_paths() {
     let param = (&block / &"conv".to_owned()).parameter("weight", &[2, 1, 3, 3], Init::Ones);
     block.buffer("mean", &[2], Init::Zeros);
     assert_eq!(vs.names(), ["block.3.conv.weight", "block.3.mean"]);
-    assert_eq!(
-        (param.name(), vs.count(), block.path()),
-        ("block.3.conv.weight", 18, "block.3")
-    );
+    assert_eq!((param.name(), vs.count(), block.path()), ("block.3.conv.weight", 18, "block.3"));
     assert_eq!(format!("{vs:?}").matches("block.3").count(), 2);
     send(&vs);
     send(&block);
@@ -40,16 +37,10 @@ fn the_same_name_is_the_same_parameter_or_a_mistake() {
     let other = vs.root().parameter("w", &[3], Init::Ones);
     assert_eq!(other.get().shape(), [3]);
     let message = vs.check().expect_err("a mistake").to_string();
-    assert_eq!(
-        message,
-        "w was made as parameter[2] and then asked for as parameter[3]"
-    );
+    assert_eq!(message, "w was made as parameter[2] and then asked for as parameter[3]");
     assert!(matches!(vs.to_host(), Err(NnError::DuplicateName { .. })));
     let grads = (first.get() * 2.0).sum_all().backward().expect("a sum");
-    assert!(matches!(
-        Sgd::new(&vs, 0.1).step(grads),
-        Err(NnError::DuplicateName { .. })
-    ));
+    assert!(matches!(Sgd::new(&vs, 0.1).step(grads), Err(NnError::DuplicateName { .. })));
 }
 
 #[test]
@@ -62,16 +53,7 @@ fn unusable_names_and_shapes_are_mistakes() {
         ("deep", vec![1; 9], "cannot have the shape"),
     ] {
         let vs = store();
-        vs.root()
-            .parameter(
-                name,
-                &shape,
-                Init::Normal {
-                    mean: 0.0,
-                    std: 1.0,
-                },
-            )
-            .get();
+        vs.root().parameter(name, &shape, Init::Normal { mean: 0.0, std: 1.0 }).get();
         let message = vs.check().expect_err(name).to_string();
         assert!(message.contains(wanted), "{message}");
     }
@@ -113,11 +95,7 @@ fn patterns_freeze() {
     vs.root().buffer("enc.mean", &[1], Init::Ones);
     let frozen = |pattern: &str| {
         vs.freeze(pattern).expect("ready");
-        let names = vs
-            .iter()
-            .filter(|p| p.is_frozen())
-            .map(|p| p.name().to_owned())
-            .collect();
+        let names = vs.iter().filter(|p| p.is_frozen()).map(|p| p.name().to_owned()).collect();
         vs.unfreeze("*").expect("ready");
         let names: Vec<String> = names;
         names.join(" ")
@@ -130,10 +108,7 @@ fn patterns_freeze() {
     assert_eq!(frozen("ab*bab"), "");
     assert_eq!((frozen("w"), frozen("")), (String::new(), String::new()));
     let version = vs.version();
-    assert_eq!(
-        (vs.freeze("nothing").expect("ready"), vs.version()),
-        (0, version)
-    );
+    assert_eq!((vs.freeze("nothing").expect("ready"), vs.version()), (0, version));
 }
 
 #[test]
@@ -145,14 +120,7 @@ fn a_frozen_parameter_has_no_gradient_and_keeps_its_buffer() {
     vs.freeze("p").expect("ready");
     assert!((p.get() * p.get()).sum_all().backward().is_err());
     vs.unfreeze("p").expect("ready");
-    assert_eq!(
-        (p.get() * p.get())
-            .sum_all()
-            .backward()
-            .expect("trained again")
-            .len(),
-        1
-    );
+    assert_eq!((p.get() * p.get()).sum_all().backward().expect("trained again").len(), 1);
     let did = vs.device().counters() - counters;
     assert_eq!((did.dispatches, did.uploads), (0, 0));
     assert_eq!(p.get().to_vec::<f32>().expect("ready"), before);
@@ -167,27 +135,9 @@ fn maps_fit_exactly_or_are_refused_whole() {
     let before = vs.to_host().expect("readable");
     let mut map = before.clone();
     map.remove("c");
-    map.insert(
-        "a".to_owned(),
-        HostTensor {
-            shape: vec![2],
-            data: vec![5.0, 6.0],
-        },
-    );
-    map.insert(
-        "b".to_owned(),
-        HostTensor {
-            shape: vec![2],
-            data: vec![7.0, 8.0],
-        },
-    );
-    map.insert(
-        "d".to_owned(),
-        HostTensor {
-            shape: vec![1],
-            data: vec![9.0],
-        },
-    );
+    map.insert("a".to_owned(), HostTensor { shape: vec![2], data: vec![5.0, 6.0] });
+    map.insert("b".to_owned(), HostTensor { shape: vec![2], data: vec![7.0, 8.0] });
+    map.insert("d".to_owned(), HostTensor { shape: vec![1], data: vec![9.0] });
     let message = vs.from_host(&map).expect_err("it does not fit").to_string();
     let want = "the map does not fit the parameters: missing c; unknown d; b has shape [2] instead of [1, 2]";
     assert_eq!(message, want);
@@ -195,11 +145,7 @@ fn maps_fit_exactly_or_are_refused_whole() {
     let report = vs.from_host_partial(&map).expect("it runs");
     assert_eq!(
         (report.loaded, report.missing, report.extra),
-        (
-            vec!["a".to_owned()],
-            vec!["c".to_owned()],
-            vec!["d".to_owned()]
-        )
+        (vec!["a".to_owned()], vec!["c".to_owned()], vec!["d".to_owned()])
     );
     assert_eq!(vs.to_host().expect("readable")["a"].data, [5.0, 6.0]);
     // A map that lies about its own sizes changes nothing either.
@@ -214,13 +160,7 @@ fn a_wrong_value_is_an_error_where_it_is_used() {
     let vs = store();
     let b = vs.root().buffer("b", &[2], Init::Ones);
     b.set(Tensor::ones(vs.device(), &[3]));
-    assert!(
-        b.get()
-            .to_vec::<f32>()
-            .expect_err("wrong shape")
-            .to_string()
-            .contains("reshape")
-    );
+    assert!(b.get().to_vec::<f32>().expect_err("wrong shape").to_string().contains("reshape"));
     b.set(Tensor::from_slice(vs.device(), &[1i32, 2], &[2]));
     assert!(vs.to_host().is_err());
     b.set(Tensor::ones(vs.device(), &[2]));

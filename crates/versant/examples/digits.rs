@@ -10,15 +10,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let dev = Device::best()?;
 
     // 1,797 images of 8 × 8 pixels; a fifth is kept for testing, with every digit's share.
-    let parts = Split::new(0.2)
-        .seed(1)
-        .stratified(true)
-        .apply(&digits::embedded()?)?;
+    let parts = Split::new(0.2).seed(1).stratified(true).apply(&digits::embedded()?)?;
     let normal = Normalisation::fit(parts.train.images())?;
-    let train = Loader::new(parts.train)
-        .batch(64)
-        .shuffle(2)
-        .normalise(normal.clone());
+    let train = Loader::new(parts.train).batch(64).shuffle(2).normalise(normal.clone());
     let test = Loader::new(parts.test).batch(256).normalise(normal);
 
     // Parameters live in a store under their names; a tuple of layers is a layer.
@@ -45,11 +39,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             opt.step(grads)?;
             total += loss.item::<f32>()? * batch.len() as f32;
         }
-        println!(
-            "epoch {:>2}  loss {:.4}",
-            epoch + 1,
-            total / train.data().len() as f32
-        );
+        println!("epoch {:>2}  loss {:.4}", epoch + 1, total / train.data().len() as f32);
     }
 
     let mut confusion = ConfusionMatrix::new((0..10).map(|d| d.to_string()));
@@ -61,10 +51,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("{confusion}");
 
     params.save("out/digits.safetensors")?;
-    println!(
-        "accuracy {:.1} % on {}",
-        100.0 * confusion.accuracy().unwrap_or(0.0),
-        dev.info().name
-    );
+    println!("accuracy {:.1} % on {}", 100.0 * confusion.accuracy().unwrap_or(0.0), dev.info().name);
     Ok(())
 }

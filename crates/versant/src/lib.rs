@@ -32,8 +32,7 @@ pub use versant_nn as nn;
 pub mod prelude {
     pub use versant_data::{Batch, ConfusionMatrix, Dataset, Loader, Normalisation, accuracy};
     pub use versant_graph::{
-        ConvOptions, DType, Device, DeviceKind, PoolOptions, Tensor, capture, eval, explain,
-        grad_of,
+        ConvOptions, DType, Device, DeviceKind, PoolOptions, Tensor, capture, eval, explain, grad_of,
     };
     pub use versant_nn::layers::*;
     pub use versant_nn::{

@@ -45,9 +45,9 @@ pub fn run(options: &Options) -> Result<()> {
     run::run(run::cargo().args(["build", "--release", "--example", "fashion"]))?;
     let program = format!("release/examples/fashion{}", std::env::consts::EXE_SUFFIX);
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    let seed = options.seed.unwrap_or_else(|| {
-        now.map_or(1, |since| u64::from(since.subsec_nanos()) ^ since.as_secs())
-    });
+    let seed = options
+        .seed
+        .unwrap_or_else(|| now.map_or(1, |since| u64::from(since.subsec_nanos()) ^ since.as_secs()));
     println!("seed {seed}");
     Driver {
         program: run::target().join(program),
@@ -153,9 +153,9 @@ impl Driver {
         let outcome = self.session(tracker, moment, FAR)?;
         match outcome.ended {
             None => Ok(outcome),
-            Some(status) => Err(self.failed(&format!(
-                "the program ended by itself ({status}) before the kill"
-            ))),
+            Some(status) => {
+                Err(self.failed(&format!("the program ended by itself ({status}) before the kill")))
+            }
         }
     }
 
@@ -176,10 +176,7 @@ impl Driver {
             .stdout(Stdio::piped())
             .stderr(errors)
             .spawn()
-            .map_err(|source| Error::Start {
-                command: self.program.display().to_string(),
-                source,
-            })?;
+            .map_err(|source| Error::Start { command: self.program.display().to_string(), source })?;
         let lines = reader(&mut child);
         tracker.begin();
         let followed = self.follow(tracker, moment, &lines, start);
@@ -198,10 +195,7 @@ impl Driver {
         // On Unix a killed program has no exit code: a code means that it ended by itself, kill or no kill.
         let failed = cfg!(unix) && status.code().is_some_and(|code| code != 0);
         let by_itself = followed.closed || failed;
-        Ok(Outcome {
-            ended: by_itself.then_some(status),
-            lines: followed.lines,
-        })
+        Ok(Outcome { ended: by_itself.then_some(status), lines: followed.lines })
     }
 
     /// Reads lines until the moment comes (`closed` is false) or the program closes its output.
@@ -228,19 +222,13 @@ impl Driver {
                     }
                 }
                 Err(RecvTimeoutError::Timeout) if due.is_some() => {
-                    return Ok(Followed {
-                        lines: seen,
-                        closed: false,
-                    });
+                    return Ok(Followed { lines: seen, closed: false });
                 }
                 Err(RecvTimeoutError::Timeout) => {
                     return Err(self.failed(&format!("no line for {:.0?}", self.patience)));
                 }
                 Err(RecvTimeoutError::Disconnected) => {
-                    return Ok(Followed {
-                        lines: seen,
-                        closed: true,
-                    });
+                    return Ok(Followed { lines: seen, closed: true });
                 }
             }
         }

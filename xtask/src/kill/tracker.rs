@@ -18,12 +18,7 @@ pub struct Tracker {
 impl Tracker {
     /// Starts before the first run of a program that writes a checkpoint every `every` steps.
     pub fn new(every: u64) -> Self {
-        Self {
-            every,
-            safe: 0,
-            reached: None,
-            resumes: 0,
-        }
+        Self { every, safe: 0, reached: None, resumes: 0 }
     }
 
     /// The last step that is promised to be safe.
@@ -109,14 +104,8 @@ mod tests {
     fn honest_programs_pass() {
         let first: &[&str] = &["epoch 1", "checkpoint step 10", "checkpoint step 20"];
         assert_eq!(follow(&[first, &["resumed at step 20"]]), Ok(20));
-        assert_eq!(
-            follow(&[first, &["resumed at step 30", "checkpoint step 40"]]),
-            Ok(40)
-        );
-        assert_eq!(
-            follow(&[&[], &["resumed at step 0", "checkpoint step 3"]]),
-            Ok(3)
-        );
+        assert_eq!(follow(&[first, &["resumed at step 30", "checkpoint step 40"]]), Ok(40));
+        assert_eq!(follow(&[&[], &["resumed at step 0", "checkpoint step 3"]]), Ok(3));
         assert_eq!(follow(&[first, &[], &["resumed at step 20"]]), Ok(20));
     }
 

@@ -9,12 +9,8 @@ use super::{File, Finding};
 /// the kernel crate, so its share is larger by what the graph's is smaller.
 const BUDGETS: [(&str, usize, &[&str]); 4] = [
     ("versant-device", 2_500, &["crates/versant-device/src/"]),
-    ("versant-graph", 5_700, &["crates/versant-graph/src/"]),
-    (
-        "versant-kernels",
-        7_300,
-        &["crates/versant-kernels/src/", "shaders/"],
-    ),
+    ("versant-graph", 6_200, &["crates/versant-graph/src/"]),
+    ("versant-kernels", 6_800, &["crates/versant-kernels/src/", "shaders/"]),
     ("versant-nn", 5_000, &["crates/versant-nn/src/"]),
 ];
 
@@ -65,10 +61,7 @@ fn measure(files: &[File], folders: &[&str]) -> Size {
     });
     counted.fold(Size::default(), |sum, (file, scan)| {
         let own = size(file, scan);
-        Size {
-            lines: sum.lines + own.lines,
-            code: sum.code + own.code,
-        }
+        Size { lines: sum.lines + own.lines, code: sum.code + own.code }
     })
 }
 
@@ -106,10 +99,7 @@ mod tests {
     use super::*;
 
     fn file(path: &str, text: &str) -> File {
-        File {
-            path: path.to_string(),
-            text: text.to_string(),
-        }
+        File { path: path.to_string(), text: text.to_string() }
     }
 
     #[test]
@@ -119,10 +109,7 @@ mod tests {
             file("c/src/checks.rs", "fn t() {}\n"),
             file("c/src/checks/deep.rs", "fn t() {}\n"),
             file("c/src/checks_of_users.rs", "fn counts() {}\n"),
-            file(
-                "c/src/a.rs",
-                "fn a() {}\n\n// Why.\n#[cfg(test)]\nmod tests {\n    fn t() {}\n}\n",
-            ),
+            file("c/src/a.rs", "fn a() {}\n\n// Why.\n#[cfg(test)]\nmod tests {\n    fn t() {}\n}\n"),
             file("c/src/b.rs", "#[cfg(test)]\nmod tests;\nfn b() {}\n"),
             file("c/src/b/tests.rs", "fn t() {}\n"),
             file("c/src/notes.md", "words\n"),

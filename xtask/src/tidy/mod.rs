@@ -26,11 +26,7 @@ pub struct Finding {
 impl Finding {
     /// A fault of a line (0: of the whole file).
     pub fn new(path: &str, line: usize, what: impl Into<String>) -> Self {
-        Self {
-            path: path.to_string(),
-            line,
-            what: what.into(),
-        }
+        Self { path: path.to_string(), line, what: what.into() }
     }
 }
 
@@ -89,10 +85,7 @@ fn files() -> Result<Vec<File>> {
         let bytes = fs::read(&place).map_err(Error::at(&place))?;
         // What is not UTF-8 is data.
         if let Ok(text) = String::from_utf8(bytes) {
-            files.push(File {
-                path: path.to_string(),
-                text,
-            });
+            files.push(File { path: path.to_string(), text });
         }
     }
     Ok(files)

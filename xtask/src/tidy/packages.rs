@@ -33,17 +33,8 @@ pub struct Package {
 /// The packages of the workspace as cargo sees them.
 pub fn read() -> Result<Vec<Package>> {
     let mut command = run::cargo();
-    command.args([
-        "metadata",
-        "--no-deps",
-        "--offline",
-        "--format-version",
-        "1",
-    ]);
-    let unexpected = |why: String| Error::Output {
-        command: "cargo metadata".to_string(),
-        why,
-    };
+    command.args(["metadata", "--no-deps", "--offline", "--format-version", "1"]);
+    let unexpected = |why: String| Error::Output { command: "cargo metadata".to_string(), why };
     let text = run::output(&mut command)?;
     let json: serde_json::Value =
         serde_json::from_str(&text).map_err(|error| unexpected(error.to_string()))?;
@@ -112,33 +103,22 @@ mod tests {
         assert!(faults(&ARROWS).is_empty());
         let judge: &[&str] = &["versant-device", "versant-nn", "proptest"];
         let device: &[&str] = &["wgpu"];
-        let rows = [
-            ("versant-tests", judge),
-            ("versant-device", device),
-            ("versant-nn", &["versant-graph"]),
-        ];
+        let rows = [("versant-tests", judge), ("versant-device", device), ("versant-nn", &["versant-graph"])];
         assert!(faults(&rows).is_empty());
     }
 
     #[test]
     fn every_other_arrow_is_a_fault() {
-        let rows: [(&str, &[&str]); 3] = [
-            ("versant-device", &["versant-kernels"]),
-            ("versant-kernels", &["wgpu"]),
-            ("versant-new", &[]),
-        ];
-        assert_eq!(
-            faults(&rows),
-            ["versant-device", "versant-kernels", "versant-new"]
-        );
+        let rows: [(&str, &[&str]); 3] =
+            [("versant-device", &["versant-kernels"]), ("versant-kernels", &["wgpu"]), ("versant-new", &[])];
+        assert_eq!(faults(&rows), ["versant-device", "versant-kernels", "versant-new"]);
     }
 
     #[test]
     fn cargo_metadata_is_understood() {
         let packages = read().expect("cargo runs this test, so it can describe the workspace");
         assert!(packages.iter().any(|package| {
-            package.name == "versant-graph"
-                && package.dependencies.contains(&"thiserror".to_string())
+            package.name == "versant-graph" && package.dependencies.contains(&"thiserror".to_string())
         }));
     }
 }

@@ -13,11 +13,7 @@ const FUNCTION_LINES: usize = 80;
 const MACROS: [&str; 3] = ["todo", "unimplemented", "dbg"];
 
 /// Words in comments that mark unfinished work. In pieces, so that a plain search finds no false hit here.
-const MARKS: [&str; 3] = [
-    concat!("FIX", "ME"),
-    concat!("X", "XX"),
-    concat!("TO", "DO"),
-];
+const MARKS: [&str; 3] = [concat!("FIX", "ME"), concat!("X", "XX"), concat!("TO", "DO")];
 
 /// Hosts of package registries: ordinary clients know them, so no file has to. In pieces, for this very rule.
 const HOSTS: [&str; 9] = [
@@ -55,18 +51,15 @@ pub fn check(files: &[File]) -> Vec<Finding> {
             crate_header(file, &mut findings);
         }
         if file.is("wgsl") && !file.text.trim_start().starts_with("//") {
-            let what =
-                "a shader starts with a header comment: layout, tile, memory, what bounds it";
+            let what = "a shader starts with a header comment: layout, tile, memory, what bounds it";
             findings.push(Finding::new(&file.path, 1, what));
         }
     }
     for (path, _) in UNSAFE {
-        let used = files
-            .iter()
-            .any(|file| file.path == path && !Scan::new(&file.text).words("unsafe").is_empty());
+        let used =
+            files.iter().any(|file| file.path == path && !Scan::new(&file.text).words("unsafe").is_empty());
         if !used {
-            let what =
-                "stands in the list of files with `unsafe` (xtask/src/tidy/rules.rs) and has none";
+            let what = "stands in the list of files with `unsafe` (xtask/src/tidy/rules.rs) and has none";
             findings.push(Finding::new(path, 0, what));
         }
     }
@@ -162,10 +155,7 @@ mod tests {
     const NONE: [usize; 0] = [];
 
     fn found(path: &str, text: &str) -> Vec<(usize, String)> {
-        let file = File {
-            path: path.to_string(),
-            text: text.to_string(),
-        };
+        let file = File { path: path.to_string(), text: text.to_string() };
         check(&[file])
             .into_iter()
             .filter(|finding| finding.path == path)
@@ -174,10 +164,7 @@ mod tests {
     }
 
     fn lines(path: &str, text: &str) -> Vec<usize> {
-        found(path, text)
-            .into_iter()
-            .map(|(line, _)| line)
-            .collect()
+        found(path, text).into_iter().map(|(line, _)| line).collect()
     }
 
     #[test]
@@ -203,24 +190,15 @@ mod tests {
     fn leftovers_are_found_in_code_and_marks_in_comments() {
         let macros = ["todo", "unimplemented", "dbg"];
         for name in macros {
-            assert_eq!(
-                lines("a.rs", &format!("fn f() {{\n    {name}!()\n}}\n")),
-                [2]
-            );
-            assert_eq!(
-                lines("a.rs", &format!("const A: &str = \"{name}!\";\n")),
-                NONE
-            );
+            assert_eq!(lines("a.rs", &format!("fn f() {{\n    {name}!()\n}}\n")), [2]);
+            assert_eq!(lines("a.rs", &format!("const A: &str = \"{name}!\";\n")), NONE);
         }
         for mark in MARKS {
             assert_eq!(lines("a.rs", &format!("\n// {mark}: later\n")), [2]);
             assert_eq!(lines("a.wgsl", &format!("// Header.\n/* {mark} */\n")), [2]);
             assert_eq!(lines("a.rs", &format!("// {mark}S\n")), NONE);
         }
-        assert_eq!(
-            lines("a.rs", "#[test]\n#[ignore = \"slow\"]\nfn f() {}\n"),
-            [2]
-        );
+        assert_eq!(lines("a.rs", "#[test]\n#[ignore = \"slow\"]\nfn f() {}\n"), [2]);
         assert_eq!(lines("a.rs", "let ignore = [ignored];\n"), NONE);
     }
 

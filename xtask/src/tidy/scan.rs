@@ -29,10 +29,8 @@ impl Scan {
     pub fn new(text: &str) -> Self {
         let text: Vec<char> = text.chars().collect();
         let blank = |c: &char| if *c == '\n' { '\n' } else { ' ' };
-        let mut scan = Self {
-            code: text.iter().map(blank).collect(),
-            comments: text.iter().map(blank).collect(),
-        };
+        let mut scan =
+            Self { code: text.iter().map(blank).collect(), comments: text.iter().map(blank).collect() };
         let mut at = 0;
         while at < text.len() {
             at = if text[at..].starts_with(&['/', '/']) || text[at..].starts_with(&['/', '*']) {
@@ -91,10 +89,7 @@ impl Scan {
             let name = text.strip_suffix(';')?.rsplit_once("mod ")?.1;
             Some(name.to_string())
         };
-        self.test_items()
-            .into_iter()
-            .filter_map(declaration)
-            .collect()
+        self.test_items().into_iter().filter_map(declaration).collect()
     }
 
     /// Where `word` stands in the code as a word of its own.
@@ -206,12 +201,8 @@ fn quoted_end(text: &[char], mut at: usize, quote: char) -> usize {
 }
 
 fn raw_end(text: &[char], from: usize, hashes: usize) -> usize {
-    let close: Vec<char> = std::iter::once('"')
-        .chain(std::iter::repeat_n('#', hashes))
-        .collect();
-    (from..text.len())
-        .find(|&at| text[at..].starts_with(&close))
-        .map_or(text.len(), |at| at + close.len())
+    let close: Vec<char> = std::iter::once('"').chain(std::iter::repeat_n('#', hashes)).collect();
+    (from..text.len()).find(|&at| text[at..].starts_with(&close)).map_or(text.len(), |at| at + close.len())
 }
 
 #[cfg(test)]
@@ -237,24 +228,14 @@ mod tests {
     #[test]
     fn lifetimes_and_byte_strings_do_not_open_a_character() {
         let scan = Scan::new("fn f<'a>(x: &'a str) -> &'a str { br\"}\"; b'}'; '\\''; x }");
-        assert_eq!(
-            scan.functions(),
-            [Function {
-                name: "f".to_string(),
-                line: 1,
-                lines: 1
-            }]
-        );
+        assert_eq!(scan.functions(), [Function { name: "f".to_string(), line: 1, lines: 1 }]);
     }
 
     #[test]
     fn functions_are_measured_from_fn_to_the_closing_brace() {
         let source = "trait T {\n    fn no_body(&self, x: [u8; 4]);\n    fn body(&self) -> [u8; 2] {\n        if true {\n        }\n        [1, 2]\n    }\n}\ntype F = fn(u8);\nfn last() {}\n";
         let found = Scan::new(source).functions();
-        let shown: Vec<_> = found
-            .iter()
-            .map(|f| (f.name.as_str(), f.line, f.lines))
-            .collect();
+        let shown: Vec<_> = found.iter().map(|f| (f.name.as_str(), f.line, f.lines)).collect();
         assert_eq!(shown, [("body", 3, 5), ("last", 10, 1)]);
     }
 
@@ -278,18 +259,7 @@ mod tests {
 
     #[test]
     fn broken_text_gives_an_answer() {
-        for source in [
-            "\"",
-            "'",
-            "'\\",
-            "r#\"",
-            "/*",
-            "fn",
-            "fn f(",
-            "#[cfg(test)]",
-            "}}",
-            "/* /*",
-        ] {
+        for source in ["\"", "'", "'\\", "r#\"", "/*", "fn", "fn f(", "#[cfg(test)]", "}}", "/* /*"] {
             let scan = Scan::new(source);
             scan.functions();
             scan.test_modules();

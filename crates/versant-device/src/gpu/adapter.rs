@@ -26,14 +26,8 @@ pub(crate) fn find(select: &Select) -> Result<Option<wgpu::Adapter>> {
     let found = all.into_iter().map(|(info, _)| info.name).collect();
     match select {
         Select::Best => Ok(None),
-        Select::Name(name) => Err(DeviceError::UnknownDevice {
-            asked: name.clone(),
-            found,
-        }),
-        other => Err(DeviceError::NoAdapter {
-            asked: other.to_string(),
-            found,
-        }),
+        Select::Name(name) => Err(DeviceError::UnknownDevice { asked: name.clone(), found }),
+        other => Err(DeviceError::NoAdapter { asked: other.to_string(), found }),
     }
 }
 
@@ -78,9 +72,7 @@ pub(super) fn request(
     if options.timestamps {
         features |= wgpu::Features::TIMESTAMP_QUERY;
         if !adapter.features().contains(features) {
-            return Err(DeviceError::Unsupported {
-                what: "time stamps",
-            });
+            return Err(DeviceError::Unsupported { what: "time stamps" });
         }
     }
     let limits = if default_limits {
@@ -93,25 +85,15 @@ pub(super) fn request(
         required_features: features,
         required_limits: limits.clone(),
         // Buffers are pooled one layer up, so blocks shared by many would only hold memory back.
-        memory_hints: if software {
-            wgpu::MemoryHints::MemoryUsage
-        } else {
-            wgpu::MemoryHints::Performance
-        },
+        memory_hints: if software { wgpu::MemoryHints::MemoryUsage } else { wgpu::MemoryHints::Performance },
         ..Default::default()
     });
-    let (device, queue) = pollster::block_on(request).map_err(|e| DeviceError::CannotOpen {
-        name: about.name.clone(),
-        message: e.to_string(),
-    })?;
+    let (device, queue) = pollster::block_on(request)
+        .map_err(|e| DeviceError::CannotOpen { name: about.name.clone(), message: e.to_string() })?;
     Ok((describe(&about, &limits, features), device, queue))
 }
 
-fn describe(
-    about: &wgpu::AdapterInfo,
-    limits: &wgpu::Limits,
-    features: wgpu::Features,
-) -> DeviceInfo {
+fn describe(about: &wgpu::AdapterInfo, limits: &wgpu::Limits, features: wgpu::Features) -> DeviceInfo {
     let backend = match about.backend {
         wgpu::Backend::Vulkan => Backend::Vulkan,
         wgpu::Backend::Metal => Backend::Metal,
@@ -120,11 +102,7 @@ fn describe(
     };
     let has = |feature| features.contains(feature);
     let subgroup = |size| {
-        if has(wgpu::Features::SUBGROUP) {
-            size
-        } else {
-            0
-        }
+        if has(wgpu::Features::SUBGROUP) { size } else { 0 }
     };
     DeviceInfo {
         name: about.name.clone(),
@@ -136,9 +114,7 @@ fn describe(
             wgpu::DeviceType::VirtualGpu | wgpu::DeviceType::Other => AdapterClass::Virtual,
             wgpu::DeviceType::Cpu => AdapterClass::Software,
         },
-        driver: format!("{} {}", about.driver, about.driver_info)
-            .trim()
-            .to_string(),
+        driver: format!("{} {}", about.driver, about.driver_info).trim().to_string(),
         limits: Limits {
             // Metal passes buffer lengths to the kernel in a binding of its own.
             max_storage_buffers: limits.max_storage_buffers_per_shader_stage

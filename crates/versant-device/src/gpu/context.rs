@@ -117,10 +117,7 @@ impl Context {
 
     /// Waits for a submission; for all without one.
     pub fn wait(&self, submission_index: Option<wgpu::SubmissionIndex>) -> Result<()> {
-        self.poll(wgpu::PollType::Wait {
-            submission_index,
-            timeout: Some(self.timeout),
-        })
+        self.poll(wgpu::PollType::Wait { submission_index, timeout: Some(self.timeout) })
     }
 
     pub fn poll(&self, how: wgpu::PollType) -> Result<()> {
@@ -128,15 +125,10 @@ impl Context {
         let polled = catch_unwind(AssertUnwindSafe(|| self.device.poll(how)));
         match polled {
             Ok(Ok(_)) => self.health.check(),
-            Ok(Err(wgpu::PollError::Timeout)) => Err(DeviceError::Timeout {
-                after: self.timeout,
-            }),
-            Ok(Err(other)) => Err(DeviceError::Rejected {
-                message: other.to_string(),
-            }),
+            Ok(Err(wgpu::PollError::Timeout)) => Err(DeviceError::Timeout { after: self.timeout }),
+            Ok(Err(other)) => Err(DeviceError::Rejected { message: other.to_string() }),
             Err(_) => {
-                self.health
-                    .lose("its driver failed while it was waited for");
+                self.health.lose("its driver failed while it was waited for");
                 self.health.check()
             }
         }

@@ -71,9 +71,7 @@ impl Executor for GpuExecutor {
             }
         }
         let size = (words as u64 * 4).max(16);
-        Ok(Storage::Gpu(Box::new(GpuBuffer(
-            self.0.create_buffer(size, flags)?,
-        ))))
+        Ok(Storage::Gpu(Box::new(GpuBuffer(self.0.create_buffer(size, flags)?))))
     }
 
     fn write(&self, storage: &Storage, data: &[u32]) -> Result<()> {
@@ -113,8 +111,6 @@ fn buffer(storage: &Storage) -> &wgpu::Buffer {
 fn translate(error: wgpu::Error, asked: u64) -> DeviceError {
     match error {
         wgpu::Error::OutOfMemory { .. } => DeviceError::OutOfMemory { asked },
-        other => DeviceError::Rejected {
-            message: other.to_string(),
-        },
+        other => DeviceError::Rejected { message: other.to_string() },
     }
 }

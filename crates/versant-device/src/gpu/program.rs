@@ -30,23 +30,12 @@ struct Step {
 }
 
 impl GpuProgram {
-    pub fn new(
-        context: &Arc<Context>,
-        recording: &Recording,
-        params: &ParamLayout,
-    ) -> Result<Self> {
+    pub fn new(context: &Arc<Context>, recording: &Recording, params: &ParamLayout) -> Result<Self> {
         let mut steps = Vec::with_capacity(recording.launches.len());
         for (key, &block) in recording.pipeline_keys(params).zip(&params.blocks) {
-            steps.push(Step {
-                pipeline: context.pipeline(key)?,
-                binds: BindCache::default(),
-                block,
-            });
+            steps.push(Step { pipeline: context.pipeline(key)?, binds: BindCache::default(), block });
         }
-        Ok(GpuProgram {
-            context: context.clone(),
-            steps,
-        })
+        Ok(GpuProgram { context: context.clone(), steps })
     }
 
     /// Sends the run's scalars.
@@ -168,13 +157,11 @@ fn bind(
         entries.push(entry(binding, memory, 0, (words as u64 * 4).max(16)));
     }
     let (group, error) = context.scoped(|| {
-        context
-            .device
-            .create_bind_group(&wgpu::BindGroupDescriptor {
-                label: Some(&launch.kernel.label),
-                layout: &pipeline.layout,
-                entries: &entries,
-            })
+        context.device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: Some(&launch.kernel.label),
+            layout: &pipeline.layout,
+            entries: &entries,
+        })
     });
     context.health.check()?;
     if let Some(error) = error {

@@ -12,10 +12,7 @@ pub use BufferRef::{External, Slot};
 /// A graphics device, or `None` after saying what is skipped. With `VERSANT_REQUIRE_GPU=1` in the
 /// environment a missing adapter fails the test.
 pub fn gpu_with(options: DeviceOptions) -> Option<Device> {
-    let options = DeviceOptions {
-        select: Select::Gpu,
-        ..options
-    };
+    let options = DeviceOptions { select: Select::Gpu, ..options };
     match Device::open(&options) {
         Ok(device) => Some(device),
         Err(error @ DeviceError::NoAdapter { .. }) => {
@@ -34,10 +31,7 @@ pub fn gpu() -> Option<Device> {
 
 /// The CPU, a graphics device with all its limits, and one with WebGPU's default limits.
 pub fn real_devices() -> Vec<Device> {
-    let frugal = gpu_with(DeviceOptions {
-        default_limits: true,
-        ..DeviceOptions::default()
-    });
+    let frugal = gpu_with(DeviceOptions { default_limits: true, ..DeviceOptions::default() });
     let all = [Some(Device::cpu()), gpu(), frugal];
     all.into_iter().flatten().collect()
 }
@@ -80,10 +74,7 @@ fn launch(kernel: Kernel, params: Vec<u32>, n: usize, bufs: [BufferRef; 3]) -> L
         grid: grid(n),
         reads: vec![bufs[0], bufs[1]],
         writes: vec![bufs[2]],
-        cost: Cost {
-            flops: n as u64,
-            bytes: 12 * n as u64,
-        },
+        cost: Cost { flops: n as u64, bytes: 12 * n as u64 },
     }
 }
 
@@ -91,10 +82,8 @@ fn launch(kernel: Kernel, params: Vec<u32>, n: usize, bufs: [BufferRef; 3]) -> L
 pub fn add(n: usize, bias: u32, bufs: [BufferRef; 3]) -> Launch {
     let kernel = Kernel {
         label: "add".into(),
-        wgsl: HEAD.replace(
-            "@group(0) @binding(1) var<uniform> scalars: array<vec4<u32>, 256>;",
-            "",
-        ) + "out[i] = a[i] + b[i] + params[0].y; }",
+        wgsl: HEAD.replace("@group(0) @binding(1) var<uniform> scalars: array<vec4<u32>, 256>;", "")
+            + "out[i] = a[i] + b[i] + params[0].y; }",
         reads: 2,
         writes: 1,
         uses_scalars: false,
@@ -129,12 +118,7 @@ pub fn mix(n: usize, bufs: [BufferRef; 3]) -> Launch {
 
 /// A recording without scalars.
 pub fn recording(launches: Vec<Launch>, slots: &[usize], externals: &[usize]) -> Recording {
-    Recording {
-        launches,
-        slots: slots.to_vec(),
-        externals: externals.to_vec(),
-        scalar_words: 0,
-    }
+    Recording { launches, slots: slots.to_vec(), externals: externals.to_vec(), scalar_words: 0 }
 }
 
 /// `out = (a + b) + (a + a) + 3` through two slots.

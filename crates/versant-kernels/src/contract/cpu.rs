@@ -41,16 +41,10 @@ pub(super) fn kernel(c: &Contraction, epilogue: Program, label: &str) -> Contrac
         native: Some(Arc::new(move |reads, writes, scalars| {
             let a: &[f32] = bytemuck::cast_slice(reads[0]);
             let b: &[f32] = bytemuck::cast_slice(reads[1]);
-            evaluator.shared(&reads[2..], writes, scalars, |sink| {
-                accumulate(&c, a, b, sink)
-            });
+            evaluator.shared(&reads[2..], writes, scalars, |sink| accumulate(&c, a, b, sink));
         })),
     };
-    ContractLaunch {
-        source,
-        reads,
-        writes,
-    }
+    ContractLaunch { source, reads, writes }
 }
 
 /// Computes every accumulator of `c` and passes each to `sink` once.
@@ -138,10 +132,7 @@ impl MatMulTasks {
         let cols = cut(n, by_cols, 64);
         let whole = rows == m && cols == n;
         let batches = (Self::MACS / macs).min(Self::ACC / (m * n)).max(1);
-        MatMulTasks {
-            block: [rows, cols],
-            batches: if whole { batches } else { 1 },
-        }
+        MatMulTasks { block: [rows, cols], batches: if whole { batches } else { 1 } }
     }
 }
 

@@ -87,18 +87,16 @@ fn dense_from<'a>(axis: usize, view: &View, data: &'a [f32]) -> (Cow<'a, [f32]>,
     let row = view.shape[rank - 1];
     let step = view.strides[rank - 1];
     let mut copy = vec![0.0; view.shape.numel()];
-    copy.par_chunks_mut(row)
-        .enumerate()
-        .for_each(|(mut i, out)| {
-            let mut offset = view.offset;
-            for axis in (0..rank - 1).rev() {
-                offset += (i % view.shape[axis]) as isize * view.strides[axis];
-                i /= view.shape[axis];
-            }
-            for (x, out) in out.iter_mut().enumerate() {
-                *out = data[(offset + x as isize * step) as usize];
-            }
-        });
+    copy.par_chunks_mut(row).enumerate().for_each(|(mut i, out)| {
+        let mut offset = view.offset;
+        for axis in (0..rank - 1).rev() {
+            offset += (i % view.shape[axis]) as isize * view.strides[axis];
+            i /= view.shape[axis];
+        }
+        for (x, out) in out.iter_mut().enumerate() {
+            *out = data[(offset + x as isize * step) as usize];
+        }
+    });
     (Cow::Owned(copy), View::contiguous(view.shape))
 }
 
@@ -184,11 +182,7 @@ impl<'a> Extents<'a> {
 pub(super) fn conv(conv: &Conv, a: &[f32], b: &[f32], sink: &Sink<'_>) {
     let e = Extents::new(conv);
     let weights = || dense_from(1, &conv.b, b);
-    let mut ops = Operands {
-        image: Planes::new(&conv.a, a),
-        grad: None,
-        weight: None,
-    };
+    let mut ops = Operands { image: Planes::new(&conv.a, a), grad: None, weight: None };
     match conv.kind {
         ConvKind::Forward => {
             ops.weight = Some(weights());
@@ -218,14 +212,7 @@ fn weight_matrix<'a>(e: &Extents<'_>, ops: &'a Operands<'_>, g: usize) -> Mat<'a
 
 /// Gathers the patches of some output lines into rows `(channel, tap)` of `col`, whose rows have `ld`
 /// columns, from column `at` on.
-fn gather(
-    e: &Extents<'_>,
-    planes: &[&[f32]],
-    lines: &Range<usize>,
-    col: &mut [f32],
-    ld: usize,
-    at: usize,
-) {
+fn gather(e: &Extents<'_>, planes: &[&[f32]], lines: &Range<usize>, col: &mut [f32], ld: usize, at: usize) {
     let (width, step) = (e.conv.output[1], e.conv.stride[1]);
     for (c, plane) in planes.iter().enumerate() {
         e.lines(lines, |[ky, kx], oy, ox| {
@@ -251,14 +238,7 @@ fn gather(
 
 /// The adjoint of [`gather`]: adds the columns of `col` from `at` on to the planes (dense, one after
 /// another) at the pixels that they came from.
-fn scatter(
-    e: &Extents<'_>,
-    planes: &mut [f32],
-    lines: &Range<usize>,
-    col: &[f32],
-    ld: usize,
-    at: usize,
-) {
+fn scatter(e: &Extents<'_>, planes: &mut [f32], lines: &Range<usize>, col: &[f32], ld: usize, at: usize) {
     let (width, step) = (e.conv.output[1], e.conv.stride[1]);
     for (c, plane) in planes.chunks_exact_mut(e.area).enumerate() {
         e.lines(lines, |[ky, kx], oy, ox| {
@@ -287,17 +267,11 @@ fn forward(e: &Extents<'_>, ops: &Operands<'_>, sink: &Sink<'_>) {
     let depth = e.c_in * e.taps;
     let [samples, lines] = e.block(depth);
     let (blocks, cuts) = (c.n.div_ceil(samples), c.output[0].div_ceil(lines));
-    let direct = e.taps == 1
-        && samples == 1
-        && c.stride == [1, 1]
-        && c.padding == [0, 0]
-        && c.input == c.output;
+    let direct =
+        e.taps == 1 && samples == 1 && c.stride == [1, 1] && c.padding == [0, 0] && c.input == c.output;
     for_each_task(blocks * cuts * c.groups, e.macs(), |task| {
         let (g, task) = (task % c.groups, task / c.groups);
-        let (samples, lines) = (
-            piece(task / cuts, samples, c.n),
-            piece(task % cuts, lines, c.output[0]),
-        );
+        let (samples, lines) = (piece(task / cuts, samples, c.n), piece(task % cuts, lines, c.output[0]));
         let pixels = lines.start * c.output[1]..lines.end * c.output[1];
         let channels = g * e.c_in..(g + 1) * e.c_in;
         let weight = weight_matrix(e, ops, g);
@@ -309,8 +283,7 @@ fn forward(e: &Extents<'_>, ops: &Operands<'_>, sink: &Sink<'_>) {
             } else {
                 with_scratch(1, depth * ld, |col| {
                     for (i, s) in samples.clone().enumerate() {
-                        let planes: Vec<&[f32]> =
-                            channels.clone().map(|ch| ops.image.plane(s, ch)).collect();
+                        let planes: Vec<&[f32]> = channels.clone().map(|ch| ops.image.plane(s, ch)).collect();
                         gather(e, &planes, &lines, col, ld, i * pixels.len());
                     }
                     gemm(acc, weight, Mat::dense(col, depth, ld), false);
@@ -395,9 +368,7 @@ fn input_grad(e: &Extents<'_>, ops: &Operands<'_>, sink: &Sink<'_>) {
         let (channels, task) = (piece(task % cuts, width, e.c_in), task / cuts);
         let (g, samples) = (task % c.groups, piece(task / c.groups, samples, c.n));
         let rows = channels.len() * e.taps;
-        let weight = weight_matrix(e, ops, g)
-            .block([0, channels.start * e.taps], [e.c_out, rows])
-            .t();
+        let weight = weight_matrix(e, ops, g).block([0, channels.start * e.taps], [e.c_out, rows]).t();
         let image = channels.len() * e.area;
         with_scratch(0, samples.len() * image, |acc| {
             acc.fill(0.0);
@@ -406,9 +377,7 @@ fn input_grad(e: &Extents<'_>, ops: &Operands<'_>, sink: &Sink<'_>) {
                 let pixels = lines.len() * c.output[1];
                 let ld = samples.len() * pixels;
                 with_scratch(1, rows * ld, |col| {
-                    with_grad(e, &ops.image, g, &samples, &lines, |grad| {
-                        gemm(col, weight, grad, false)
-                    });
+                    with_grad(e, &ops.image, g, &samples, &lines, |grad| gemm(col, weight, grad, false));
                     for (i, acc) in acc.chunks_exact_mut(image).enumerate() {
                         scatter(e, acc, &lines, col, ld, i * pixels);
                     }
@@ -436,20 +405,13 @@ impl WeightTasks {
         let blocks = e.conv.n.div_ceil(together);
         let samples = blocks.div_ceil(most.min(blocks)) * together;
         let chunks = e.conv.n.div_ceil(samples);
-        WeightTasks {
-            chunks,
-            samples,
-            channels: channel_block(e, chunks * e.conv.groups),
-        }
+        WeightTasks { chunks, samples, channels: channel_block(e, chunks * e.conv.groups) }
     }
 }
 
 fn weight_grad(e: &Extents<'_>, ops: &Operands<'_>, sink: &Sink<'_>) {
     let c = e.conv;
-    let grad = ops
-        .grad
-        .as_ref()
-        .expect("a weight gradient reads the output gradient");
+    let grad = ops.grad.as_ref().expect("a weight gradient reads the output gradient");
     let [together, _] = e.block(e.c_in * e.taps);
     let t = WeightTasks::new(e, together);
     let [_, lines] = e.block(t.channels * e.taps);
@@ -468,16 +430,12 @@ fn weight_grad(e: &Extents<'_>, ops: &Operands<'_>, sink: &Sink<'_>) {
                 let ld = samples.len() * pixels;
                 with_scratch(1, rows * ld, |col| {
                     for (i, s) in samples.clone().enumerate() {
-                        let planes: Vec<&[f32]> = channels
-                            .clone()
-                            .map(|ch| ops.image.plane(s, g * e.c_in + ch))
-                            .collect();
+                        let planes: Vec<&[f32]> =
+                            channels.clone().map(|ch| ops.image.plane(s, g * e.c_in + ch)).collect();
                         gather(e, &planes, &lines, col, ld, i * pixels);
                     }
                     let col = Mat::dense(col, rows, ld).t();
-                    with_grad(e, grad, g, &samples, &lines, |grad| {
-                        gemm(&mut sum, grad, col, !first)
-                    });
+                    with_grad(e, grad, g, &samples, &lines, |grad| gemm(&mut sum, grad, col, !first));
                 });
                 first = false;
             }
@@ -485,15 +443,8 @@ fn weight_grad(e: &Extents<'_>, ops: &Operands<'_>, sink: &Sink<'_>) {
         sum
     };
     let tasks = t.chunks * c.groups * cuts;
-    let partials: Vec<Vec<f32>> = if tasks == 1 {
-        vec![one(0)]
-    } else {
-        (0..tasks)
-            .into_par_iter()
-            .with_max_len(1)
-            .map(one)
-            .collect()
-    };
+    let partials: Vec<Vec<f32>> =
+        if tasks == 1 { vec![one(0)] } else { (0..tasks).into_par_iter().with_max_len(1).map(one).collect() };
     reduce(e, &t, partials, sink);
 }
 
@@ -516,18 +467,15 @@ fn reduce(e: &Extents<'_>, t: &WeightTasks, mut partials: Vec<Vec<f32>>, sink: &
         step *= 2;
     }
     let depth = e.c_in * e.taps;
-    partials[..per_chunk]
-        .par_iter()
-        .enumerate()
-        .for_each(|(task, sum)| {
-            let (channel, g) = (task % cuts * t.channels, task / cuts);
-            let rows = t.channels.min(e.c_in - channel) * e.taps;
-            let start = g * e.c_out * depth + channel * e.taps;
-            if rows == depth {
-                return sink(start, sum);
-            }
-            for (oc, run) in sum.chunks_exact(rows).enumerate() {
-                sink(start + oc * depth, run);
-            }
-        });
+    partials[..per_chunk].par_iter().enumerate().for_each(|(task, sum)| {
+        let (channel, g) = (task % cuts * t.channels, task / cuts);
+        let rows = t.channels.min(e.c_in - channel) * e.taps;
+        let start = g * e.c_out * depth + channel * e.taps;
+        if rows == depth {
+            return sink(start, sum);
+        }
+        for (oc, run) in sum.chunks_exact(rows).enumerate() {
+            sink(start + oc * depth, run);
+        }
+    });
 }

@@ -18,31 +18,18 @@ pub(super) struct Mat<'a> {
 impl<'a> Mat<'a> {
     /// A row-major matrix from the beginning of `data`.
     pub fn dense(data: &'a [f32], rows: usize, cols: usize) -> Mat<'a> {
-        Mat {
-            data,
-            offset: 0,
-            size: [rows, cols],
-            strides: [cols as isize, 1],
-        }
+        Mat { data, offset: 0, size: [rows, cols], strides: [cols as isize, 1] }
     }
 
     /// The transpose.
     pub fn t(self) -> Mat<'a> {
-        Mat {
-            size: [self.size[1], self.size[0]],
-            strides: [self.strides[1], self.strides[0]],
-            ..self
-        }
+        Mat { size: [self.size[1], self.size[0]], strides: [self.strides[1], self.strides[0]], ..self }
     }
 
     /// Rows and columns from `start`, `size` of them.
     pub fn block(self, start: [usize; 2], size: [usize; 2]) -> Mat<'a> {
         let at = |i: usize| start[i] as isize * self.strides[i];
-        Mat {
-            offset: self.offset + at(0) + at(1),
-            size,
-            ..self
-        }
+        Mat { offset: self.offset + at(0) + at(1), size, ..self }
     }
 
     /// Whether every element lies inside the slice.
@@ -71,10 +58,7 @@ pub(super) fn gemm(dst: &mut [f32], a: Mat<'_>, b: Mat<'_>, accumulate: bool) {
     let ([m, k], n) = (a.size, b.size[1]);
     assert_eq!(k, b.size[0], "the contracted extents of a product agree");
     assert_eq!(dst.len(), m * n, "the destination has the product's size");
-    assert!(
-        a.in_bounds() && b.in_bounds(),
-        "operands lie in their buffers"
-    );
+    assert!(a.in_bounds() && b.in_bounds(), "operands lie in their buffers");
     if m == 0 || n == 0 {
         return;
     }

@@ -26,10 +26,7 @@ pub(super) fn kernels(
     let results = c.output_shape().numel();
     let product = product(c, &plan, (!plan.scratch).then_some(epilogue), label);
     if !plan.scratch {
-        return ContractionKernels {
-            launches: vec![product],
-            scratch_words: 0,
-        };
+        return ContractionKernels { launches: vec![product], scratch_words: 0 };
     }
     ContractionKernels {
         launches: vec![product, reduce(results, plan.splits, epilogue, label)],
@@ -38,12 +35,7 @@ pub(super) fn kernels(
 }
 
 /// The launch that multiplies; without an epilogue its results go to scratch, `[split, result]`.
-fn product(
-    c: &Contraction,
-    plan: &Plan,
-    epilogue: Option<&Program>,
-    label: &str,
-) -> ContractLaunch {
+fn product(c: &Contraction, plan: &Plan, epilogue: Option<&Program>, label: &str) -> ContractLaunch {
     let tile = plan.tile;
     let mut params = ParamBlock::default();
     common_params(c, plan, &mut params);
@@ -67,11 +59,7 @@ fn product(
     let (store, bindings, uses_scalars) = match epilogue {
         Some(p) => {
             let e = epilogue_wgsl(p, 2, &mut params);
-            (
-                format!("{}{}", e.decls, e.func),
-                epilogue_bindings(p),
-                e.uses_scalars,
-            )
+            (format!("{}{}", e.decls, e.func), epilogue_bindings(p), e.uses_scalars)
         }
         None => {
             let store = "@group(0) @binding(4) var<storage, read_write> partial: array<f32>;\n\
@@ -88,15 +76,7 @@ fn product(
         element(wide[0]),
         element(wide[1]),
     );
-    launch(
-        format!("{label} [{}]", tile.label),
-        wgsl,
-        params,
-        uses_scalars,
-        grid(plan.groups),
-        reads,
-        writes,
-    )
+    launch(format!("{label} [{}]", tile.label), wgsl, params, uses_scalars, grid(plan.groups), reads, writes)
 }
 
 /// How the loaders bind an operand.
@@ -106,10 +86,7 @@ fn element(wide: bool) -> &'static str {
 
 /// The sections of the loader files for narrow and wide operands.
 fn sections(wide: [bool; 2]) -> [&'static str; 2] {
-    [
-        if wide[0] { "wide lhs" } else { "narrow lhs" },
-        if wide[1] { "wide rhs" } else { "narrow rhs" },
-    ]
+    [if wide[0] { "wide lhs" } else { "narrow lhs" }, if wide[1] { "wide rhs" } else { "narrow rhs" }]
 }
 
 /// A template with a tile's constants, its loops over them written out.
@@ -132,9 +109,7 @@ fn template(tile: &Tile, along_k: [bool; 2]) -> String {
             constants.push(("LHS_LOADS", tile.size[0] * tile.step / threads));
             constants.push(("RHS_LOADS", tile.size[1] * tile.step / threads));
         }
-        Template::Lanes => {
-            constants.extend([("QUADS_M", m / 4), ("QUADS_N", n / 4), ("STEPS", tile.step)])
-        }
+        Template::Lanes => constants.extend([("QUADS_M", m / 4), ("QUADS_N", n / 4), ("STEPS", tile.step)]),
     }
     unroll(&text, &constants)
 }
@@ -236,17 +211,12 @@ fn matmul_params(mm: &MatMul, params: &mut ParamBlock) {
     for axis in (0..lead).rev().filter(|&axis| mm.batch[axis] != 1) {
         let (extent, sa, sb) = (mm.batch[axis] as isize, a.strides[axis], b.strides[axis]);
         match dims.last_mut() {
-            Some([inner, ia, ib, _]) if sa == *ia * *inner && sb == *ib * *inner => {
-                *inner *= extent
-            }
+            Some([inner, ia, ib, _]) if sa == *ia * *inner && sb == *ib * *inner => *inner *= extent,
             _ => dims.push([extent, sa, sb, 0]),
         }
     }
     let rank = dims.len() as isize;
-    push_signed(
-        params,
-        [a.offset, a.strides[lead], a.strides[lead + 1], rank],
-    );
+    push_signed(params, [a.offset, a.strides[lead], a.strides[lead + 1], rank]);
     push_signed(params, [b.offset, b.strides[lead], b.strides[lead + 1], 0]);
     for dim in dims {
         push_signed(params, dim);
@@ -287,16 +257,8 @@ fn conv_params(cv: &Conv, params: &mut ParamBlock) {
 
 /// The text of conv.wgsl for one of the three products.
 fn conv_loaders(cv: &Conv, mut text: String) -> String {
-    set(
-        &mut text,
-        "INPUT_GRAD",
-        &(cv.kind == ConvKind::InputGrad).to_string(),
-    );
-    set(
-        &mut text,
-        "WEIGHT_GRAD",
-        &(cv.kind == ConvKind::WeightGrad).to_string(),
-    );
+    set(&mut text, "INPUT_GRAD", &(cv.kind == ConvKind::InputGrad).to_string());
+    set(&mut text, "WEIGHT_GRAD", &(cv.kind == ConvKind::WeightGrad).to_string());
     set(&mut text, "UNIT_STRIDE", &(cv.stride == [1, 1]).to_string());
     text
 }
@@ -321,9 +283,7 @@ fn strip(text: &str, sections: &[&str]) -> String {
 
 /// Gives a constant of a template its value.
 fn set(text: &mut String, name: &str, value: &str) {
-    let start = text
-        .find(&format!("const {name}: "))
-        .expect("templates declare the constants that are set");
+    let start = text.find(&format!("const {name}: ")).expect("templates declare the constants that are set");
     let from = start + text[start..].find('=').expect("a constant has a value") + 1;
     let to = from + text[from..].find(';').expect("a declaration ends");
     text.replace_range(from..to, &format!(" {value}"));
@@ -356,10 +316,8 @@ fn unroll_lines(lines: &[&str], constants: &[(&str, usize)], out: &mut String) {
                 .position(|l| l.strip_prefix(indent) == Some("}"))
                 .expect("a loop ends at its own indentation");
         for i in 0..count {
-            let copy: Vec<String> = lines[at..end]
-                .iter()
-                .map(|l| replace_word(l, name, &format!("{i}u")))
-                .collect();
+            let copy: Vec<String> =
+                lines[at..end].iter().map(|l| replace_word(l, name, &format!("{i}u"))).collect();
             let copy: Vec<&str> = copy.iter().map(String::as_str).collect();
             // Names declared in the body need a scope of their own.
             let scope = copy.iter().any(|l| l.trim().starts_with("let "));

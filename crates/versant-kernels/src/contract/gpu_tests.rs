@@ -60,10 +60,7 @@ fn every_variant_validates_and_translates() {
     }
     let (mut seen, mut tiles_seen) = (HashSet::new(), HashSet::new());
     for c in &cases {
-        for kernels in [plain(c), with_operand(c)]
-            .into_iter()
-            .flat_map(|p| gpu_kernels(c, p))
-        {
+        for kernels in [plain(c), with_operand(c)].into_iter().flat_map(|p| gpu_kernels(c, p)) {
             for launch in &kernels.launches {
                 let source = &launch.source;
                 assert_eq!(launch.reads.len(), source.reads);
@@ -82,22 +79,15 @@ fn every_variant_validates_and_translates() {
             }
         }
     }
-    assert_eq!(
-        tiles_seen.len(),
-        TILES.len(),
-        "every row of the table is used by some case"
-    );
+    assert_eq!(tiles_seen.len(), TILES.len(), "every row of the table is used by some case");
 }
 
 #[test]
 fn tiles_fit_the_default_limits() {
     for tile in &TILES {
         let threads = tile.threads();
-        let words = if tile.template == Template::Tile {
-            tile.step * (tile.size[0] + tile.size[1])
-        } else {
-            0
-        };
+        let words =
+            if tile.template == Template::Tile { tile.step * (tile.size[0] + tile.size[1]) } else { 0 };
         assert!(threads <= 256 && 4 * words <= 16 << 10, "{tile:?}");
         for extent in tile.size {
             let loads = extent * tile.step;
@@ -118,14 +108,8 @@ fn a_short_batch_has_the_text_of_a_long_one() {
         })
     };
     for kind in KINDS {
-        let conv = |n| Spec {
-            n,
-            c: [32, 64],
-            input: [14, 14],
-            kernel: [5, 5],
-            padding: [2, 2],
-            ..Spec::default()
-        };
+        let conv =
+            |n| Spec { n, c: [32, 64], input: [14, 14], kernel: [5, 5], padding: [2, 2], ..Spec::default() };
         let dense = |n| text(&conv(n).build(kind, Layout::Dense, Layout::Dense).0);
         assert!(dense(64) == dense(3), "{kind:?}");
     }
@@ -144,24 +128,12 @@ fn a_short_batch_has_the_text_of_a_long_one() {
 #[test]
 fn splits_cover_k_once() {
     for k in [0, 1, 255, 256, 1000, 4096, 12_544, 1_000_003] {
-        let spec = Spec {
-            n: k,
-            c: [3, 5],
-            input: [1, 1],
-            kernel: [1, 1],
-            ..Spec::default()
-        };
+        let spec = Spec { n: k, c: [3, 5], input: [1, 1], kernel: [1, 1], ..Spec::default() };
         let (c, _) = spec.build(super::ConvKind::WeightGrad, Layout::Dense, Layout::Dense);
         for software in [false, true] {
             let plan = tiles::plan(&c, software);
-            assert!(
-                plan.splits >= 1 && plan.splits * plan.k_per_split >= k,
-                "{k}: {plan:?}"
-            );
-            assert!(
-                k == 0 || (plan.splits - 1) * plan.k_per_split < k,
-                "{k}: {plan:?}"
-            );
+            assert!(plan.splits >= 1 && plan.splits * plan.k_per_split >= k, "{k}: {plan:?}");
+            assert!(k == 0 || (plan.splits - 1) * plan.k_per_split < k, "{k}: {plan:?}");
         }
     }
 }

@@ -155,10 +155,7 @@ impl MatMul {
         self.m *= extent;
         self.batch = Shape::new(&self.batch[..last]).expect("fewer dimensions than before");
         let shape = |tail: [usize; 2]| [self.batch.dims(), &tail[..]].concat();
-        for (view, dims) in [
-            (&mut self.a, shape([self.m, self.k])),
-            (&mut self.b, shape([self.k, self.n])),
-        ] {
+        for (view, dims) in [(&mut self.a, shape([self.m, self.k])), (&mut self.b, shape([self.k, self.n]))] {
             view.strides.remove(last);
             view.shape = Shape::new(&dims).expect("fewer dimensions than before");
         }
@@ -223,23 +220,14 @@ impl Contraction {
             }
             Contraction::Conv(c) => {
                 let divides = |channels: usize| c.groups > 0 && channels.is_multiple_of(c.groups);
-                assert!(
-                    divides(c.c_in) && divides(c.c_out),
-                    "groups divide the channels"
-                );
+                assert!(divides(c.c_in) && divides(c.c_out), "groups divide the channels");
                 let steps = [c.stride, c.dilation].concat();
-                assert!(
-                    steps.iter().all(|&s| s > 0),
-                    "strides and dilations are positive"
-                );
+                assert!(steps.iter().all(|&s| s > 0), "strides and dilations are positive");
                 c.operand_shapes().map(|s| s.to_vec())
             }
         };
         for (view, shape) in self.operands().into_iter().zip(shapes) {
-            assert!(
-                view.guards.is_empty(),
-                "a contraction reads views without guards"
-            );
+            assert!(view.guards.is_empty(), "a contraction reads views without guards");
             assert_eq!(view.shape.dims(), shape, "a view has its operand's shape");
         }
     }
@@ -271,31 +259,18 @@ impl Contraction {
 /// # Panics
 /// If the description contradicts itself: a view with guards or of another shape than its operand, groups that
 /// do not divide the channels, a stride or dilation of 0. The recorder refuses all of these.
-pub fn contraction(
-    c: &Contraction,
-    epilogue: Program,
-    label: &str,
-    target: Target,
-) -> ContractionKernels {
+pub fn contraction(c: &Contraction, epilogue: Program, label: &str, target: Target) -> ContractionKernels {
     c.assert_consistent();
-    assert_eq!(
-        epilogue.rows,
-        c.output_shape(),
-        "an epilogue runs over the natural output"
-    );
+    assert_eq!(epilogue.rows, c.output_shape(), "an epilogue runs over the natural output");
     if epilogue.rows.numel() == 0 {
-        return ContractionKernels {
-            launches: Vec::new(),
-            scratch_words: 0,
-        };
+        return ContractionKernels { launches: Vec::new(), scratch_words: 0 };
     }
     let c = c.clone().without_idle_batch();
     match target {
         Target::Gpu { software } => gpu::kernels(&c, &epilogue, label, software),
-        Target::Cpu => ContractionKernels {
-            launches: vec![cpu::kernel(&c, epilogue, label)],
-            scratch_words: 0,
-        },
+        Target::Cpu => {
+            ContractionKernels { launches: vec![cpu::kernel(&c, epilogue, label)], scratch_words: 0 }
+        }
     }
 }
 

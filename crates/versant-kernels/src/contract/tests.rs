@@ -36,14 +36,8 @@ pub(super) enum Layout {
     Flipped,
 }
 
-pub(super) const LAYOUTS: [Layout; 6] = [
-    Layout::Dense,
-    Layout::Offset,
-    Layout::Reversed,
-    Layout::Transposed,
-    Layout::Broadcast,
-    Layout::Flipped,
-];
+pub(super) const LAYOUTS: [Layout; 6] =
+    [Layout::Dense, Layout::Offset, Layout::Reversed, Layout::Transposed, Layout::Broadcast, Layout::Flipped];
 
 /// A view of `dims` in this layout and the length of the buffer that it needs.
 fn lay(dims: &[usize], layout: Layout) -> (View, usize) {
@@ -89,9 +83,7 @@ fn elements(view: &View, data: &[f32]) -> Vec<f64> {
             sum + view.strides[k] * ((i / dense[k] as usize) % view.shape[k]) as isize
         })
     };
-    (0..view.shape.numel())
-        .map(|i| f64::from(data[offset(i) as usize]))
-        .collect()
+    (0..view.shape.numel()).map(|i| f64::from(data[offset(i) as usize])).collect()
 }
 
 /// The result and, for a bound on rounding, the sum of absolute products.
@@ -156,17 +148,11 @@ fn run(c: &Contraction, a: &[f32], b: &[f32]) -> Vec<f32> {
     accumulate(c, a, b, &|start, acc| {
         let mut out = out.lock().expect("no sink panicked");
         for (i, &value) in acc.iter().enumerate() {
-            assert!(
-                out[start + i].replace(value).is_none(),
-                "element {} came twice",
-                start + i
-            );
+            assert!(out[start + i].replace(value).is_none(), "element {} came twice", start + i);
         }
     });
     let all = out.into_inner().expect("no sink panicked");
-    all.into_iter()
-        .map(|v| v.expect("every element came"))
-        .collect()
+    all.into_iter().map(|v| v.expect("every element came")).collect()
 }
 
 fn check(c: &Contraction, lengths: [usize; 2]) {
@@ -174,10 +160,7 @@ fn check(c: &Contraction, lengths: [usize; 2]) {
     let got = run(c, &a, &b);
     for (i, (&got, (want, bound))) in got.iter().zip(reference(c, &a, &b)).enumerate() {
         let error = (f64::from(got) - want).abs();
-        assert!(
-            error <= 1e-5 * bound + 1e-30,
-            "element {i}: {got} for {want}, {c:?}"
-        );
+        assert!(error <= 1e-5 * bound + 1e-30, "element {i}: {got} for {want}, {c:?}");
     }
 }
 
@@ -191,17 +174,7 @@ pub(super) fn matmul(
     let (a, alen) = lay(&dims([m, k]), la);
     let (b, blen) = lay(&dims([k, n]), lb);
     let batch = Shape::new(batch).expect("small rank");
-    (
-        Contraction::MatMul(MatMul {
-            batch,
-            m,
-            n,
-            k,
-            a,
-            b,
-        }),
-        [alen, blen],
-    )
+    (Contraction::MatMul(MatMul { batch, m, n, k, a, b }), [alen, blen])
 }
 
 #[test]
@@ -249,11 +222,7 @@ fn empty_extents_give_zeros_or_nothing() {
         }
     }
     for (field, kind) in (0..6).flat_map(|f| KINDS.map(|k| (f, k))) {
-        let mut spec = Spec {
-            n: 2,
-            c: [3, 4],
-            ..Spec::default()
-        };
+        let mut spec = Spec { n: 2, c: [3, 4], ..Spec::default() };
         match field {
             0 => spec.n = 0,
             1 => spec.c[0] = 0,
@@ -267,8 +236,7 @@ fn empty_extents_give_zeros_or_nothing() {
     }
 }
 
-pub(super) const KINDS: [ConvKind; 3] =
-    [ConvKind::Forward, ConvKind::InputGrad, ConvKind::WeightGrad];
+pub(super) const KINDS: [ConvKind; 3] = [ConvKind::Forward, ConvKind::InputGrad, ConvKind::WeightGrad];
 
 #[derive(Clone, Copy)]
 pub(super) struct Spec {
@@ -305,9 +273,7 @@ impl Spec {
     pub(super) fn build(self, kind: ConvKind, la: Layout, lb: Layout) -> (Contraction, [usize; 2]) {
         let extent = |i: usize| {
             let reach = self.dilation[i] * self.kernel[i].saturating_sub(1) + 1;
-            (self.input[i] + 2 * self.padding[i])
-                .checked_sub(reach)
-                .map_or(0, |d| d / self.stride[i] + 1)
+            (self.input[i] + 2 * self.padding[i]).checked_sub(reach).map_or(0, |d| d / self.stride[i] + 1)
         };
         let empty = View::splat(Shape::SCALAR);
         let mut conv = Conv {
@@ -334,13 +300,7 @@ impl Spec {
 
 /// Samples, channels per group, input and kernel extents; the rest as by default.
 fn spec(n: usize, c: [usize; 2], input: [usize; 2], kernel: [usize; 2]) -> Spec {
-    Spec {
-        n,
-        c,
-        input,
-        kernel,
-        ..Spec::default()
-    }
+    Spec { n, c, input, kernel, ..Spec::default() }
 }
 
 impl Spec {
@@ -373,21 +333,12 @@ pub(super) fn specs() -> Vec<Spec> {
         spec(2, [3, 5], [7, 6], [1, 1]),
         spec(2, [3, 5], [7, 6], [1, 1]).stride(2, 3),
         spec(2, [2, 3], [11, 13], [5, 3]).stride(2, 1).pad(2, 1),
-        spec(2, [2, 3], [11, 13], [3, 2])
-            .stride(3, 2)
-            .pad(1, 0)
-            .dilation(2, 3),
+        spec(2, [2, 3], [11, 13], [3, 2]).stride(3, 2).pad(1, 0).dilation(2, 3),
         spec(5, [2, 2], [4, 3], [4, 3]),
         spec(130, [3, 4], [3, 3], [3, 3]).stride(2, 2).pad(1, 1),
         spec(2, [2, 4], [6, 7], [3, 3]).groups(3).pad(1, 2),
-        spec(3, [1, 1], [9, 8], [3, 3])
-            .groups(6)
-            .stride(2, 2)
-            .pad(1, 1),
-        spec(2, [1, 2], [9, 8], [3, 3])
-            .groups(5)
-            .pad(1, 1)
-            .dilation(2, 2),
+        spec(3, [1, 1], [9, 8], [3, 3]).groups(6).stride(2, 2).pad(1, 1),
+        spec(2, [1, 2], [9, 8], [3, 3]).groups(5).pad(1, 1).dilation(2, 2),
         spec(1, [4, 8], [40, 50], [5, 5]).pad(2, 2),
         spec(40, [8, 16], [14, 14], [3, 3]).pad(1, 1),
         spec(2, [40, 6], [30, 31], [5, 5]).pad(2, 2),
@@ -414,21 +365,10 @@ fn convolutions_agree_with_the_sum() {
 #[test]
 fn results_do_not_depend_on_the_number_of_threads() {
     let pool = |threads| {
-        rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .build()
-            .expect("threads can be started")
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads can be started")
     };
-    let conv = Spec {
-        n: 9,
-        c: [8, 16],
-        input: [14, 14],
-        padding: [1, 1],
-        ..Spec::default()
-    };
-    let mut cases: Vec<_> = KINDS
-        .map(|k| conv.build(k, Layout::Dense, Layout::Dense))
-        .to_vec();
+    let conv = Spec { n: 9, c: [8, 16], input: [14, 14], padding: [1, 1], ..Spec::default() };
+    let mut cases: Vec<_> = KINDS.map(|k| conv.build(k, Layout::Dense, Layout::Dense)).to_vec();
     cases.push(matmul(&[], [150, 200, 700], Layout::Dense, Layout::Dense));
     for (c, lengths) in cases {
         let (a, b) = (noise(1, lengths[0]), noise(2, lengths[1]));
@@ -441,16 +381,8 @@ fn results_do_not_depend_on_the_number_of_threads() {
 
 #[test]
 fn the_epilogue_sees_every_accumulator_and_its_coordinates() {
-    let spec = Spec {
-        n: 3,
-        groups: 2,
-        c: [2, 3],
-        padding: [1, 1],
-        ..Spec::default()
-    };
-    let mut cases: Vec<_> = KINDS
-        .map(|k| spec.build(k, Layout::Dense, Layout::Dense))
-        .to_vec();
+    let spec = Spec { n: 3, groups: 2, c: [2, 3], padding: [1, 1], ..Spec::default() };
+    let mut cases: Vec<_> = KINDS.map(|k| spec.build(k, Layout::Dense, Layout::Dense)).to_vec();
     cases.push(matmul(&[3], [9, 7, 5], Layout::Offset, Layout::Broadcast));
     cases.push(matmul(&[2], [9, 7, 0], Layout::Dense, Layout::Dense));
     for (c, lengths) in cases {
@@ -460,20 +392,14 @@ fn the_epilogue_sees_every_accumulator_and_its_coordinates() {
         let width = shape[shape.rank() - 1];
         let row = noise(3, width);
         let kernels = contraction(&c, with_operand(&c), "test", Target::Cpu);
-        let [launch] = &kernels.launches[..] else {
-            panic!("one launch on the CPU")
-        };
+        let [launch] = &kernels.launches[..] else { panic!("one launch on the CPU") };
         let operands = [Operand::A, Operand::B, Operand::Epilogue(0)];
         assert_eq!(launch.reads, operands);
         assert_eq!(launch.writes, [Operand::Epilogue(1), Operand::Epilogue(2)]);
         let native = launch.source.native.as_ref().expect("a CPU kernel");
         let (mut first, mut second) = (vec![7; shape.numel()], vec![7; shape.numel()]);
         let reads = [words(a.clone()), words(b.clone()), words(row.clone())];
-        native(
-            &[&reads[0], &reads[1], &reads[2]],
-            &mut [&mut first, &mut second],
-            &[],
-        );
+        native(&[&reads[0], &reads[1], &reads[2]], &mut [&mut first, &mut second], &[]);
         assert_eq!(first, words(run(&c, &a, &b)));
         let spread: Vec<f32> = (0..shape.numel()).map(|i| row[i % width]).collect();
         assert_eq!(second, words(spread));

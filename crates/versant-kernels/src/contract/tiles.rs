@@ -32,34 +32,10 @@ pub(super) struct Tile {
 
 /// From large to small, hardware first.
 pub(super) const TILES: [Tile; 4] = [
-    Tile {
-        label: "tile 64x64x16",
-        template: Template::Tile,
-        size: [64, 64],
-        step: 16,
-        thread: [4, 4],
-    },
-    Tile {
-        label: "tile 32x32x16",
-        template: Template::Tile,
-        size: [32, 32],
-        step: 16,
-        thread: [4, 4],
-    },
-    Tile {
-        label: "lanes 8x64",
-        template: Template::Lanes,
-        size: [8, 64],
-        step: 4,
-        thread: [8, 8],
-    },
-    Tile {
-        label: "lanes 4x32",
-        template: Template::Lanes,
-        size: [4, 32],
-        step: 4,
-        thread: [4, 4],
-    },
+    Tile { label: "tile 64x64x16", template: Template::Tile, size: [64, 64], step: 16, thread: [4, 4] },
+    Tile { label: "tile 32x32x16", template: Template::Tile, size: [32, 32], step: 16, thread: [4, 4] },
+    Tile { label: "lanes 8x64", template: Template::Lanes, size: [8, 64], step: 4, thread: [8, 8] },
+    Tile { label: "lanes 4x32", template: Template::Lanes, size: [4, 32], step: 4, thread: [4, 4] },
 ];
 
 /// Workgroups below which the sum over k is split: enough to occupy a large graphics card.
@@ -117,10 +93,7 @@ impl Tile {
     /// Whether this tile is not far larger than the extents that do not hold the batch (m, n; `None` for one
     /// that may).
     fn fits(&self, fixed: [Option<usize>; 2]) -> bool {
-        fixed
-            .iter()
-            .zip(self.size)
-            .all(|(extent, tile)| extent.is_none_or(|e| 2 * e > tile))
+        fixed.iter().zip(self.size).all(|(extent, tile)| extent.is_none_or(|e| 2 * e > tile))
     }
 
     fn grid(&self, m: usize, n: usize) -> [usize; 2] {
@@ -136,11 +109,7 @@ pub(super) fn plan(c: &Contraction, software: bool) -> Plan {
         Contraction::Conv(cv) if cv.kind == ConvKind::WeightGrad => [Some(m), Some(n)],
         Contraction::Conv(_) => [Some(m), None],
     };
-    let template = if software {
-        Template::Lanes
-    } else {
-        Template::Tile
-    };
+    let template = if software { Template::Lanes } else { Template::Tile };
     let rows = || TILES.iter().filter(|t| t.template == template);
     let tile = rows()
         .find(|t| t.fits(fixed))
@@ -148,15 +117,8 @@ pub(super) fn plan(c: &Contraction, software: bool) -> Plan {
         .expect("the table has rows for each template");
     let tiles = tile.grid(m, n);
     let groups = batch * tiles[0] * tiles[1];
-    let wanted = if software {
-        SOFTWARE_GROUPS
-    } else {
-        HARDWARE_GROUPS
-    };
-    let splits = (wanted.div_ceil(groups))
-        .min(k / MIN_SPLIT)
-        .min(MAX_SCRATCH / (batch * m * n))
-        .max(1);
+    let wanted = if software { SOFTWARE_GROUPS } else { HARDWARE_GROUPS };
+    let splits = (wanted.div_ceil(groups)).min(k / MIN_SPLIT).min(MAX_SCRATCH / (batch * m * n)).max(1);
     let scratch = match c {
         Contraction::Conv(cv) => cv.kind == ConvKind::WeightGrad,
         // A long sum into few results is a weight gradient, too.
@@ -166,14 +128,7 @@ pub(super) fn plan(c: &Contraction, software: bool) -> Plan {
     let k_per_split = k.div_ceil(splits).next_multiple_of(tile.step).max(1);
     // Rounding up may leave the last parts without work.
     let splits = k.div_ceil(k_per_split).max(1);
-    Plan {
-        tile,
-        tiles,
-        splits,
-        k_per_split,
-        scratch,
-        groups: groups * splits,
-    }
+    Plan { tile, tiles, splits, k_per_split, scratch, groups: groups * splits }
 }
 
 /// Whether neighbouring elements of the left and of the right operand lie along k.
@@ -225,13 +180,9 @@ pub(super) fn wide(c: &Contraction) -> [bool; 2] {
                 ConvKind::WeightGrad => [2, cv.output[0] * cv.output[1]],
             };
             let dense = View::contiguous(cv.b.shape);
-            let merged =
-                (rows..4).all(|i| cv.b.shape[i] == 1 || cv.b.strides[i] == dense.strides[i]);
+            let merged = (rows..4).all(|i| cv.b.shape[i] == 1 || cv.b.strides[i] == dense.strides[i]);
             let outer = cv.b.strides[..rows].iter().all(|s| s % 4 == 0);
-            [
-                merged && outer && row.is_multiple_of(4) && cv.b.offset % 4 == 0,
-                false,
-            ]
+            [merged && outer && row.is_multiple_of(4) && cv.b.offset % 4 == 0, false]
         }
     }
 }

@@ -203,12 +203,9 @@ impl<'a> Emitter<'a> {
         match kind {
             InstrKind::Const(_) | InstrKind::Scalar(_) | InstrKind::Acc => true,
             InstrKind::Load { binding, view } => !self.p.bindings[*binding].written && fixed(view),
-            InstrKind::LoadAt {
-                binding,
-                view,
-                index,
-                ..
-            } => !self.p.bindings[*binding].written && fixed(view) && reg(index),
+            InstrKind::LoadAt { binding, view, index, .. } => {
+                !self.p.bindings[*binding].written && fixed(view) && reg(index)
+            }
             InstrKind::Index(view) | InstrKind::InBounds(view) => fixed(view),
             InstrKind::Map { f, args, .. } => args[..f.arity].iter().all(reg),
             InstrKind::Cast { arg, .. } | InstrKind::Bitcast { arg, .. } => reg(arg),

@@ -2,8 +2,8 @@
 
 use crate::program::ProgramBinding;
 use crate::{
-    Block, DType, Instr, InstrKind, KernelSource, MapFn, Program, ReduceKind, ReduceOut, Reg,
-    Shape, Step, Store, View,
+    Block, DType, Instr, InstrKind, KernelSource, MapFn, Program, ReduceKind, ReduceOut, Reg, Shape, Step,
+    Store, View,
 };
 use naga::back::{hlsl, msl, spv};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
@@ -11,8 +11,7 @@ use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 /// Parses and validates a module.
 pub(crate) fn validate(wgsl: &str) -> (naga::Module, ModuleInfo) {
     let shown = |e: String| -> ! { panic!("{e}\n{wgsl}") };
-    let module =
-        naga::front::wgsl::parse_str(wgsl).unwrap_or_else(|e| shown(e.emit_to_string(wgsl)));
+    let module = naga::front::wgsl::parse_str(wgsl).unwrap_or_else(|e| shown(e.emit_to_string(wgsl)));
     let info = Validator::new(ValidationFlags::all(), Capabilities::empty())
         .validate(&module)
         .unwrap_or_else(|e| shown(e.emit_to_string(wgsl)));
@@ -22,20 +21,12 @@ pub(crate) fn validate(wgsl: &str) -> (naga::Module, ModuleInfo) {
 /// Translates a module to every back end's language.
 pub(crate) fn translate(module: &naga::Module, info: &ModuleInfo) {
     spv::write_vec(module, info, &spv::Options::default(), None).expect("SPIR-V");
-    let options = msl::Options {
-        fake_missing_bindings: true,
-        lang_version: (2, 0),
-        ..Default::default()
-    };
+    let options = msl::Options { fake_missing_bindings: true, lang_version: (2, 0), ..Default::default() };
     msl::write_string(module, info, &options, &Default::default()).expect("MSL");
-    let options = hlsl::Options {
-        special_constants_binding: Some(hlsl::BindTarget::default()),
-        ..Default::default()
-    };
+    let options =
+        hlsl::Options { special_constants_binding: Some(hlsl::BindTarget::default()), ..Default::default() };
     let mut text = String::new();
-    hlsl::Writer::new(&mut text, &options, &Default::default())
-        .write(module, info, None)
-        .expect("HLSL");
+    hlsl::Writer::new(&mut text, &options, &Default::default()).write(module, info, None).expect("HLSL");
 }
 
 /// Holds a kernel against the contract of [`KernelSource`] and WebGPU's default limits.
@@ -63,10 +54,7 @@ pub(crate) fn check_kernel(k: &KernelSource) {
             other => panic!("unexpected binding {other:?}"),
         }
     }
-    let bound = module
-        .global_variables
-        .iter()
-        .filter(|v| v.1.binding.is_some());
+    let bound = module.global_variables.iter().filter(|v| v.1.binding.is_some());
     let uniforms = usize::from(!k.params.is_empty()) + usize::from(k.uses_scalars);
     assert_eq!(bound.count(), uniforms + k.reads + k.writes, "{}", k.wgsl);
     assert!(workgroup_bytes <= 16 << 10, "{workgroup_bytes} bytes");
@@ -96,9 +84,7 @@ impl Build {
             p: Program {
                 rows: shape(rows),
                 cols: shape(cols),
-                bindings: all
-                    .map(|(dtype, written)| ProgramBinding { dtype, written })
-                    .collect(),
+                bindings: all.map(|(dtype, written)| ProgramBinding { dtype, written }).collect(),
                 steps: Vec::new(),
                 regs: 0,
             },
@@ -143,31 +129,19 @@ impl Build {
 
     pub fn store(&mut self, binding: usize, view: View, value: Reg) {
         let dtype = self.p.bindings[binding].dtype;
-        self.block.stores.push(Store {
-            binding,
-            view,
-            value,
-            dtype,
-        });
+        self.block.stores.push(Store { binding, view, value, dtype });
     }
 
     /// Ends a row step.
     pub fn row(&mut self) {
-        self.p
-            .steps
-            .push(Step::Row(std::mem::take(&mut self.block)));
+        self.p.steps.push(Step::Row(std::mem::take(&mut self.block)));
     }
 
     /// Ends a column step; returns the registers of its reductions.
     pub fn col(&mut self, outs: &[(ReduceKind, Reg, DType)]) -> Vec<Reg> {
         let mut reduces = Vec::new();
         for &(kind, value, dtype) in outs {
-            reduces.push(ReduceOut {
-                kind,
-                value,
-                dtype,
-                out: self.p.regs,
-            });
+            reduces.push(ReduceOut { kind, value, dtype, out: self.p.regs });
             self.p.regs += 1;
         }
         let regs = reduces.iter().map(|r| r.out).collect();

@@ -30,28 +30,19 @@ const SOFT_ITERATIONS: usize = 60_000;
 /// Writes the steps of a program that has `Row` steps only.
 pub(super) fn row_steps(e: &mut Emitter) {
     for step in &e.p.steps {
-        let Step::Row(block) = step else {
-            unreachable!("the caller looked for columns")
-        };
+        let Step::Row(block) = step else { unreachable!("the caller looked for columns") };
         e.instrs(block);
         e.stores(&block.stores);
     }
 }
 
 /// The kernel of a program with columns, and its number of workgroups.
-pub(super) fn rows_and_cols(
-    p: &Program,
-    params: &mut ParamBlock,
-    software: bool,
-) -> (String, usize) {
+pub(super) fn rows_and_cols(p: &Program, params: &mut ParamBlock, software: bool) -> (String, usize) {
     let (rows, cols) = (p.rows.numel(), p.cols.numel());
     let alone = software && iterations(p) <= SOFT_ITERATIONS;
     let lanes = match alone {
         true => 1,
-        false => cols
-            .div_ceil(COLUMNS_PER_LANE)
-            .next_power_of_two()
-            .clamp(1, TREE_GROUP),
+        false => cols.div_ceil(COLUMNS_PER_LANE).next_power_of_two().clamp(1, TREE_GROUP),
     };
     let mut e = Emitter::new(p, params);
     let (group, per_group) = match alone {
@@ -74,11 +65,7 @@ pub(super) fn rows_and_cols(
         true => String::new(),
         false => shared_memory(p),
     };
-    let text = format!(
-        "{}{shared}{}",
-        declarations(p, 0, &e),
-        entry(group, &e.text)
-    );
+    let text = format!("{}{shared}{}", declarations(p, 0, &e), entry(group, &e.text));
     (text, rows.div_ceil(per_group))
 }
 
@@ -87,9 +74,7 @@ fn iterations(p: &Program) -> usize {
     let per_column = |block: &Block| -> usize {
         // The exact float remainder is a loop too, of up to 32 iterations.
         let is_rem = |i: &&Instr| match &i.kind {
-            InstrKind::Map { f, operand, .. } => {
-                *operand == DType::F32 && f.wgsl.contains("v_rem_")
-            }
+            InstrKind::Map { f, operand, .. } => *operand == DType::F32 && f.wgsl.contains("v_rem_"),
             _ => false,
         };
         1 + 33 * block.instrs.iter().filter(is_rem).count()
@@ -113,9 +98,7 @@ fn header(e: &mut Emitter, rows: usize, cols: usize, lanes: usize, alone: bool) 
         let lanes = e.params.push(lanes as u32);
         e.line(&format!("let lanes = {lanes};"));
         e.line("let lane = lid & (lanes - 1u);");
-        e.line(&format!(
-            "let slot = {group} * ({TREE_GROUP}u / lanes) + lid / lanes;"
-        ));
+        e.line(&format!("let slot = {group} * ({TREE_GROUP}u / lanes) + lid / lanes;"));
         e.line(&format!("let live = slot < {rows};"));
         e.line(&format!("let row = min(slot, {rows} - 1u);"));
     }
@@ -148,11 +131,7 @@ fn col_step(e: &mut Emitter, step: &Step, block: &Block, outs: &[ReduceOut], alo
     let runs: Vec<&ReduceOut> = outs.iter().filter(is_run).collect();
     for out in outs {
         let first = identity(e, out);
-        e.line(&format!(
-            "var a{}: {} = {first};",
-            out.out,
-            value_type(out.dtype)
-        ));
+        e.line(&format!("var a{}: {} = {first};", out.out, value_type(out.dtype)));
         if is_arg(out.kind) {
             e.line(&format!("var n{} = 0i;", out.out));
         }
@@ -173,15 +152,9 @@ fn col_step(e: &mut Emitter, step: &Step, block: &Block, outs: &[ReduceOut], alo
             advance(e, digits);
         }
     });
-    let (first, by) = if alone {
-        ("0u", "1u")
-    } else {
-        ("lane", "lanes")
-    };
+    let (first, by) = if alone { ("0u", "1u") } else { ("lane", "lanes") };
     if runs.is_empty() {
-        e.line(&format!(
-            "for (var col = {first}; col < cols; col += {by}) {{\n{body}    }}"
-        ));
+        e.line(&format!("for (var col = {first}; col < cols; col += {by}) {{\n{body}    }}"));
     } else {
         run_loop(e, &runs, &body, first, by);
     }
@@ -238,11 +211,7 @@ fn start_coords(e: &mut Emitter, alone: bool) -> Vec<String> {
 fn advance(e: &mut Emitter, digits: &[String]) {
     let last = digits.len() - 1;
     for k in (0..=last).rev() {
-        let mut terms: Vec<String> = digits[k..=k]
-            .iter()
-            .filter(|d| !d.is_empty())
-            .cloned()
-            .collect();
+        let mut terms: Vec<String> = digits[k..=k].iter().filter(|d| !d.is_empty()).cloned().collect();
         if terms.is_empty() && k == last {
             terms.push("1i".to_owned());
         }
@@ -346,20 +315,17 @@ fn tree(e: &mut Emitter, outs: &[ReduceOut]) {
         }
     };
     share(e);
-    e.nested(
-        "for (var half = lanes >> 1u; half > 0u; half = half >> 1u) {",
-        |e| {
-            e.here("workgroupBarrier();");
-            e.nested("if (lane < half) {", |e| {
-                for (i, (var, dtype)) in vars.iter().enumerate() {
-                    let other = from_bits(*dtype, &format!("shared{i}[lid + half]"));
-                    e.here(&format!("let o_{var} = {other};"));
-                }
-                outs.iter().for_each(|out| join(e, out));
-                share(e);
-            });
-        },
-    );
+    e.nested("for (var half = lanes >> 1u; half > 0u; half = half >> 1u) {", |e| {
+        e.here("workgroupBarrier();");
+        e.nested("if (lane < half) {", |e| {
+            for (i, (var, dtype)) in vars.iter().enumerate() {
+                let other = from_bits(*dtype, &format!("shared{i}[lid + half]"));
+                e.here(&format!("let o_{var} = {other};"));
+            }
+            outs.iter().for_each(|out| join(e, out));
+            share(e);
+        });
+    });
     e.line("workgroupBarrier();");
     for (i, (var, dtype)) in vars.iter().enumerate() {
         let value = from_bits(*dtype, &format!("shared{i}[lid - lane]"));
@@ -379,13 +345,10 @@ fn join(e: &mut Emitter, out: &ReduceOut) {
     }
     // Of equal values the one that stands first wins, whichever lane found it.
     let (wins, loses) = (better(out, &other, &acc), better(out, &acc, &other));
-    e.nested(
-        &format!("if ({wins} || (o_n{n} < n{n} && !{loses})) {{"),
-        |e| {
-            e.here(&format!("{acc} = {other};"));
-            e.here(&format!("n{n} = o_n{n};"));
-        },
-    );
+    e.nested(&format!("if ({wins} || (o_n{n} < n{n} && !{loses})) {{"), |e| {
+        e.here(&format!("{acc} = {other};"));
+        e.here(&format!("n{n} = o_n{n};"));
+    });
 }
 
 /// The arrays that trees use.
@@ -396,9 +359,7 @@ fn shared_memory(p: &Program) -> String {
         Step::Col(_, outs) => outs.chunks(TREE_WIDTH),
     });
     let most = trees.map(|t| t.iter().map(words).sum()).max().unwrap_or(0);
-    (0..most)
-        .map(|i: usize| format!("var<workgroup> shared{i}: array<u32, {TREE_GROUP}>;\n"))
-        .collect()
+    (0..most).map(|i: usize| format!("var<workgroup> shared{i}: array<u32, {TREE_GROUP}>;\n")).collect()
 }
 
 /// The bindings that a block loads from.

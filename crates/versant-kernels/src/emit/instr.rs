@@ -19,13 +19,7 @@ impl Emitter<'_> {
                 let guard = self.guards(&view.guards);
                 self.load(*binding, dtype, &at, guard)
             }
-            InstrKind::LoadAt {
-                binding,
-                view,
-                index,
-                stride,
-                bound,
-            } => {
+            InstrKind::LoadAt { binding, view, index, stride, bound } => {
                 let (at, inside) = self.offset_at(view, *index, *stride, *bound);
                 self.load(*binding, dtype, &at, Some(inside))
             }
@@ -91,13 +85,7 @@ impl Emitter<'_> {
     }
 
     /// Offset and validity of a [`InstrKind::LoadAt`].
-    fn offset_at(
-        &mut self,
-        view: &View,
-        index: Reg,
-        stride: isize,
-        bound: usize,
-    ) -> (String, String) {
+    fn offset_at(&mut self, view: &View, index: Reg, stride: isize, bound: usize) -> (String, String) {
         let base = self.affine(&view.strides, view.offset);
         let bound = self.params.push(bound as u32);
         let bound = self.hoist(bound);

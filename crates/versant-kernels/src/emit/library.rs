@@ -11,24 +11,12 @@ use std::sync::LazyLock;
 const GROUPS: &[(&str, &str)] = &[
     ("bits", include_str!("../../../../shaders/lib/bits.wgsl")),
     ("cast", include_str!("../../../../shaders/lib/cast.wgsl")),
-    (
-        "extremes",
-        include_str!("../../../../shaders/lib/extremes.wgsl"),
-    ),
-    (
-        "compare",
-        include_str!("../../../../shaders/lib/compare.wgsl"),
-    ),
+    ("extremes", include_str!("../../../../shaders/lib/extremes.wgsl")),
+    ("compare", include_str!("../../../../shaders/lib/compare.wgsl")),
     ("sign", include_str!("../../../../shaders/lib/sign.wgsl")),
-    (
-        "divide",
-        include_str!("../../../../shaders/lib/divide.wgsl"),
-    ),
+    ("divide", include_str!("../../../../shaders/lib/divide.wgsl")),
     ("wide", include_str!("../../../../shaders/lib/wide.wgsl")),
-    (
-        "philox",
-        include_str!("../../../../shaders/lib/philox.wgsl"),
-    ),
+    ("philox", include_str!("../../../../shaders/lib/philox.wgsl")),
     ("exp", include_str!("../../../../shaders/lib/exp.wgsl")),
     ("log", include_str!("../../../../shaders/lib/log.wgsl")),
     ("erf", include_str!("../../../../shaders/lib/erf.wgsl")),
@@ -56,10 +44,7 @@ struct Library {
 }
 
 static LIBRARY: LazyLock<Library> = LazyLock::new(|| {
-    let mut library = Library {
-        items: Vec::new(),
-        by_name: HashMap::new(),
-    };
+    let mut library = Library { items: Vec::new(), by_name: HashMap::new() };
     for (_, file) in GROUPS {
         for chunk in file.split("\n\n") {
             let code = chunk.lines().filter(|l| !l.starts_with("//"));
@@ -107,8 +92,7 @@ pub fn lib_for(text: &str) -> String {
 
 /// The identifiers and numbers of a text.
 fn identifiers(text: &str) -> impl Iterator<Item = &str> {
-    text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
-        .filter(|w| !w.is_empty())
+    text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|w| !w.is_empty())
 }
 
 #[cfg(test)]
@@ -146,9 +130,7 @@ mod tests {
     #[test]
     fn every_definition_became_an_item() {
         for (name, text) in GROUPS {
-            let defined = text
-                .lines()
-                .filter(|l| l.starts_with("fn ") || l.starts_with("struct "));
+            let defined = text.lines().filter(|l| l.starts_with("fn ") || l.starts_with("struct "));
             for line in defined {
                 let item = identifiers(line).nth(1).expect("a name");
                 assert!(LIBRARY.by_name.contains_key(item), "{item} of {name}");

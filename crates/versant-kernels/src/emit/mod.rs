@@ -100,9 +100,7 @@ fn elementwise(p: &Program, params: &mut ParamBlock) -> (String, usize) {
     let rows = p.rows.numel();
     let mut e = Emitter::new(p, params);
     let bound = e.params.push(rows as u32);
-    e.line(&format!(
-        "let row = (wid.x + wid.y * groups.x) * {ROW_GROUP}u + lid;"
-    ));
+    e.line(&format!("let row = (wid.x + wid.y * groups.x) * {ROW_GROUP}u + lid;"));
     e.line(&format!("if (row >= {bound}) {{ return; }}"));
     e.row_coords();
     columns::row_steps(&mut e);

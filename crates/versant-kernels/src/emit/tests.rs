@@ -14,14 +14,7 @@ static SELECT: MapFn = plain("select", 3, "select({c}, {b}, {a})", "");
 static LESS: MapFn = plain("lt", 2, "{a} < {b}", "");
 
 const fn plain(name: &'static str, arity: usize, wgsl: &'static str, lib: &'static str) -> MapFn {
-    MapFn {
-        name,
-        arity,
-        wgsl,
-        lib,
-        cpu: |_, _, _, _, _| {},
-        cost: 1,
-    }
+    MapFn { name, arity, wgsl, lib, cpu: |_, _, _, _, _| {}, cost: 1 }
 }
 
 fn both(p: &Program) -> [KernelSource; 2] {
@@ -89,18 +82,10 @@ fn elementwise_text_has_the_fewest_dimensions() {
     let one = program_wgsl(&add(&[7], dense(&[7]), dense(&[7]), dense(&[7])), "a", true);
     check_kernel(&one);
     let dims = [2, 3, 4, 5];
-    let four = program_wgsl(
-        &add(&dims, dense(&dims), dense(&dims), dense(&dims)),
-        "a",
-        true,
-    );
+    let four = program_wgsl(&add(&dims, dense(&dims), dense(&dims), dense(&dims)), "a", true);
     assert_eq!(one.wgsl, four.wgsl);
     assert_eq!(four.grid, [2, 1, 1]);
-    assert!(
-        !one.wgsl.contains('/') && !one.wgsl.contains("x0"),
-        "{}",
-        one.wgsl
-    );
+    assert!(!one.wgsl.contains('/') && !one.wgsl.contains("x0"), "{}", one.wgsl);
 }
 
 #[test]
@@ -130,11 +115,7 @@ fn software_has_no_barrier_and_no_shared_memory() {
             assert!(!soft.wgsl.contains(word) && hard.wgsl.contains(word));
         }
         // Columns of a batch statistic have two dimensions; only their start is found by division.
-        let loops = soft
-            .wgsl
-            .split("for (")
-            .nth(1)
-            .expect("a loop over columns");
+        let loops = soft.wgsl.split("for (").nth(1).expect("a loop over columns");
         assert!(!loops.contains('/') && !loops.contains('%'), "{loops}");
     }
 }
@@ -193,21 +174,9 @@ fn convert(t: &mut Build, values: [Reg; 4], floats: &mut Vec<Reg>) {
     for (arg, from) in values.into_iter().zip(types) {
         for to in types {
             let cast = t.push(to, InstrKind::Cast { arg, from });
-            floats.push(t.push(
-                F32,
-                InstrKind::Bitcast {
-                    arg: cast,
-                    from: to,
-                },
-            ));
+            floats.push(t.push(F32, InstrKind::Bitcast { arg: cast, from: to }));
             let bits = t.push(to, InstrKind::Bitcast { arg, from });
-            floats.push(t.push(
-                F32,
-                InstrKind::Cast {
-                    arg: bits,
-                    from: to,
-                },
-            ));
+            floats.push(t.push(F32, InstrKind::Cast { arg: bits, from: to }));
         }
     }
 }
@@ -247,13 +216,7 @@ fn everything(cols: &[usize]) -> Program {
     let iota_u = t.push(U32, InstrKind::Index(turned.clone()));
     let scalar = t.push(F32, InstrKind::Scalar(7));
     let seeds = [5, 6].map(|w| t.push(U32, InstrKind::Scalar(w)));
-    let noise = t.push(
-        U32,
-        InstrKind::Philox {
-            index: iota_u,
-            key: seeds,
-        },
-    );
+    let noise = t.push(U32, InstrKind::Philox { index: iota_u, key: seeds });
     let mut floats = vec![f, g, h, scalar];
     for bits in [0, 1f32.to_bits(), 0x7fc0_0000, 0xff80_0000, 0x8000_0000] {
         floats.push(t.push(F32, InstrKind::Const(bits)));
@@ -368,11 +331,7 @@ fn constant_parts_leave_the_loop() {
     for k in both(&t.p) {
         check_kernel(&k);
         let (before, inside) = k.wgsl.split_once("for (").expect("a loop");
-        assert!(
-            before.contains("exp(") && before.contains("buf1["),
-            "{}",
-            k.wgsl
-        );
+        assert!(before.contains("exp(") && before.contains("buf1["), "{}", k.wgsl);
         assert!(!inside.contains("params[") && inside.contains("buf0["));
     }
 }
@@ -380,11 +339,7 @@ fn constant_parts_leave_the_loop() {
 /// Lavapipe silently ends the loops of an invocation after 65,535 iterations in all.
 #[test]
 fn long_rows_are_shared_on_software_too() {
-    let shared = |c| {
-        program_wgsl(&softmax(3, c), "s", true)
-            .wgsl
-            .contains("lanes")
-    };
+    let shared = |c| program_wgsl(&softmax(3, c), "s", true).wgsl.contains("lanes");
     assert!(!shared(20_000) && shared(20_001));
     assert_eq!(
         program_wgsl(&softmax(3, 30_000), "s", true).wgsl,

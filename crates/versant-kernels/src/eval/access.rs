@@ -56,9 +56,7 @@ impl Access {
                 continue;
             }
             match merged.last_mut() {
-                Some((extent, inner))
-                    if forms.iter().all(|s| s[*inner] == s[axis] * dim as isize) =>
-                {
+                Some((extent, inner)) if forms.iter().all(|s| s[*inner] == s[axis] * dim as isize) => {
                     *extent *= dim;
                     *inner = axis;
                 }
@@ -75,9 +73,7 @@ impl Access {
         let guards = view.guards.iter().filter(|g| !g.always(&view.shape));
         Access {
             address: pick(&view.strides, view.offset),
-            guards: guards
-                .map(|g| (pick(&g.strides, g.offset), g.extent as isize))
-                .collect(),
+            guards: guards.map(|g| (pick(&g.strides, g.offset), g.extent as isize)).collect(),
             dims: match merged.is_empty() {
                 true => vec![1],
                 false => merged.iter().map(|&(dim, _)| dim).collect(),
@@ -127,13 +123,7 @@ impl Access {
         let mut lane = 0;
         while lane < len {
             let take = (self.dims[last] - coords[last]).min(len - lane);
-            f(Run {
-                lane,
-                len: take,
-                offset,
-                stride,
-                valid: self.valid(&coords, take),
-            });
+            f(Run { lane, len: take, offset, stride, valid: self.valid(&coords, take) });
             lane += take;
             coords[last] += take;
             offset += take as isize * stride;
@@ -153,11 +143,8 @@ impl Access {
     fn valid(&self, coords: &[usize; crate::MAX_RANK], len: usize) -> (usize, usize) {
         let (mut low, mut high) = (0isize, len as isize);
         for (form, extent) in &self.guards {
-            let value = form
-                .strides
-                .iter()
-                .zip(coords)
-                .fold(form.offset, |sum, (s, &c)| sum + s * c as isize);
+            let value =
+                form.strides.iter().zip(coords).fold(form.offset, |sum, (s, &c)| sum + s * c as isize);
             let step = form.strides[form.strides.len() - 1];
             // 0 <= value + step * t < extent.
             match step {
@@ -221,10 +208,7 @@ mod tests {
             }
             let dot = |s: &[isize], o| s.iter().zip(&coords).fold(o, |sum, (s, c)| sum + s * c);
             let ok = |g: &crate::Guard| (0..g.extent as isize).contains(&dot(&g.strides, g.offset));
-            view.guards
-                .iter()
-                .all(ok)
-                .then(|| dot(&view.strides, view.offset))
+            view.guards.iter().all(ok).then(|| dot(&view.strides, view.offset))
         };
         let total = view.shape.numel();
         for start in 0..total {

@@ -67,10 +67,7 @@ impl Scratch {
         let mut block = || spare.pop().unwrap_or_else(|| vec![0; BLOCK]);
         let frame_slots = if with_frame { plan.frame_slots } else { 0 };
         let mut frame: Vec<_> = (0..frame_slots).map(|_| block()).collect();
-        let temp = |words| Temp {
-            words,
-            held: Held::Words,
-        };
+        let temp = |words| Temp { words, held: Held::Words };
         let temps = (0..plan.temps).map(|_| temp(block())).collect();
         BLOCKS.set(spare);
         if with_frame {
@@ -82,11 +79,7 @@ impl Scratch {
             }
         }
         let states = plan.reduces.iter();
-        Scratch {
-            frame,
-            temps,
-            states: states.map(|r| State::new(r.kind, r.dtype)).collect(),
-        }
+        Scratch { frame, temps, states: states.map(|r| State::new(r.kind, r.dtype)).collect() }
     }
 }
 
@@ -127,13 +120,7 @@ pub(super) fn operand<'b>(
 
 impl PlanStep {
     /// Evaluates the instructions and stores of the step over `lanes`.
-    pub fn run(
-        &self,
-        frame: &[Vec<u32>],
-        temps: &mut [Temp],
-        buffers: &Buffers<'_, '_>,
-        lanes: Lanes,
-    ) {
+    pub fn run(&self, frame: &[Vec<u32>], temps: &mut [Temp], buffers: &Buffers<'_, '_>, lanes: Lanes) {
         for op in &self.ops {
             if self.borrow(op, temps, buffers, lanes) {
                 continue;
@@ -148,10 +135,7 @@ impl PlanStep {
             if !direct {
                 op.eval(buffers, lanes.start, &mut words[..lanes.len], [a, b, c]);
             }
-            temps[op.dst] = Temp {
-                words,
-                held: if direct { Held::Stored } else { Held::Words },
-            };
+            temps[op.dst] = Temp { words, held: if direct { Held::Stored } else { Held::Words } };
         }
         for store in &self.stores {
             if let Src::Temp(temp) = store.value
@@ -191,13 +175,7 @@ impl PlanStep {
 
 impl PlanStore {
     /// Evaluates a map straight into the stored elements, where the block is one run within a piece.
-    fn map_into(
-        &self,
-        op: &Op,
-        buffers: &Buffers<'_, '_>,
-        lanes: Lanes,
-        args: [&[u32]; 3],
-    ) -> bool {
+    fn map_into(&self, op: &Op, buffers: &Buffers<'_, '_>, lanes: Lanes, args: [&[u32]; 3]) -> bool {
         self.access.dense(lanes.start, lanes.len).is_some_and(|at| {
             buffers.writes[self.write].in_place(at, lanes.len, |dst| {
                 op.eval(buffers, lanes.start, dst, args);
@@ -208,30 +186,13 @@ impl PlanStore {
 
 impl Op {
     /// Computes the result into `dst`.
-    fn eval(
-        &self,
-        buffers: &Buffers<'_, '_>,
-        start: usize,
-        dst: &mut [u32],
-        [a, b, c]: [&[u32]; 3],
-    ) {
+    fn eval(&self, buffers: &Buffers<'_, '_>, start: usize, dst: &mut [u32], [a, b, c]: [&[u32]; 3]) {
         match &self.kind {
             OpKind::Load { binding, access } => {
                 load::gather(access, buffers.source(*binding), start, dst);
             }
-            OpKind::LoadAt {
-                binding,
-                access,
-                signed,
-                stride,
-                bound,
-            } => {
-                let index = Indices {
-                    words: a,
-                    signed: *signed,
-                    stride: *stride,
-                    bound: *bound,
-                };
+            OpKind::LoadAt { binding, access, signed, stride, bound } => {
+                let index = Indices { words: a, signed: *signed, stride: *stride, bound: *bound };
                 load::gather_at(access, buffers.source(*binding), start, index, dst);
             }
             OpKind::Index(access) => load::iota(access, start, dst),

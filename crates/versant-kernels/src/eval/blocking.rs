@@ -55,36 +55,20 @@ pub(super) fn blocking(p: &Program) -> (Order, usize, usize, usize) {
                 _ => None,
             });
             let views = loads.chain(block.stores.iter().map(|s| &s.view));
-            sum += views
-                .map(|v| access_cost(&Access::new(v, &axes)))
-                .sum::<usize>();
-            sum += reduces.len()
-                * (2 + 40
-                    / if order == Order::ColsInner {
-                        cols
-                    } else {
-                        rows
-                    });
+            sum += views.map(|v| access_cost(&Access::new(v, &axes))).sum::<usize>();
+            sum += reduces.len() * (2 + 40 / if order == Order::ColsInner { cols } else { rows });
         }
         sum
     };
     if cost(Order::RowsInner) < cost(Order::ColsInner) {
         let block = rows.min(BLOCK);
-        return (
-            Order::RowsInner,
-            block,
-            block,
-            if rows == block { BLOCK / block } else { 1 },
-        );
+        return (Order::RowsInner, block, block, if rows == block { BLOCK / block } else { 1 });
     }
     if 2 * cols <= BLOCK {
         let block = BLOCK / cols;
         return (Order::ColsInner, block, block, cols);
     }
-    let tile = cols
-        .div_ceil(cols.div_ceil(BLOCK))
-        .next_multiple_of(16)
-        .min(cols);
+    let tile = cols.div_ceil(cols.div_ceil(BLOCK)).next_multiple_of(16).min(cols);
     // Several long rows make a block, so that row steps have more than one lane.
     let block = (8 * BLOCK / cols).clamp(1, 8);
     (Order::ColsInner, block, 1, tile)

@@ -13,27 +13,12 @@ pub(super) enum Src {
 
 /// An operation on a block.
 pub(super) enum OpKind {
-    Load {
-        binding: usize,
-        access: Access,
-    },
-    LoadAt {
-        binding: usize,
-        access: Access,
-        signed: bool,
-        stride: isize,
-        bound: usize,
-    },
+    Load { binding: usize, access: Access },
+    LoadAt { binding: usize, access: Access, signed: bool, stride: isize, bound: usize },
     Index(Access),
     InBounds(Access),
-    Map {
-        f: &'static MapFn,
-        operand: DType,
-    },
-    Cast {
-        from: DType,
-        to: DType,
-    },
+    Map { f: &'static MapFn, operand: DType },
+    Cast { from: DType, to: DType },
     Philox,
     Acc,
 }
@@ -185,9 +170,7 @@ impl Compiler<'_> {
                 InstrKind::Bitcast { arg, .. } => Some(arg),
                 InstrKind::Cast { arg, from }
                     if from == instr.dtype
-                        || (is_word(from)
-                            && is_word(instr.dtype)
-                            && instr.dtype != DType::Bool) =>
+                        || (is_word(from) && is_word(instr.dtype) && instr.dtype != DType::Bool) =>
                 {
                     Some(arg)
                 }
@@ -300,11 +283,7 @@ impl Compiler<'_> {
             self.plan.reduces.push(reduce.clone());
             let slot = self.frame_slot();
             self.place[reduce.out as usize] = Place::Row(slot);
-            out.reduces.push(PlanReduce {
-                value,
-                out: slot,
-                index,
-            });
+            out.reduces.push(PlanReduce { value, out: slot, index });
         }
         // From here on the kept registers are row registers, and the other temporaries are gone.
         for instr in &block.instrs {
@@ -323,13 +302,7 @@ impl Compiler<'_> {
     }
 
     /// Compiles one instruction, and gives its cost.
-    fn instr(
-        &mut self,
-        instr: &Instr,
-        axes: &[usize],
-        uses: &mut [usize],
-        step: &mut PlanStep,
-    ) -> usize {
+    fn instr(&mut self, instr: &Instr, axes: &[usize], uses: &mut [usize], step: &mut PlanStep) -> usize {
         let reg = instr.reg as usize;
         if self.alias[reg] != instr.reg {
             for arg in operands(instr) {
@@ -364,13 +337,7 @@ impl Compiler<'_> {
         }
         self.place[reg] = Place::Temp(dst);
         self.release(reg, uses, step);
-        step.ops.push(Op {
-            kind,
-            dst,
-            args,
-            arity: regs.len(),
-            direct: None,
-        });
+        step.ops.push(Op { kind, dst, args, arity: regs.len(), direct: None });
         cost
     }
 
@@ -382,13 +349,7 @@ impl Compiler<'_> {
                 let cost = access_cost(&access);
                 (OpKind::Load { binding, access }, cost)
             }
-            &InstrKind::LoadAt {
-                binding,
-                ref view,
-                index,
-                stride,
-                bound,
-            } => {
+            &InstrKind::LoadAt { binding, ref view, index, stride, bound } => {
                 let kind = OpKind::LoadAt {
                     binding,
                     access: Access::new(view, axes),
@@ -434,12 +395,7 @@ impl Compiler<'_> {
                 }
                 _ => false,
             });
-            let stored_once = block
-                .stores
-                .iter()
-                .filter(|s| s.binding == store.binding)
-                .count()
-                == 1;
+            let stored_once = block.stores.iter().filter(|s| s.binding == store.binding).count() == 1;
             let value = out.stores[index].value;
             if loaded || !stored_once || self.last_step[reg as usize] > number {
                 continue;
@@ -488,8 +444,5 @@ impl Plan {
 
 /// The view without its guards.
 fn unguarded(view: &View) -> View {
-    View {
-        guards: Vec::new(),
-        ..view.clone()
-    }
+    View { guards: Vec::new(), ..view.clone() }
 }

@@ -27,8 +27,7 @@ pub(super) fn philox(dst: &mut [u32], index: &[u32], low: &[u32], high: &[u32]) 
         let mut expected = (0..index.len() as u32).zip(index);
         expected.all(|(i, &w)| w == first.wrapping_add(i))
     };
-    if uniform(low) && uniform(high) && first.checked_add(index.len() as u32).is_some() && counts()
-    {
+    if uniform(low) && uniform(high) && first.checked_add(index.len() as u32).is_some() && counts() {
         philox_lanes(dst, first, [low[0], high[0]]);
         return;
     }
@@ -56,33 +55,16 @@ mod tests {
 
     #[test]
     fn casts_saturate_as_in_rust() {
-        let special = [
-            0.0,
-            -0.0,
-            0.99,
-            -0.99,
-            2147483600.0,
-            2147483648.0,
-            4294967000.0,
-            1e30,
-            -1.0,
-        ];
+        let special = [0.0, -0.0, 0.99, -0.99, 2147483600.0, 2147483648.0, 4294967000.0, 1e30, -1.0];
         let special = special.into_iter().flat_map(|x: f32| [x, -x]);
         let special = special.chain([f32::INFINITY, f32::NEG_INFINITY, f32::NAN]);
-        let words = (0..u32::MAX)
-            .step_by(100_003)
-            .chain(special.map(f32::to_bits));
+        let words = (0..u32::MAX).step_by(100_003).chain(special.map(f32::to_bits));
         let words: Vec<u32> = words.collect();
         let mut dst = vec![0; words.len()];
         let mut check = |to, want: fn(f32) -> u32| {
             cast(DType::F32, to, &mut dst, &words);
             for (&w, &d) in words.iter().zip(&dst) {
-                assert_eq!(
-                    d,
-                    want(f32::from_bits(w)),
-                    "{:e} to {to}",
-                    f32::from_bits(w)
-                );
+                assert_eq!(d, want(f32::from_bits(w)), "{:e} to {to}", f32::from_bits(w));
             }
         };
         check(DType::I32, |x| x as i32 as u32);

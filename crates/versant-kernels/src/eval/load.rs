@@ -85,10 +85,7 @@ pub(super) fn gather_at(
         let lanes = &mut dst[run.lane..run.lane + run.len];
         lanes.fill(0);
         let (low, high) = run.valid;
-        let index = Indices {
-            words: &index.words[run.lane + low..run.lane + high],
-            ..index
-        };
+        let index = Indices { words: &index.words[run.lane + low..run.lane + high], ..index };
         index.load(&run, source, &mut lanes[low..high]);
     });
 }

@@ -45,20 +45,12 @@ impl Number for f32 {
     #[inline(always)]
     fn larger(self, other: f32) -> f32 {
         let nan = self.is_nan() | other.is_nan();
-        if nan {
-            self + other
-        } else {
-            f32::max(self, other)
-        }
+        if nan { self + other } else { f32::max(self, other) }
     }
     #[inline(always)]
     fn smaller(self, other: f32) -> f32 {
         let nan = self.is_nan() | other.is_nan();
-        if nan {
-            self + other
-        } else {
-            f32::min(self, other)
-        }
+        if nan { self + other } else { f32::min(self, other) }
     }
     #[inline(always)]
     fn below(self, other: f32) -> bool {
@@ -151,14 +143,7 @@ pub(super) struct State {
 
 impl State {
     pub fn new(kind: ReduceKind, dtype: DType) -> State {
-        State {
-            kind,
-            dtype,
-            acc: Vec::new(),
-            index: Vec::new(),
-            pending: 0,
-            sums: Pairwise::default(),
-        }
+        State { kind, dtype, acc: Vec::new(), index: Vec::new(), pending: 0, sums: Pairwise::default() }
     }
 
     /// Starts over with `rows` rows.
@@ -238,13 +223,7 @@ impl State {
 
     /// Keeps the first value that no other `beats`, and its column.
     #[inline(always)]
-    fn find<T: Number>(
-        &mut self,
-        values: &[T],
-        tile: Tile,
-        start: T,
-        beaten: impl Fn(T, T) -> bool,
-    ) {
+    fn find<T: Number>(&mut self, values: &[T], tile: Tile, start: T, beaten: impl Fn(T, T) -> bool) {
         let acc: &mut [T] = bytemuck::cast_slice_mut(&mut self.acc);
         let mut take = |row: usize, value: T, column: usize| {
             if beaten(acc[row], value) {
@@ -257,9 +236,7 @@ impl State {
                 for (row, values) in values.chunks_exact(tile.cols).enumerate() {
                     let best = fold_slice(values, start, |a, b| if beaten(a, b) { b } else { a });
                     // The first value that loses against no other: neither beats the other.
-                    let first = values
-                        .iter()
-                        .position(|&v| !beaten(best, v) && !beaten(v, best));
+                    let first = values.iter().position(|&v| !beaten(best, v) && !beaten(v, best));
                     take(row, best, tile.first_col + first.unwrap_or(0));
                 }
             }
@@ -282,12 +259,7 @@ impl State {
             self.sums.push(bytemuck::cast_slice(&total));
             return;
         }
-        let tile = Tile {
-            order: Order::RowsInner,
-            rows: other.acc.len(),
-            cols: 1,
-            first_col: 0,
-        };
+        let tile = Tile { order: Order::RowsInner, rows: other.acc.len(), cols: 1, first_col: 0 };
         if !self.is_arg() {
             return self.add(&other.acc, tile);
         }

@@ -16,16 +16,12 @@ pub(super) struct Shared<'a> {
 
 impl<'a> Shared<'a> {
     pub fn new(words: &'a mut [u32]) -> Shared<'a> {
-        Shared {
-            pieces: words.chunks_mut(PIECE).map(Mutex::new).collect(),
-        }
+        Shared { pieces: words.chunks_mut(PIECE).map(Mutex::new).collect() }
     }
 
     /// A panic of another job leaves words unwritten, nothing worse, and is passed on by rayon.
     fn lock(&self, piece: usize) -> MutexGuard<'_, &'a mut [u32]> {
-        self.pieces[piece]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.pieces[piece].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Calls `f(piece words, position, lanes)` for the parts of a run of `len` lanes that lie in one piece each.

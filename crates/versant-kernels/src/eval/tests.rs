@@ -24,18 +24,10 @@ fn random_programs_agree_with_the_definition() {
     for seed in 0..3000 {
         let (p, buffers) = random(seed, false);
         let mut want = buffers.clone();
-        Reference {
-            p: &p,
-            scalars: &SCALARS,
-            acc: &[],
-        }
-        .run(&mut want);
+        Reference { p: &p, scalars: &SCALARS, acc: &[] }.run(&mut want);
         for work in [JOB, 1, 200] {
             let got = run(&Evaluator::with_job(p.clone(), work), &p, &buffers);
-            assert!(
-                got == want[p.reads()..],
-                "seed {seed}, jobs of {work}: {p:?}"
-            );
+            assert!(got == want[p.reads()..], "seed {seed}, jobs of {work}: {p:?}");
         }
     }
 }
@@ -57,12 +49,7 @@ fn random_epilogues_agree_with_the_definition() {
         p.steps.push(Step::Row(whole));
         let acc: Vec<f32> = (0..p.rows.numel()).map(|i| i as f32).collect();
         let mut want = buffers.clone();
-        Reference {
-            p: &p,
-            scalars: &SCALARS,
-            acc: &acc,
-        }
-        .run(&mut want);
+        Reference { p: &p, scalars: &SCALARS, acc: &acc }.run(&mut want);
         let mut got = buffers.clone();
         let (reads, writes) = got.split_at_mut(p.reads());
         let reads: Vec<&[u32]> = reads.iter().map(|b| &b[..]).collect();
@@ -79,50 +66,25 @@ fn random_epilogues_agree_with_the_definition() {
 fn reduction(kind: ReduceKind, rows: &[usize], cols: &[usize], strides: &[isize]) -> Program {
     let dims: Vec<usize> = rows.iter().chain(cols).copied().collect();
     let (rows, cols) = (Shape::new(rows).unwrap(), Shape::new(cols).unwrap());
-    let view = View {
-        shape: Shape::new(&dims).unwrap(),
-        strides: strides.to_vec(),
-        offset: 0,
-        guards: Vec::new(),
-    };
+    let view =
+        View { shape: Shape::new(&dims).unwrap(), strides: strides.to_vec(), offset: 0, guards: Vec::new() };
     let is_arg = matches!(kind, ReduceKind::ArgMax | ReduceKind::ArgMin);
-    let load = Instr {
-        reg: 0,
-        dtype: DType::F32,
-        kind: InstrKind::Load { binding: 0, view },
-    };
-    let reduce = ReduceOut {
-        kind,
-        value: 0,
-        dtype: DType::F32,
-        out: 1,
-    };
+    let load = Instr { reg: 0, dtype: DType::F32, kind: InstrKind::Load { binding: 0, view } };
+    let reduce = ReduceOut { kind, value: 0, dtype: DType::F32, out: 1 };
     let store = Store {
         binding: 1,
         view: View::contiguous(rows),
         value: 1,
         dtype: if is_arg { DType::I32 } else { DType::F32 },
     };
-    let binding = |written| ProgramBinding {
-        dtype: DType::F32,
-        written,
-    };
+    let binding = |written| ProgramBinding { dtype: DType::F32, written };
     Program {
         rows,
         cols,
         bindings: vec![binding(false), binding(true)],
         steps: vec![
-            Step::Col(
-                Block {
-                    instrs: vec![load],
-                    stores: vec![],
-                },
-                vec![reduce],
-            ),
-            Step::Row(Block {
-                instrs: vec![],
-                stores: vec![store],
-            }),
+            Step::Col(Block { instrs: vec![load], stores: vec![] }, vec![reduce]),
+            Step::Row(Block { instrs: vec![], stores: vec![store] }),
         ],
         regs: 2,
     }
@@ -132,10 +94,7 @@ fn reduction(kind: ReduceKind, rows: &[usize], cols: &[usize], strides: &[isize]
 fn noise(len: usize) -> Vec<u32> {
     let mut words = vec![0; len];
     crate::math::philox_lanes(&mut words, 0, [1, 2]);
-    words
-        .iter()
-        .map(|w| ((w >> 8) as f32 / 16_777_216.0).to_bits())
-        .collect()
+    words.iter().map(|w| ((w >> 8) as f32 / 16_777_216.0).to_bits()).collect()
 }
 
 #[test]
@@ -158,9 +117,7 @@ fn results_do_not_depend_on_the_number_of_threads() {
         let buffers = vec![words.clone(), vec![0; p.rows.numel()]];
         let results = [1, 2, 7].map(|threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
-            pool.build()
-                .unwrap()
-                .install(|| run(&evaluator, &p, &buffers))
+            pool.build().unwrap().install(|| run(&evaluator, &p, &buffers))
         });
         assert!(results.iter().all(|r| *r == results[0]));
     }
@@ -179,12 +136,7 @@ fn float_sums_lose_next_to_nothing() {
     for p in cases {
         let buffers = vec![words.clone(), vec![0; p.rows.numel()]];
         let mut want = buffers.clone();
-        Reference {
-            p: &p,
-            scalars: &[],
-            acc: &[],
-        }
-        .run(&mut want);
+        Reference { p: &p, scalars: &[], acc: &[] }.run(&mut want);
         // In parallel, and as a single job.
         for work in [JOB, 1 << 40] {
             let got = run(&Evaluator::with_job(p.clone(), work), &p, &buffers);
@@ -197,12 +149,7 @@ fn float_sums_lose_next_to_nothing() {
 
 #[test]
 fn nan_wins_and_the_first_of_equals() {
-    let kinds = [
-        ReduceKind::Max,
-        ReduceKind::Min,
-        ReduceKind::ArgMax,
-        ReduceKind::ArgMin,
-    ];
+    let kinds = [ReduceKind::Max, ReduceKind::Min, ReduceKind::ArgMax, ReduceKind::ArgMin];
     for kind in kinds {
         for cols in [1, 5, 40, 1500] {
             for strides in [[cols as isize, 1], [1, 4]] {
@@ -210,20 +157,14 @@ fn nan_wins_and_the_first_of_equals() {
                 let mut words = noise(4 * cols);
                 words.iter_mut().for_each(|w| *w &= 0xffc0_0000);
                 // Three rows with NaN or infinities, one with many equal values.
-                let at =
-                    |row: usize, col: usize| row * strides[0] as usize + col * strides[1] as usize;
+                let at = |row: usize, col: usize| row * strides[0] as usize + col * strides[1] as usize;
                 words[at(0, cols / 2)] = f32::NAN.to_bits();
                 words[at(0, cols - 1)] = f32::NAN.to_bits();
                 words[at(1, cols / 3)] = f32::NEG_INFINITY.to_bits();
                 words[at(2, cols / 3)] = f32::INFINITY.to_bits();
                 let buffers = vec![words, vec![0; 4]];
                 let mut want = buffers.clone();
-                Reference {
-                    p: &p,
-                    scalars: &[],
-                    acc: &[],
-                }
-                .run(&mut want);
+                Reference { p: &p, scalars: &[], acc: &[] }.run(&mut want);
                 for work in [JOB, 1] {
                     let got = run(&Evaluator::with_job(p.clone(), work), &p, &buffers);
                     assert_eq!(got[0], want[1], "{kind:?} over {cols} columns, {strides:?}");

@@ -20,10 +20,7 @@ pub fn valid_wgsl(source: &KernelSource) {
 
     let spv = naga::back::spv::Options::default();
     naga::back::spv::write_vec(&module, &info, &spv, None).expect("SPIR-V");
-    let msl = naga::back::msl::Options {
-        fake_missing_bindings: true,
-        ..Default::default()
-    };
+    let msl = naga::back::msl::Options { fake_missing_bindings: true, ..Default::default() };
     naga::back::msl::write_string(&module, &info, &msl, &Default::default()).expect("MSL");
     let mut text = String::new();
     let hlsl = naga::back::hlsl::Options::default();
@@ -93,9 +90,7 @@ pub fn equal(source: &KernelSource, reads: &[&[u32]], want: &[u32]) {
 pub fn words(n: usize, limit: u32, seed: u32) -> Vec<u32> {
     let mut state = u64::from(seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut next = || {
-        state = state
-            .wrapping_mul(0x5851_f42d_4c95_7f2d)
-            .wrapping_add(0x1405_7b7e_f767_814f);
+        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
         (state >> 33) as u32
     };
     (0..n)
@@ -112,9 +107,7 @@ pub fn data(dtype: DType, n: usize, seed: u32) -> Vec<u32> {
     if dtype != DType::F32 {
         return any;
     }
-    any.iter()
-        .map(|&w| ((w as i32 as f32) * 2f32.powi(-31) * (1.0 + (w % 97) as f32)).to_bits())
-        .collect()
+    any.iter().map(|&w| ((w as i32 as f32) * 2f32.powi(-31) * (1.0 + (w % 97) as f32)).to_bits()).collect()
 }
 
 /// The sum of two elements of `dtype`, as words.

@@ -84,9 +84,7 @@ impl CumSum {
                 }
             };
             if size > SERIAL {
-                src.par_chunks(bundle)
-                    .zip(out.par_chunks_mut(bundle))
-                    .for_each(run);
+                src.par_chunks(bundle).zip(out.par_chunks_mut(bundle)).for_each(run);
             } else {
                 run((src, out));
             }
@@ -139,11 +137,7 @@ impl CumSum {
     }
 
     /// Rows of `width` columns each, given from the first to the last of the axis.
-    fn rows<'a, T: Sum>(
-        &self,
-        width: usize,
-        rows: impl DoubleEndedIterator<Item = (&'a [T], &'a mut [T])>,
-    ) {
+    fn rows<'a, T: Sum>(&self, width: usize, rows: impl DoubleEndedIterator<Item = (&'a [T], &'a mut [T])>) {
         let mut carry = vec![T::ZERO; width];
         let mut sum = vec![T::ZERO; width];
         let mut step = |(i, (src, out)): (usize, (&[T], &mut [T]))| {
@@ -170,14 +164,7 @@ mod tests {
     use super::*;
 
     fn desc([outer, n, inner]: [usize; 3], reverse: bool, dtype: DType) -> CumSum {
-        CumSum {
-            outer,
-            n,
-            inner,
-            reverse,
-            dtype,
-            src_offset: 5,
-        }
+        CumSum { outer, n, inner, reverse, dtype, src_offset: 5 }
     }
 
     /// The stated order, one line at a time.

@@ -42,10 +42,7 @@ pub struct FoldWindows {
 /// recorder refuses all of them.
 pub fn fold_windows(desc: &FoldWindows, label: &str, target: Target) -> KernelSource {
     let d = *desc;
-    assert!(
-        d.stride > 0 && d.dilation > 0,
-        "the recorder refuses a stride or dilation of 0 for {label}"
-    );
+    assert!(d.stride > 0 && d.dilation > 0, "the recorder refuses a stride or dilation of 0 for {label}");
     Parts {
         label,
         wgsl: include_str!("../../../../shaders/fold/windows.wgsl"),
@@ -102,31 +99,20 @@ impl FoldWindows {
             // Short slabs are handed out in bundles, long ones cut into ranges of rows.
             let work = slab + self.count * self.inner * self.size;
             let bundle = (SERIAL / 4 / work).max(1);
-            out.par_chunks_mut(bundle * slab)
-                .enumerate()
-                .for_each(|(b, slabs)| {
-                    for (o, slab) in slabs.chunks_exact_mut(slab).enumerate() {
-                        slab.par_chunks_mut(rows * self.inner).enumerate().for_each(
-                            |(part, piece)| {
-                                self.range(src, b * bundle + o, part * rows, piece);
-                            },
-                        );
-                    }
-                });
+            out.par_chunks_mut(bundle * slab).enumerate().for_each(|(b, slabs)| {
+                for (o, slab) in slabs.chunks_exact_mut(slab).enumerate() {
+                    slab.par_chunks_mut(rows * self.inner).enumerate().for_each(|(part, piece)| {
+                        self.range(src, b * bundle + o, part * rows, piece);
+                    });
+                }
+            });
         })
     }
 
     /// Output rows `first..` of slab `o`, as many as `piece` holds. The windows are visited from the last to
     /// the first, so that an output receives its taps in ascending order while the source is read densely.
     fn range<T: Sum>(&self, src: &[T], o: usize, first: usize, piece: &mut [T]) {
-        let FoldWindows {
-            inner,
-            count,
-            size,
-            stride,
-            dilation,
-            ..
-        } = *self;
+        let FoldWindows { inner, count, size, stride, dilation, .. } = *self;
         piece.fill(T::ZERO);
         if size == 0 {
             return;
@@ -259,18 +245,12 @@ mod tests {
             let dense = view.shape.strides();
             let windowed = |at: usize| {
                 let form = view.strides.iter().zip(dense).zip(view.shape.iter());
-                let offset: isize = form
-                    .map(|((s, d), &n)| s * ((at / d as usize) % n) as isize)
-                    .sum();
+                let offset: isize = form.map(|((s, d), &n)| s * ((at / d as usize) % n) as isize).sum();
                 x[offset as usize]
             };
             let left: u32 = (0..y.len()).map(|at| windowed(at) * y[at]).sum();
 
-            let mut d = desc(
-                [outer, extent, inner],
-                [count, size, stride, dilation],
-                DType::U32,
-            );
+            let mut d = desc([outer, extent, inner], [count, size, stride, dilation], DType::U32);
             d.src_offset = 0;
             let source = fold_windows(&d, "fold", Target::Cpu);
             let folded = check::run(&source, &[&y], x.len(), 2);

@@ -56,14 +56,8 @@ pub fn scatter_add(desc: &ScatterAdd, label: &str, target: Target) -> KernelSour
     let d = *desc;
     let (wgsl, per_row) = match d.form {
         // Four elements an invocation, `LANES` in the shader.
-        IndexForm::Shared => (
-            include_str!("../../../../shaders/scatter/shared.wgsl"),
-            d.inner.div_ceil(4),
-        ),
-        IndexForm::Full => (
-            include_str!("../../../../shaders/scatter/full.wgsl"),
-            d.inner,
-        ),
+        IndexForm::Shared => (include_str!("../../../../shaders/scatter/shared.wgsl"), d.inner.div_ceil(4)),
+        IndexForm::Full => (include_str!("../../../../shaders/scatter/full.wgsl"), d.inner),
     };
     Parts {
         label,
@@ -157,12 +151,7 @@ impl<T: Sum> Job<'_, T> {
     /// The shared form in few slabs: a stable counting sort lists the source rows of every output row, then output rows
     /// are independent, and each adds its source rows in ascending order.
     fn sorted(&self, out: &mut [T]) {
-        let ScatterAdd {
-            bound,
-            inner,
-            count,
-            ..
-        } = self.d;
+        let ScatterAdd { bound, inner, count, .. } = self.d;
         let mut starts = vec![0usize; bound + 1];
         for &v in self.index {
             if (v as usize) < bound {
@@ -181,18 +170,16 @@ impl<T: Sum> Job<'_, T> {
             }
         }
         let rows = (SERIAL / 4 / inner).max(1);
-        out.par_chunks_mut(rows * inner)
-            .enumerate()
-            .for_each(|(chunk, piece)| {
-                self.fill(chunk * rows * inner, piece);
-                for (r, row) in piece.chunks_exact_mut(inner).enumerate() {
-                    let at = chunk * rows + r;
-                    let (o, v) = (at / bound, at % bound);
-                    for &i in &sorted[starts[v]..starts[v + 1]] {
-                        add_into(row, &self.src[(o * count + i) * inner..][..inner]);
-                    }
+        out.par_chunks_mut(rows * inner).enumerate().for_each(|(chunk, piece)| {
+            self.fill(chunk * rows * inner, piece);
+            for (r, row) in piece.chunks_exact_mut(inner).enumerate() {
+                let at = chunk * rows + r;
+                let (o, v) = (at / bound, at % bound);
+                for &i in &sorted[starts[v]..starts[v + 1]] {
+                    add_into(row, &self.src[(o * count + i) * inner..][..inner]);
                 }
-            });
+            }
+        });
     }
 
     /// Walks the source in order, a slab to a thread. Cutting a slab by output rows was measured and lost:
@@ -205,20 +192,12 @@ impl<T: Sum> Job<'_, T> {
         }
         let work = slab + self.d.count * self.d.inner;
         let bundle = (SERIAL / 4 / work).max(1);
-        out.par_chunks_mut(bundle * slab)
-            .enumerate()
-            .for_each(|(b, piece)| self.slabs(b * bundle, piece));
+        out.par_chunks_mut(bundle * slab).enumerate().for_each(|(b, piece)| self.slabs(b * bundle, piece));
     }
 
     /// Slabs `first..`, as many as `piece` holds.
     fn slabs(&self, first: usize, piece: &mut [T]) {
-        let ScatterAdd {
-            bound,
-            inner,
-            count,
-            form,
-            ..
-        } = self.d;
+        let ScatterAdd { bound, inner, count, form, .. } = self.d;
         let slab = bound * inner;
         self.fill(first * slab, piece);
         for (o, out) in (first..).zip(piece.chunks_exact_mut(slab)) {

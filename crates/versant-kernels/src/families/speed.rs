@@ -21,15 +21,9 @@ const FACTOR: f64 = if cfg!(debug_assertions) { 5.0 } else { 1.5 };
 /// Seconds that a call may cost whatever its size.
 const CALL: f64 = 5e-6;
 
-fn not_slower(
-    source: &KernelSource,
-    reads: &[&[u32]],
-    len: usize,
-    plain: impl FnMut(&mut [f32]) + Send,
-) {
+fn not_slower(source: &KernelSource, reads: &[&[u32]], len: usize, plain: impl FnMut(&mut [f32]) + Send) {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
-    pool.expect("a thread")
-        .install(|| race(source, reads, len, plain));
+    pool.expect("a thread").install(|| race(source, reads, len, plain));
 }
 
 fn race(source: &KernelSource, reads: &[&[u32]], len: usize, mut plain: impl FnMut(&mut [f32])) {
@@ -72,28 +66,23 @@ fn scatter_case([outer, bound, inner, count]: [usize; 4], form: IndexForm) {
     let src = check::data(DType::F32, slab, 2);
     let floats: &[f32] = bytemuck::cast_slice(&src);
     let source = scatter_add(&d, &format!("{d:?}"), Target::Cpu);
-    not_slower(
-        &source,
-        &[&[0], &index, &src],
-        outer * bound * inner,
-        |out| {
-            out.fill(0.0);
-            for o in 0..outer {
-                for i in 0..count {
-                    for k in 0..inner {
-                        let at = (o * count + i) * inner + k;
-                        let v = match form {
-                            IndexForm::Shared => index[i],
-                            IndexForm::Full => index[at],
-                        };
-                        if (v as usize) < bound {
-                            out[(o * bound + v as usize) * inner + k] += floats[at];
-                        }
+    not_slower(&source, &[&[0], &index, &src], outer * bound * inner, |out| {
+        out.fill(0.0);
+        for o in 0..outer {
+            for i in 0..count {
+                for k in 0..inner {
+                    let at = (o * count + i) * inner + k;
+                    let v = match form {
+                        IndexForm::Shared => index[i],
+                        IndexForm::Full => index[at],
+                    };
+                    if (v as usize) < bound {
+                        out[(o * bound + v as usize) * inner + k] += floats[at];
                     }
                 }
             }
-        },
-    );
+        }
+    });
 }
 
 #[test]
@@ -110,14 +99,7 @@ fn scatter_add_is_not_slower_than_a_loop() {
 fn cumsum_is_not_slower_than_a_loop() {
     for reverse in [false, true] {
         for [outer, n, inner] in [[64, 1_000, 1], [8_000, 10, 1], [1, 200, 300], [50, 40, 30]] {
-            let d = CumSum {
-                outer,
-                n,
-                inner,
-                reverse,
-                dtype: DType::F32,
-                src_offset: 0,
-            };
+            let d = CumSum { outer, n, inner, reverse, dtype: DType::F32, src_offset: 0 };
             let len = outer * n * inner;
             let src = check::data(DType::F32, len, 3);
             let floats: &[f32] = bytemuck::cast_slice(&src);

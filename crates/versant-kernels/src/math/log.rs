@@ -56,11 +56,7 @@ pub fn log1p(x: f32) -> f32 {
     // What was lost in the sum, relative to it.
     let lost = if k > 0 { 1.0 - (u - x) } else { x - (u - 1.0) };
     let exact = k == 0;
-    let y = ln_of(
-        k as f32,
-        if exact { x } else { f },
-        if exact { 0.0 } else { lost / u },
-    );
+    let y = ln_of(k as f32, if exact { x } else { f }, if exact { 0.0 } else { lost / u });
     let y = edges(u, y);
     if x.abs() < 3e-8 { x } else { y }
 }

@@ -10,12 +10,7 @@ const WEYL: [u32; 2] = [0x9e37_79b9, 0xbb67_ae85];
 fn round([c0, c1, c2, c3]: [u32; 4], key: [u32; 2]) -> [u32; 4] {
     let p0 = u64::from(c0) * MULTIPLY[0];
     let p1 = u64::from(c2) * MULTIPLY[1];
-    [
-        (p1 >> 32) as u32 ^ c1 ^ key[0],
-        p1 as u32,
-        (p0 >> 32) as u32 ^ c3 ^ key[1],
-        p0 as u32,
-    ]
+    [(p1 >> 32) as u32 ^ c1 ^ key[0], p1 as u32, (p0 >> 32) as u32 ^ c3 ^ key[1], p0 as u32]
 }
 
 /// The four random words of a counter under a key.
@@ -78,11 +73,7 @@ pub fn philox_lanes(dst: &mut [u32], first: u32, key: [u32; 2]) {
         let from = (first % 4) as usize;
         front.copy_from_slice(&words[from..from + front.len()]);
     }
-    crate::lanes::vectorised(Blocks {
-        dst: blocks,
-        first: counter,
-        key,
-    });
+    crate::lanes::vectorised(Blocks { dst: blocks, first: counter, key });
     if !back.is_empty() {
         back.copy_from_slice(&philox4x32([after, 0, 0, 0], key)[..back.len()]);
     }

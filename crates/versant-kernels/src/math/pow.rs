@@ -46,10 +46,6 @@ pub fn pow(x: f32, y: f32) -> f32 {
     let power = if (a == 1.0) & !y.is_nan() { 1.0 } else { power };
     let power = if is_odd { power.copysign(x) } else { power };
     let wrong = (x < 0.0) & (a < f32::INFINITY) & !is_integer;
-    let power = if wrong | x.is_nan() | y.is_nan() {
-        f32::NAN
-    } else {
-        power
-    };
+    let power = if wrong | x.is_nan() | y.is_nan() { f32::NAN } else { power };
     if (x == 1.0) | (y == 0.0) { 1.0 } else { power }
 }

@@ -119,19 +119,7 @@ pub fn atan2(y: f32, x: f32) -> f32 {
         ],
     );
     let angle = ratio + ratio * (z * p);
-    let angle = if steep {
-        0.5 * PI - angle + 0.5 * PI_LO
-    } else {
-        angle
-    };
-    let angle = if x.is_sign_negative() {
-        PI - angle + PI_LO
-    } else {
-        angle
-    };
-    if x.is_nan() | y.is_nan() {
-        f32::NAN
-    } else {
-        angle.copysign(y)
-    }
+    let angle = if steep { 0.5 * PI - angle + 0.5 * PI_LO } else { angle };
+    let angle = if x.is_sign_negative() { PI - angle + PI_LO } else { angle };
+    if x.is_nan() | y.is_nan() { f32::NAN } else { angle.copysign(y) }
 }

@@ -55,12 +55,7 @@ struct ConvShape<const D: usize> {
 impl<const D: usize> ConvShape<D> {
     /// The shape of the weight, with channels split into groups on the second axis; or why there is none.
     fn weight(&self, transposed: bool) -> Result<Vec<usize>, String> {
-        let ConvShape {
-            inputs,
-            outputs,
-            kernel,
-            groups,
-        } = *self;
+        let ConvShape { inputs, outputs, kernel, groups } = *self;
         if inputs == 0 || outputs == 0 || kernel.contains(&0) {
             return Err(format!(
                 "channels and kernel must be positive, not {inputs} to {outputs} with {kernel:?}"
@@ -71,11 +66,7 @@ impl<const D: usize> ConvShape<D> {
                 "{groups} groups do not divide {inputs} input and {outputs} output channels"
             ));
         }
-        let (first, second) = if transposed {
-            (inputs, outputs)
-        } else {
-            (outputs, inputs)
-        };
+        let (first, second) = if transposed { (inputs, outputs) } else { (outputs, inputs) };
         Ok([&[first, second / groups], &kernel[..]].concat())
     }
 }
@@ -92,35 +83,17 @@ fn options<const D: usize>(
         [a] => [other, a],
         _ => [other; 2],
     };
-    ConvOptions {
-        stride: pair(stride, 1),
-        padding: pair(padding, 0),
-        dilation: pair(dilation, 1),
-        groups,
-    }
+    ConvOptions { stride: pair(stride, 1), padding: pair(padding, 0), dilation: pair(dilation, 1), groups }
 }
 
 impl<const D: usize> Conv<D> {
-    const SUPPORTED: () = assert!(
-        D == 1 || D == 2,
-        "convolutions have one or two spatial axes"
-    );
+    const SUPPORTED: () = assert!(D == 1 || D == 2, "convolutions have one or two spatial axes");
 
     /// A convolution with a bias, stride 1, no padding, no dilation, one group.
     #[track_caller]
-    pub fn new(
-        scope: &Scope,
-        inputs: usize,
-        outputs: usize,
-        kernel: impl Into<Extents<D>>,
-    ) -> Self {
+    pub fn new(scope: &Scope, inputs: usize, outputs: usize, kernel: impl Into<Extents<D>>) -> Self {
         let () = Self::SUPPORTED;
-        let shape = ConvShape {
-            inputs,
-            outputs,
-            kernel: kernel.into().0,
-            groups: 1,
-        };
+        let shape = ConvShape { inputs, outputs, kernel: kernel.into().0, groups: 1 };
         let origin = Origin {
             layer: if D == 1 { "Conv1d::new" } else { "Conv2d::new" },
             location: Location::caller(),
@@ -178,11 +151,7 @@ impl<const D: usize> Module for Conv<D> {
             Err(failed) => return failed,
         };
         let options = options(self.stride, self.padding, self.dilation, self.shape.groups);
-        let y = if D == 1 {
-            x.conv1d(&weight, &options)
-        } else {
-            x.conv2d(&weight, &options)
-        };
+        let y = if D == 1 { x.conv1d(&weight, &options) } else { x.conv2d(&weight, &options) };
         with_bias(y, bias, D)
     }
 }
@@ -226,22 +195,9 @@ pub struct ConvTranspose2d {
 impl ConvTranspose2d {
     /// A transposed convolution with a bias, stride 1, no padding, no dilation, one group.
     #[track_caller]
-    pub fn new(
-        scope: &Scope,
-        inputs: usize,
-        outputs: usize,
-        kernel: impl Into<Extents<2>>,
-    ) -> Self {
-        let shape = ConvShape {
-            inputs,
-            outputs,
-            kernel: kernel.into().0,
-            groups: 1,
-        };
-        let origin = Origin {
-            layer: "ConvTranspose2d::new",
-            location: Location::caller(),
-        };
+    pub fn new(scope: &Scope, inputs: usize, outputs: usize, kernel: impl Into<Extents<2>>) -> Self {
+        let shape = ConvShape { inputs, outputs, kernel: kernel.into().0, groups: 1 };
+        let origin = Origin { layer: "ConvTranspose2d::new", location: Location::caller() };
         ConvTranspose2d {
             weights: Weights::new(scope, origin, shape.weight(true), outputs),
             shape,

@@ -31,10 +31,7 @@ pub struct Dropout {
 impl Dropout {
     /// Drops with probability `p`, 0 to 1.
     pub fn new(scope: &Scope, p: f32) -> Dropout {
-        Dropout {
-            p,
-            random: scope.random(),
-        }
+        Dropout { p, random: scope.random() }
     }
 }
 

@@ -33,14 +33,8 @@ impl Embedding {
     /// A table of `count` vectors of `width` elements.
     #[track_caller]
     pub fn new(scope: &Scope, count: usize, width: usize) -> Embedding {
-        let origin = Origin {
-            layer: "Embedding::new",
-            location: Location::caller(),
-        };
-        let init = Init::Normal {
-            mean: 0.0,
-            std: 1.0,
-        };
+        let origin = Origin { layer: "Embedding::new", location: Location::caller() };
+        let init = Init::Normal { mean: 0.0, std: 1.0 };
         let weight = if count == 0 || width == 0 {
             let why = format!("count and width must be positive, not {count} and {width}");
             Err(origin.error(why))

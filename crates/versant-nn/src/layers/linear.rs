@@ -31,20 +31,13 @@ impl Linear {
     /// A layer with a bias.
     #[track_caller]
     pub fn new(scope: &Scope, inputs: usize, outputs: usize) -> Linear {
-        let origin = Origin {
-            layer: "Linear::new",
-            location: Location::caller(),
-        };
+        let origin = Origin { layer: "Linear::new", location: Location::caller() };
         let shape = if inputs == 0 || outputs == 0 {
-            Err(format!(
-                "inputs and outputs must be positive, not {inputs} and {outputs}"
-            ))
+            Err(format!("inputs and outputs must be positive, not {inputs} and {outputs}"))
         } else {
             Ok(vec![outputs, inputs])
         };
-        Linear {
-            weights: Weights::new(scope, origin, shape, outputs),
-        }
+        Linear { weights: Weights::new(scope, origin, shape, outputs) }
     }
 
     /// Does without the bias, as before a normalisation.

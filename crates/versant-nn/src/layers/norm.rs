@@ -63,10 +63,7 @@ struct BatchNormParts {
 }
 
 impl<const D: usize> BatchNorm<D> {
-    const SUPPORTED: () = assert!(
-        D == 1 || D == 2,
-        "batch normalisation has one or two spatial axes"
-    );
+    const SUPPORTED: () = assert!(D == 1 || D == 2, "batch normalisation has one or two spatial axes");
 
     const NAME: &'static str = if D == 1 { "BatchNorm1d" } else { "BatchNorm2d" };
 
@@ -74,10 +71,7 @@ impl<const D: usize> BatchNorm<D> {
     #[track_caller]
     pub fn new(scope: &Scope, channels: usize) -> Self {
         let () = Self::SUPPORTED;
-        let origin = Origin {
-            layer: Self::NAME,
-            location: Location::caller(),
-        };
+        let origin = Origin { layer: Self::NAME, location: Location::caller() };
         let parts = if channels == 0 {
             Err(origin.error("there must be channels".to_owned()))
         } else {
@@ -90,13 +84,7 @@ impl<const D: usize> BatchNorm<D> {
                 var: scope.buffer("running_var", &shape, Init::Ones),
             })
         };
-        BatchNorm {
-            scope: scope.clone(),
-            parts,
-            eps: 1e-5,
-            momentum: 0.1,
-            pending: AtomicU32::new(0),
-        }
+        BatchNorm { scope: scope.clone(), parts, eps: 1e-5, momentum: 0.1, pending: AtomicU32::new(0) }
     }
 
     /// What is added to the variance.
@@ -231,10 +219,7 @@ impl LayerNorm {
     /// Normalises the last axes, which have these extents; `eps` is 1e-5.
     #[track_caller]
     pub fn new(scope: &Scope, extents: &[usize]) -> LayerNorm {
-        let origin = Origin {
-            layer: "LayerNorm::new",
-            location: Location::caller(),
-        };
+        let origin = Origin { layer: "LayerNorm::new", location: Location::caller() };
         let fine = !extents.is_empty() && !extents.contains(&0);
         let weight = if fine {
             Ok(Some(scope.parameter("weight", extents, Init::Ones)))

@@ -14,9 +14,7 @@ pub struct MaxPool2d {
 impl MaxPool2d {
     /// Windows that touch but do not overlap.
     pub fn new(kernel: impl Into<Extents<2>>) -> Self {
-        MaxPool2d {
-            options: PoolOptions::new(kernel.into().0),
-        }
+        MaxPool2d { options: PoolOptions::new(kernel.into().0) }
     }
 
     /// Elements between windows.
@@ -50,10 +48,7 @@ pub struct AvgPool2d {
 impl AvgPool2d {
     /// Windows that touch but do not overlap.
     pub fn new(kernel: impl Into<Extents<2>>) -> Self {
-        AvgPool2d {
-            options: PoolOptions::new(kernel.into().0),
-            count_padding: true,
-        }
+        AvgPool2d { options: PoolOptions::new(kernel.into().0), count_padding: true }
     }
 
     /// Elements between windows.
@@ -93,9 +88,7 @@ pub struct AdaptiveAvgPool2d {
 impl AdaptiveAvgPool2d {
     /// The output's extents; 1 is a global average.
     pub fn new(output: impl Into<Extents<2>>) -> Self {
-        AdaptiveAvgPool2d {
-            output: output.into().0,
-        }
+        AdaptiveAvgPool2d { output: output.into().0 }
     }
 }
 
@@ -114,9 +107,7 @@ pub struct AdaptiveMaxPool2d {
 impl AdaptiveMaxPool2d {
     /// The output's extents; 1 is a global maximum.
     pub fn new(output: impl Into<Extents<2>>) -> Self {
-        AdaptiveMaxPool2d {
-            output: output.into().0,
-        }
+        AdaptiveMaxPool2d { output: output.into().0 }
     }
 }
 

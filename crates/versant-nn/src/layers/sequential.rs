@@ -58,11 +58,7 @@ impl Sequential {
         module: Box<dyn Module>,
         pushed: &'static Location<'static>,
     ) -> Sequential {
-        self.layers.push(Entry {
-            name,
-            pushed,
-            module,
-        });
+        self.layers.push(Entry { name, pushed, module });
         self
     }
 
@@ -86,11 +82,7 @@ impl Module for Sequential {
             x = entry.module.forward(&x, mode);
             if let Some(error) = x.error() {
                 // An error that was there before is the business of whoever made it.
-                return if sound {
-                    Tensor::failed(x.device(), entry.blame(i, error, location))
-                } else {
-                    x
-                };
+                return if sound { Tensor::failed(x.device(), entry.blame(i, error, location)) } else { x };
             }
         }
         x
@@ -100,27 +92,15 @@ impl Module for Sequential {
 impl Entry {
     /// A call through a box does not know its caller, so the line of a mistake would be one of this crate.
     /// This names the layer, where it was pushed, and the line of the forward pass instead.
-    fn blame(
-        &self,
-        i: usize,
-        error: GraphError,
-        location: &'static Location<'static>,
-    ) -> GraphError {
+    fn blame(&self, i: usize, error: GraphError, location: &'static Location<'static>) -> GraphError {
         match error {
-            GraphError::Invalid {
-                op, why, operands, ..
-            } => {
+            GraphError::Invalid { op, why, operands, .. } => {
                 let name = match &self.name {
                     Some(name) => format!("{name:?}"),
                     None => i.to_string(),
                 };
                 let why = format!("{why}; in layer {name} pushed at {}", self.pushed);
-                GraphError::Invalid {
-                    op,
-                    why,
-                    operands,
-                    location,
-                }
+                GraphError::Invalid { op, why, operands, location }
             }
             other => other,
         }

@@ -16,12 +16,7 @@ pub(super) struct Origin {
 impl Origin {
     /// A mistake in the layer's construction.
     pub fn error(&self, why: String) -> GraphError {
-        GraphError::Invalid {
-            op: self.layer,
-            why,
-            operands: Vec::new(),
-            location: self.location,
-        }
+        GraphError::Invalid { op: self.layer, why, operands: Vec::new(), location: self.location }
     }
 }
 
@@ -38,21 +33,11 @@ pub(super) struct Weights {
 
 impl Weights {
     /// Declares the parameters in the scope.
-    pub fn new(
-        scope: &Scope,
-        origin: Origin,
-        shape: Result<Vec<usize>, String>,
-        bias_len: usize,
-    ) -> Weights {
+    pub fn new(scope: &Scope, origin: Origin, shape: Result<Vec<usize>, String>, bias_len: usize) -> Weights {
         let scope = scope.clone();
         let bias_len = Some(bias_len);
         let made = declare(&scope, origin, shape, bias_len);
-        Weights {
-            scope,
-            origin,
-            bias_len,
-            made,
-        }
+        Weights { scope, origin, bias_len, made }
     }
 
     /// Declares them anew with another shape of the weight.

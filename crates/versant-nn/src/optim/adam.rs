@@ -34,32 +34,21 @@ struct AdamRule {
 
 impl AdamRule {
     fn new(weight_decay: f64, decoupled: bool) -> AdamRule {
-        AdamRule {
-            betas: (0.9, 0.999),
-            eps: 1e-8,
-            weight_decay,
-            decoupled,
-        }
+        AdamRule { betas: (0.9, 0.999), eps: 1e-8, weight_decay, decoupled }
     }
 }
 
 impl Adam {
     /// Trains all parameters of the store.
     pub fn new(params: &Params, lr: f64) -> Adam {
-        Adam {
-            flat: Flat::new(params, lr),
-            rule: AdamRule::new(0.0, false),
-        }
+        Adam { flat: Flat::new(params, lr), rule: AdamRule::new(0.0, false) }
     }
 }
 
 impl AdamW {
     /// Trains all parameters of the store.
     pub fn new(params: &Params, lr: f64) -> AdamW {
-        AdamW {
-            flat: Flat::new(params, lr),
-            rule: AdamRule::new(0.01, true),
-        }
+        AdamW { flat: Flat::new(params, lr), rule: AdamRule::new(0.01, true) }
     }
 }
 
@@ -111,13 +100,7 @@ impl Rule for AdamRule {
         at_least_zero("weight decay", self.weight_decay)
     }
 
-    fn update(
-        &self,
-        now: Now,
-        value: &Tensor,
-        grad: &Tensor,
-        states: &[Tensor],
-    ) -> (Tensor, Vec<Tensor>) {
+    fn update(&self, now: Now, value: &Tensor, grad: &Tensor, states: &[Tensor]) -> (Tensor, Vec<Tensor>) {
         let (first, second) = self.betas;
         let count = now.count as f64;
         let mut grad = grad.clone();

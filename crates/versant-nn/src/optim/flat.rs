@@ -118,9 +118,7 @@ impl Flat {
         let mut slots = self.params.slots();
         slots.retain(|s| s.trainable && !s.held().frozen && self.matches(&s.name));
         if slots.is_empty() {
-            return Err(NnError::NoParameters {
-                pattern: self.pattern.clone(),
-            });
+            return Err(NnError::NoParameters { pattern: self.pattern.clone() });
         }
         Ok(slots)
     }
@@ -146,9 +144,7 @@ impl Flat {
         for members in order {
             groups.push(gather(members, &parked)?);
         }
-        let flats = groups
-            .iter()
-            .flat_map(|g: &Group| std::iter::once(&g.value).chain(&g.states));
+        let flats = groups.iter().flat_map(|g: &Group| std::iter::once(&g.value).chain(&g.states));
         eval(&flats.chain(&kept).collect::<Vec<_>>())?;
         kept.clear();
         groups.iter_mut().for_each(|g| g.hand_out(&mut kept));
@@ -166,28 +162,16 @@ impl Flat {
     /// views are evaluated.
     fn park(&self) -> (HashMap<Arc<str>, Parked>, Vec<Tensor>) {
         let mut kept = Vec::new();
-        let again = |p: &Parked| Parked {
-            count: p.count,
-            states: p.states.clone(),
-        };
-        let mut parked: HashMap<Arc<str>, Parked> = self
-            .parked
-            .iter()
-            .map(|(name, p)| (Arc::clone(name), again(p)))
-            .collect();
+        let again = |p: &Parked| Parked { count: p.count, states: p.states.clone() };
+        let mut parked: HashMap<Arc<str>, Parked> =
+            self.parked.iter().map(|(name, p)| (Arc::clone(name), again(p))).collect();
         for group in &self.groups {
             for member in &group.members {
                 let cut = |state: &Tensor| state.narrow(0, member.start, member.len);
                 let states: Vec<Tensor> = group.states.iter().map(cut).collect();
                 kept.extend(states.iter().cloned());
                 let name = Arc::clone(&member.slot.name);
-                parked.insert(
-                    name,
-                    Parked {
-                        count: group.count,
-                        states,
-                    },
-                );
+                parked.insert(name, Parked { count: group.count, states });
             }
         }
         (parked, kept)
@@ -213,28 +197,16 @@ impl Flat {
                 end = 0;
             }
             let generation = slot.held().generation;
-            let member = Member {
-                slot,
-                start: end,
-                len,
-                generation,
-            };
+            let member = Member { slot, start: end, len, generation };
             end += len;
-            groups
-                .last_mut()
-                .expect("a group was just made")
-                .1
-                .push(member);
+            groups.last_mut().expect("a group was just made").1.push(member);
         }
         groups
     }
 
     /// Computes a step that an earlier failure left pending.
     fn settle(&mut self) -> Result<()> {
-        let flats = self
-            .groups
-            .iter()
-            .flat_map(|g| std::iter::once(&g.value).chain(&g.states));
+        let flats = self.groups.iter().flat_map(|g| std::iter::once(&g.value).chain(&g.states));
         eval(&flats.collect::<Vec<_>>())?;
         Ok(())
     }
@@ -246,12 +218,7 @@ impl Flat {
         self.check_clipping()?;
         let loss = grads.loss().clone();
         let mut grads = if self.is_laid_out() {
-            let slots: Vec<&Slot> = self
-                .groups
-                .iter()
-                .flat_map(|g| &g.members)
-                .map(|m| &*m.slot)
-                .collect();
+            let slots: Vec<&Slot> = self.groups.iter().flat_map(|g| &g.members).map(|m| &*m.slot).collect();
             self.collect(&slots, grads)?
         } else {
             let slots = self.selected()?;
@@ -271,16 +238,9 @@ impl Flat {
         let mut kept = self.record(rule, &mut grads);
         drop(grads);
         let buffers = self.params.pending_buffers();
-        let flats = self
-            .groups
-            .iter()
-            .flat_map(|g| std::iter::once(&g.value).chain(&g.states));
+        let flats = self.groups.iter().flat_map(|g| std::iter::once(&g.value).chain(&g.states));
         // The loss goes first: what reads the parameters after their update would keep it from happening in place.
-        let roots = [&loss]
-            .into_iter()
-            .chain(flats)
-            .chain(&self.norm)
-            .chain(&buffers);
+        let roots = [&loss].into_iter().chain(flats).chain(&self.norm).chain(&buffers);
         let roots: Vec<&Tensor> = roots.collect();
         eval(&roots)?;
         eval(&kept.iter().collect::<Vec<_>>())?;
@@ -301,19 +261,14 @@ impl Flat {
         let mut parts = grads.drain(..).map(|g| flatten(&g));
         let mut flat: Vec<Tensor> = Vec::with_capacity(self.groups.len());
         for group in &self.groups {
-            flat.push(join(
-                &parts.by_ref().take(group.members.len()).collect::<Vec<_>>(),
-            ));
+            flat.push(join(&parts.by_ref().take(group.members.len()).collect::<Vec<_>>()));
         }
         drop(parts);
         self.clip(&mut flat);
         let mut kept = Vec::new();
         for (group, grad) in self.groups.iter_mut().zip(&flat) {
             group.count = group.count.saturating_add(1);
-            let now = Now {
-                lr: self.lr,
-                count: group.count,
-            };
+            let now = Now { lr: self.lr, count: group.count };
             let (value, states) = rule.update(now, &group.value, grad, &group.states);
             group.value = value;
             group.states = states;
@@ -353,9 +308,8 @@ impl Flat {
         }
         if !absent.is_empty() {
             let recorded: Vec<&str> = grads.iter().map(|(name, _)| name).collect();
-            let (stale, names): (Vec<String>, Vec<String>) = absent
-                .into_iter()
-                .partition(|name| recorded.contains(&name.as_str()));
+            let (stale, names): (Vec<String>, Vec<String>) =
+                absent.into_iter().partition(|name| recorded.contains(&name.as_str()));
             return Err(match stale.is_empty() {
                 true => NnError::NotReached { names },
                 false => NnError::StaleGradients { names: stale },
@@ -364,15 +318,9 @@ impl Flat {
         if grads.len() > found.len() {
             let known = |name: &str| {
                 slots.iter().any(|s| &*s.name == name)
-                    || self
-                        .params
-                        .get(name)
-                        .is_some_and(|p| p.is_frozen() || !self.matches(name))
+                    || self.params.get(name).is_some_and(|p| p.is_frozen() || !self.matches(name))
             };
-            let strange = grads
-                .iter()
-                .map(|(name, _)| name)
-                .filter(|name| !known(name));
+            let strange = grads.iter().map(|(name, _)| name).filter(|name| !known(name));
             let names: Vec<String> = strange.map(str::to_owned).collect();
             if !names.is_empty() {
                 return Err(NnError::UnknownGradients { names });
@@ -438,25 +386,15 @@ impl Flat {
         if missing.is_empty() && extra.is_empty() && shapes.is_empty() {
             return Ok(());
         }
-        Err(NnError::Mismatch {
-            origin: "the optimiser state".to_owned(),
-            missing,
-            extra,
-            shapes,
-        })
+        Err(NnError::Mismatch { origin: "the optimiser state".to_owned(), missing, extra, shapes })
     }
 
     pub fn load_state(&mut self, rule: &dyn Rule, state: &OptimizerState) -> Result<()> {
         self.check_state(rule, state)?;
         let mut parked = HashMap::new();
         for (name, &count) in &state.counts {
-            let tensors = rule
-                .states()
-                .iter()
-                .filter_map(|w| state.tensors.get(&format!("{w}/{name}")));
-            let states = tensors
-                .map(|t| Ok(flatten(&upload(&self.params, t)?)))
-                .collect::<Result<_>>()?;
+            let tensors = rule.states().iter().filter_map(|w| state.tensors.get(&format!("{w}/{name}")));
+            let states = tensors.map(|t| Ok(flatten(&upload(&self.params, t)?))).collect::<Result<_>>()?;
             parked.insert(Arc::from(name.as_str()), Parked { count, states });
         }
         let groups = std::mem::take(&mut self.groups);
@@ -471,29 +409,15 @@ impl Flat {
 }
 
 /// Records the flat values of a group.
-fn gather(
-    (count, members): (u64, Vec<Member>),
-    parked: &HashMap<Arc<str>, Parked>,
-) -> Result<Group> {
-    let values: Vec<Tensor> = members
-        .iter()
-        .map(|m| flatten(&m.slot.held().tensor))
-        .collect();
+fn gather((count, members): (u64, Vec<Member>), parked: &HashMap<Arc<str>, Parked>) -> Result<Group> {
+    let values: Vec<Tensor> = members.iter().map(|m| flatten(&m.slot.held().tensor)).collect();
     let states = |m: &Member| parked.get(&m.slot.name).map_or(0, |p| p.states.len());
     let most = members.iter().map(states).max().unwrap_or(0);
     let value = join(&values);
-    let mut group = Group {
-        members,
-        value,
-        states: Vec::new(),
-        count,
-    };
+    let mut group = Group { members, value, states: Vec::new(), count };
     for i in 0..most {
         let part = |m: &Member| {
-            let known = parked
-                .get(&m.slot.name)
-                .and_then(|p| p.states.get(i))
-                .cloned();
+            let known = parked.get(&m.slot.name).and_then(|p| p.states.get(i)).cloned();
             known.unwrap_or_else(|| Tensor::zeros(values[0].device(), &[m.len]))
         };
         let parts: Vec<Tensor> = group.members.iter().map(part).collect();

@@ -86,13 +86,7 @@ trait Rule: Send {
     fn check(&self) -> Result<()>;
 
     /// The new value and states. `count` is the number of this step, from one.
-    fn update(
-        &self,
-        now: Now,
-        value: &Tensor,
-        grad: &Tensor,
-        states: &[Tensor],
-    ) -> (Tensor, Vec<Tensor>);
+    fn update(&self, now: Now, value: &Tensor, grad: &Tensor, states: &[Tensor]) -> (Tensor, Vec<Tensor>);
 }
 
 /// What differs between steps.
@@ -111,22 +105,14 @@ fn at_least_zero(what: &'static str, value: f64) -> Result<()> {
     if value >= 0.0 && value.is_finite() {
         return Ok(());
     }
-    Err(NnError::Hyperparameter {
-        what,
-        value,
-        range: "a finite number that is not negative",
-    })
+    Err(NnError::Hyperparameter { what, value, range: "a finite number that is not negative" })
 }
 
 fn below_one(what: &'static str, value: f64) -> Result<()> {
     if (0.0..1.0).contains(&value) {
         return Ok(());
     }
-    Err(NnError::Hyperparameter {
-        what,
-        value,
-        range: "in [0, 1)",
-    })
+    Err(NnError::Hyperparameter { what, value, range: "in [0, 1)" })
 }
 
 /// The parts that all optimisers share: a rule over [`flat::Flat`].

@@ -27,10 +27,7 @@ struct SgdRule {
 impl Sgd {
     /// Trains all parameters of the store.
     pub fn new(params: &Params, lr: f64) -> Sgd {
-        Sgd {
-            flat: Flat::new(params, lr),
-            rule: SgdRule::default(),
-        }
+        Sgd { flat: Flat::new(params, lr), rule: SgdRule::default() }
     }
 
     /// Sets μ, in `[0, 1)`.
@@ -63,11 +60,7 @@ impl Rule for SgdRule {
     }
 
     fn states(&self) -> &'static [&'static str] {
-        if self.momentum == 0.0 {
-            &[]
-        } else {
-            &["momentum"]
-        }
+        if self.momentum == 0.0 { &[] } else { &["momentum"] }
     }
 
     fn check(&self) -> Result<()> {
@@ -75,22 +68,12 @@ impl Rule for SgdRule {
         at_least_zero("weight decay", self.weight_decay)?;
         if self.nesterov && self.momentum == 0.0 {
             let (what, range) = ("momentum", "positive, as Nesterov's method needs");
-            return Err(NnError::Hyperparameter {
-                what,
-                value: self.momentum,
-                range,
-            });
+            return Err(NnError::Hyperparameter { what, value: self.momentum, range });
         }
         Ok(())
     }
 
-    fn update(
-        &self,
-        now: Now,
-        value: &Tensor,
-        grad: &Tensor,
-        states: &[Tensor],
-    ) -> (Tensor, Vec<Tensor>) {
+    fn update(&self, now: Now, value: &Tensor, grad: &Tensor, states: &[Tensor]) -> (Tensor, Vec<Tensor>) {
         let mut grad = grad.clone();
         if self.weight_decay != 0.0 {
             grad = &grad + value * self.weight_decay as f32;
@@ -101,11 +84,7 @@ impl Rule for SgdRule {
         };
         let momentum = self.momentum as f32;
         let buffer = buffer * momentum + &grad;
-        let direction = if self.nesterov {
-            grad + &buffer * momentum
-        } else {
-            buffer.clone()
-        };
+        let direction = if self.nesterov { grad + &buffer * momentum } else { buffer.clone() };
         (value - direction * lr, vec![buffer])
     }
 }

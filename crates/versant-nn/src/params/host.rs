@@ -40,18 +40,8 @@ impl LoadReport {
         if self.missing.is_empty() && self.extra.is_empty() && self.shapes.is_empty() {
             return Ok(self.loaded);
         }
-        let LoadReport {
-            missing,
-            extra,
-            shapes,
-            ..
-        } = self;
-        Err(NnError::Mismatch {
-            origin,
-            missing,
-            extra,
-            shapes,
-        })
+        let LoadReport { missing, extra, shapes, .. } = self;
+        Err(NnError::Mismatch { origin, missing, extra, shapes })
     }
 }
 
@@ -72,10 +62,7 @@ pub(crate) fn read_all(tensors: &[Tensor]) -> Result<Vec<Vec<f32>>> {
         });
         let (batch, later) = rest.split_at(fits.count().max(1));
         rest = later;
-        let flat: Vec<Tensor> = batch
-            .iter()
-            .map(|t| t.reshape(&[t.numel() as isize]))
-            .collect();
+        let flat: Vec<Tensor> = batch.iter().map(|t| t.reshape(&[t.numel() as isize])).collect();
         let joined = Tensor::cat(&flat.iter().collect::<Vec<_>>(), 0).to_vec::<f32>()?;
         let mut at = 0;
         for tensor in batch {
@@ -110,13 +97,7 @@ impl Params {
         }
         let values = read_all(&tensors)?;
         let tensor = |(slot, data): (&Arc<Slot>, Vec<f32>)| {
-            (
-                slot.name.to_string(),
-                HostTensor {
-                    shape: slot.shape.clone(),
-                    data,
-                },
-            )
+            (slot.name.to_string(), HostTensor { shape: slot.shape.clone(), data })
         };
         Ok(slots.iter().zip(values).map(tensor).collect())
     }
@@ -127,10 +108,7 @@ impl Params {
     /// [`NnError::Mismatch`] with every missing, unknown and mis-shaped name, before anything changes; a
     /// failing device.
     pub fn from_host(&self, map: &HostMap) -> Result<()> {
-        let shapes = map
-            .iter()
-            .map(|(n, t)| (n.clone(), t.shape.clone()))
-            .collect();
+        let shapes = map.iter().map(|(n, t)| (n.clone(), t.shape.clone())).collect();
         let names = self.compare(&shapes)?.strict("the map".to_owned())?;
         self.replace(&names, |name| Ok(map[name].clone()))
     }
@@ -140,10 +118,7 @@ impl Params {
     /// # Errors
     /// A failing device.
     pub fn from_host_partial(&self, map: &HostMap) -> Result<LoadReport> {
-        let shapes = map
-            .iter()
-            .map(|(n, t)| (n.clone(), t.shape.clone()))
-            .collect();
+        let shapes = map.iter().map(|(n, t)| (n.clone(), t.shape.clone())).collect();
         let report = self.compare(&shapes)?;
         self.replace(&report.loaded, |name| Ok(map[name].clone()))?;
         Ok(report)
@@ -164,9 +139,7 @@ impl Params {
     /// damaged or of another element type. Nothing has changed then.
     pub fn load(&self, path: impl AsRef<Path>) -> Result<()> {
         let file = TensorFile::read(path.as_ref())?;
-        let names = self
-            .compare(&file.shapes())?
-            .strict(file.path().display().to_string())?;
+        let names = self.compare(&file.shapes())?.strict(file.path().display().to_string())?;
         self.replace(&names, |name| file.tensor(name))
     }
 
@@ -192,30 +165,17 @@ impl Params {
             match source.get(&name) {
                 None => report.missing.push(name),
                 Some(shape) if *shape == slot.shape => report.loaded.push(name),
-                Some(shape) => report
-                    .shapes
-                    .push((name, slot.shape.clone(), shape.clone())),
+                Some(shape) => report.shapes.push((name, slot.shape.clone(), shape.clone())),
             }
         }
         let known: std::collections::HashSet<&str> = slots.iter().map(|s| &*s.name).collect();
-        report.extra = source
-            .keys()
-            .filter(|n| !known.contains(n.as_str()))
-            .cloned()
-            .collect();
+        report.extra = source.keys().filter(|n| !known.contains(n.as_str())).cloned().collect();
         Ok(report)
     }
 
     /// Uploads the values of these names, all of which the store has, and then puts them in place.
-    pub(crate) fn replace(
-        &self,
-        names: &[String],
-        value: impl Fn(&str) -> Result<HostTensor>,
-    ) -> Result<()> {
-        let new: Vec<Tensor> = names
-            .iter()
-            .map(|n| upload(self, &value(n)?))
-            .collect::<Result<_>>()?;
+    pub(crate) fn replace(&self, names: &[String], value: impl Fn(&str) -> Result<HostTensor>) -> Result<()> {
+        let new: Vec<Tensor> = names.iter().map(|n| upload(self, &value(n)?)).collect::<Result<_>>()?;
         for (name, tensor) in names.iter().zip(new) {
             if let Some(param) = self.get(name) {
                 param.slot.replace(tensor);

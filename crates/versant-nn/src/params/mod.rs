@@ -11,8 +11,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use versant_graph::{Device, MAX_RANK, Tensor};
 use versant_graph::RandomKey;
+use versant_graph::{Device, MAX_RANK, Tensor};
 
 pub use host::{HostMap, HostTensor, LoadReport};
 pub(crate) use host::{read_all, upload};
@@ -65,33 +65,15 @@ struct State {
 /// A mistake made while layers were built, where nothing can be returned.
 #[derive(Clone)]
 enum Mistake {
-    Duplicate {
-        name: String,
-        first: String,
-        second: String,
-    },
-    Name {
-        name: String,
-        why: &'static str,
-    },
-    Shape {
-        name: String,
-        shape: Vec<usize>,
-    },
+    Duplicate { name: String, first: String, second: String },
+    Name { name: String, why: &'static str },
+    Shape { name: String, shape: Vec<usize> },
 }
 
 impl From<Mistake> for NnError {
     fn from(mistake: Mistake) -> NnError {
         match mistake {
-            Mistake::Duplicate {
-                name,
-                first,
-                second,
-            } => NnError::DuplicateName {
-                name,
-                first,
-                second,
-            },
+            Mistake::Duplicate { name, first, second } => NnError::DuplicateName { name, first, second },
             Mistake::Name { name, why } => NnError::BadName { name, why },
             Mistake::Shape { name, shape } => NnError::BadShape { name, shape },
         }
@@ -155,10 +137,7 @@ impl Slot {
 }
 
 fn describe(trainable: bool, shape: &[usize]) -> String {
-    format!(
-        "{}{shape:?}",
-        if trainable { "parameter" } else { "buffer" }
-    )
+    format!("{}{shape:?}", if trainable { "parameter" } else { "buffer" })
 }
 
 impl Params {
@@ -170,9 +149,7 @@ impl Params {
             state: Mutex::default(),
             version: AtomicU64::new(0),
         };
-        Params {
-            store: Arc::new(store),
-        }
+        Params { store: Arc::new(store) }
     }
 
     /// The device that holds the values.
@@ -187,10 +164,7 @@ impl Params {
 
     /// The scope without a path.
     pub fn root(&self) -> Scope {
-        Scope {
-            store: Arc::clone(&self.store),
-            path: "".into(),
-        }
+        Scope { store: Arc::clone(&self.store), path: "".into() }
     }
 
     /// A number that changes when parameters are added, frozen or unfrozen.
@@ -212,18 +186,12 @@ impl Params {
     pub fn get(&self, name: &str) -> Option<Param> {
         let state = lock(&self.store.state);
         let &at = state.by_name.get(name)?;
-        Some(Param {
-            slot: Arc::clone(&state.slots[at]),
-        })
+        Some(Param { slot: Arc::clone(&state.slots[at]) })
     }
 
     /// Number of elements of all parameters; buffers do not count.
     pub fn count(&self) -> usize {
-        self.slots()
-            .iter()
-            .filter(|s| s.trainable)
-            .map(|s| s.shape.iter().product::<usize>())
-            .sum()
+        self.slots().iter().filter(|s| s.trainable).map(|s| s.shape.iter().product::<usize>()).sum()
     }
 
     /// Excludes parameters from training: no gradient is computed for them. `*` in the pattern stands for
@@ -284,22 +252,13 @@ impl Params {
     pub(crate) fn pending_buffers(&self) -> Vec<Tensor> {
         let state = lock(&self.store.state);
         let buffers = state.slots.iter().filter(|s| !s.trainable);
-        buffers
-            .map(|s| s.held().tensor.clone())
-            .filter(|t| !t.is_ready())
-            .collect()
+        buffers.map(|s| s.held().tensor.clone()).filter(|t| !t.is_ready()).collect()
     }
 }
 
 impl std::fmt::Debug for Params {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_map()
-            .entries(
-                self.slots()
-                    .iter()
-                    .map(|s| (s.name.to_string(), s.describe())),
-            )
-            .finish()
+        f.debug_map().entries(self.slots().iter().map(|s| (s.name.to_string(), s.describe()))).finish()
     }
 }
 
@@ -358,18 +317,11 @@ impl Scope {
     /// The scope of this name below.
     #[must_use]
     pub fn sub(&self, name: &str) -> Scope {
-        Scope {
-            store: Arc::clone(&self.store),
-            path: self.join(name).into(),
-        }
+        Scope { store: Arc::clone(&self.store), path: self.join(name).into() }
     }
 
     fn join(&self, name: &str) -> String {
-        if self.path.is_empty() {
-            name.to_owned()
-        } else {
-            format!("{}.{name}", self.path)
-        }
+        if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
     }
 
     /// A trainable parameter, made on first use. Its initial value depends on the store's seed, its
@@ -390,25 +342,16 @@ impl Scope {
     fn slot(&self, name: &str, shape: &[usize], init: Init, trainable: bool) -> Param {
         let name: Arc<str> = self.join(name).into();
         let mut state = lock(&self.store.state);
-        let taken = state
-            .by_name
-            .get(&name)
-            .map(|&at| Arc::clone(&state.slots[at]));
+        let taken = state.by_name.get(&name).map(|&at| Arc::clone(&state.slots[at]));
         if let Some(slot) = taken {
             if slot.trainable == trainable && slot.shape == shape {
                 return Param { slot };
             }
             let second = describe(trainable, shape);
             let first = slot.describe();
-            state.mistakes.push(Mistake::Duplicate {
-                name: name.to_string(),
-                first,
-                second,
-            });
+            state.mistakes.push(Mistake::Duplicate { name: name.to_string(), first, second });
             drop(state);
-            return Param {
-                slot: self.make(name, shape, init, trainable),
-            };
+            return Param { slot: self.make(name, shape, init, trainable) };
         }
         let elements = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
         let bad_shape = shape.len() > MAX_RANK || elements.is_none_or(|n| n > u32::MAX as usize);
@@ -418,21 +361,13 @@ impl Scope {
             _ => None,
         };
         if let Some(why) = why {
-            state.mistakes.push(Mistake::Name {
-                name: name.to_string(),
-                why,
-            });
+            state.mistakes.push(Mistake::Name { name: name.to_string(), why });
         }
         if bad_shape {
-            state.mistakes.push(Mistake::Shape {
-                name: name.to_string(),
-                shape: shape.to_vec(),
-            });
+            state.mistakes.push(Mistake::Shape { name: name.to_string(), shape: shape.to_vec() });
             drop(state);
             // The layer gets something to compute with; what it computes is never used.
-            return Param {
-                slot: self.make(name, &[], Init::Zeros, trainable),
-            };
+            return Param { slot: self.make(name, &[], Init::Zeros, trainable) };
         }
         let slot = self.make(Arc::clone(&name), shape, init, trainable);
         let at = state.slots.len();
@@ -454,17 +389,8 @@ impl Scope {
             Ok(named) if trainable => named,
             _ => tensor,
         };
-        let held = Held {
-            tensor,
-            generation: 0,
-            frozen: false,
-        };
-        Arc::new(Slot {
-            name,
-            shape: shape.to_vec(),
-            trainable,
-            value: Mutex::new(held),
-        })
+        let held = Held { tensor, generation: 0, frozen: false };
+        Arc::new(Slot { name, shape: shape.to_vec(), trainable, value: Mutex::new(held) })
     }
 
     /// A stream of random keys of this scope, for dropout and the like.
@@ -550,14 +476,7 @@ impl Param {
             value
         } else {
             // Records the error with both shapes; a broadcast or a copy is never meant here.
-            value.reshape(
-                &self
-                    .slot
-                    .shape
-                    .iter()
-                    .map(|&d| d as isize)
-                    .collect::<Vec<_>>(),
-            )
+            value.reshape(&self.slot.shape.iter().map(|&d| d as isize).collect::<Vec<_>>())
         };
         self.slot.replace(value);
     }

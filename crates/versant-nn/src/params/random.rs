@@ -22,27 +22,15 @@ pub struct RandomSource {
 
 impl RandomSource {
     pub(super) fn new(store: Arc<Store>, path: &Arc<str>) -> RandomSource {
-        let drawn = Arc::clone(
-            lock(&store.state)
-                .draws
-                .entry(path.to_string())
-                .or_default(),
-        );
-        RandomSource {
-            store,
-            path: Arc::clone(path),
-            drawn,
-        }
+        let drawn = Arc::clone(lock(&store.state).draws.entry(path.to_string()).or_default());
+        RandomSource { store, path: Arc::clone(path), drawn }
     }
 
     /// The next key.
     pub fn next_key(&self) -> RandomKey {
         let seed = self.store.seed.load(Ordering::Relaxed);
         let draw = self.drawn.fetch_add(1, Ordering::Relaxed);
-        RandomKey::new(seed)
-            .fold(STREAM)
-            .split(&self.path)
-            .fold(draw)
+        RandomKey::new(seed).fold(STREAM).split(&self.path).fold(draw)
     }
 }
 
@@ -57,11 +45,7 @@ impl Params {
     /// Number of keys that each scope's stream has given out.
     pub(crate) fn draws(&self) -> BTreeMap<String, u64> {
         let state = lock(&self.store.state);
-        state
-            .draws
-            .iter()
-            .map(|(k, n)| (k.clone(), n.load(Ordering::Relaxed)))
-            .collect()
+        state.draws.iter().map(|(k, n)| (k.clone(), n.load(Ordering::Relaxed))).collect()
     }
 
     /// Continues the streams of this seed where they were. Streams that are not named start anew.
@@ -72,11 +56,7 @@ impl Params {
             drawn.store(0, Ordering::Relaxed);
         }
         for (path, n) in draws {
-            state
-                .draws
-                .entry(path.clone())
-                .or_default()
-                .store(*n, Ordering::Relaxed);
+            state.draws.entry(path.clone()).or_default().store(*n, Ordering::Relaxed);
         }
     }
 }

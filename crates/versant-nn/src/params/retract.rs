@@ -19,12 +19,8 @@ impl Scope {
             return;
         }
         state.slots.remove(at);
-        let places: HashMap<_, _> = state
-            .slots
-            .iter()
-            .enumerate()
-            .map(|(i, slot)| (Arc::clone(&slot.name), i))
-            .collect();
+        let places: HashMap<_, _> =
+            state.slots.iter().enumerate().map(|(i, slot)| (Arc::clone(&slot.name), i)).collect();
         state.by_name = places;
         drop(state);
         self.store.version.fetch_add(1, Ordering::AcqRel);

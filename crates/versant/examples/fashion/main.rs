@@ -117,11 +117,7 @@ impl Run {
         if let Some((_, saved)) = found.checkpoint {
             saved.restore(&self.params, Some(&mut self.opt))?;
             self.step = saved.step;
-            let lines = saved
-                .user
-                .get("figures")
-                .map(String::as_str)
-                .unwrap_or_default();
+            let lines = saved.user.get("figures").map(String::as_str).unwrap_or_default();
             self.figures = lines.lines().filter_map(EpochFigures::parse).collect();
         }
         println!("resumed at step {}", self.step);
@@ -147,7 +143,7 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
         fashion_mnist::embedded()?
     };
     let epochs = options.epochs.unwrap_or(if options.full { 5 } else { 15 });
-    let shift = usize::from(!options.full);
+    let shift = u32::from(!options.full);
     let normal = Normalisation::fit(parts.train.images())?;
     let train = Loader::new(parts.train.clone())
         .batch(options.batch)
@@ -157,10 +153,7 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
         .augment(RandomShift::new(shift, shift))
         .normalise(normal.clone())
         .prefetch(4);
-    let test = Loader::new(parts.test.clone())
-        .batch(100)
-        .normalise(normal)
-        .prefetch(2);
+    let test = Loader::new(parts.test.clone()).batch(100).normalise(normal).prefetch(2);
 
     let params = Params::new(&dev, Seed(options.seed));
     let net = net(&params);
@@ -169,24 +162,12 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
         "{} images, {} for testing; {} parameters; on {}",
         parts.train.len(),
         parts.test.len(),
-        params
-            .iter()
-            .map(|p| p.shape().iter().product::<usize>())
-            .sum::<usize>(),
+        params.iter().map(|p| p.shape().iter().product::<usize>()).sum::<usize>(),
         dev.info().name
     );
     std::fs::create_dir_all(&options.out)?;
-    let folder = options
-        .checkpoint
-        .clone()
-        .unwrap_or_else(|| options.out.join("checkpoints"));
-    let mut run = Run {
-        params,
-        opt,
-        step: 0,
-        figures: Vec::new(),
-        folder,
-    };
+    let folder = options.checkpoint.clone().unwrap_or_else(|| options.out.join("checkpoints"));
+    let mut run = Run { params, opt, step: 0, figures: Vec::new(), folder };
     if options.resume {
         run.resume()?;
     }
@@ -206,18 +187,8 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
             run.save(run.step / per_epoch)?;
         }
     }
-    finish(
-        options,
-        &parts.test,
-        &predict(&net, &test, &dev)?,
-        &run.figures,
-        &dev,
-    )?;
-    println!(
-        "trained in {:.1} s; checkpoints in {}",
-        start.elapsed().as_secs_f64(),
-        run.folder.display()
-    );
+    finish(options, &parts.test, &predict(&net, &test, &dev)?, &run.figures, &dev)?;
+    println!("trained in {:.1} s; checkpoints in {}", start.elapsed().as_secs_f64(), run.folder.display());
     Ok(())
 }
 
@@ -254,9 +225,7 @@ fn epoch(
         seen += batch.len();
         let speed = seen as f64 / clock.elapsed().as_secs_f64();
         let (loss, share) = (loss_sum / seen as f32, 100.0 * right / seen as f64);
-        bar.set_message(format!(
-            "loss {loss:.3}  accuracy {share:.1} %  {speed:.0} images/s"
-        ));
+        bar.set_message(format!("loss {loss:.3}  accuracy {share:.1} %  {speed:.0} images/s"));
         bar.inc(1);
         if let Some(every) = options.checkpoint_every
             && run.step.is_multiple_of(every.max(1))
@@ -289,20 +258,10 @@ fn finish(
     if std::io::stdout().is_terminal() {
         println!("{confusion}");
     }
-    println!(
-        "test accuracy {:.1} %",
-        100.0 * accuracy(predicted, test.labels())?
-    );
-    let (curves, grid) = (
-        options.out.join("curves.svg"),
-        options.out.join("predictions.svg"),
-    );
+    println!("test accuracy {:.1} %", 100.0 * accuracy(predicted, test.labels())?);
+    let (curves, grid) = (options.out.join("curves.svg"), options.out.join("predictions.svg"));
     report::curves(&curves, figures, &dev.info().name)?;
     report::predictions(&grid, test, predicted, 40)?;
-    println!(
-        "curves in {}, predictions in {}",
-        curves.display(),
-        grid.display()
-    );
+    println!("curves in {}, predictions in {}", curves.display(), grid.display());
     Ok(())
 }

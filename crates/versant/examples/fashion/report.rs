@@ -26,18 +26,10 @@ pub struct EpochFigures {
 /// With `#` for people, without it for [`EpochFigures::parse`].
 impl fmt::Display for EpochFigures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let EpochFigures {
-            loss,
-            train,
-            test,
-            speed,
-        } = *self;
+        let EpochFigures { loss, train, test, speed } = *self;
         if f.alternate() {
             let (train, test) = (100.0 * train, 100.0 * test);
-            write!(
-                f,
-                "loss {loss:.3}  training {train:.1} %  test {test:.1} %  {speed:.0} images/s"
-            )
+            write!(f, "loss {loss:.3}  training {train:.1} %  test {test:.1} %  {speed:.0} images/s")
         } else {
             write!(f, "{loss} {train} {test} {speed}")
         }
@@ -49,12 +41,7 @@ impl EpochFigures {
     pub fn parse(line: &str) -> Option<EpochFigures> {
         let mut numbers = line.split(' ').map(|n| n.parse::<f64>().ok());
         let mut next = || numbers.next().flatten();
-        Some(EpochFigures {
-            loss: next()? as f32,
-            train: next()?,
-            test: next()?,
-            speed: next()?,
-        })
+        Some(EpochFigures { loss: next()? as f32, train: next()?, test: next()?, speed: next()? })
     }
 }
 
@@ -65,46 +52,27 @@ pub fn curves(path: &Path, figures: &[EpochFigures], device: &str) -> Result<(),
     let (left, right) = root.split_horizontally(450);
     let last = figures.len().max(2) as f64;
     let at = |i: usize| (i + 1) as f64;
-    let top = figures
-        .iter()
-        .map(|f| f64::from(f.loss))
-        .fold(0.1, f64::max)
-        * 1.1;
+    let top = figures.iter().map(|f| f64::from(f.loss)).fold(0.1, f64::max) * 1.1;
     let mut loss = ChartBuilder::on(&left)
         .caption(format!("training loss, {device}"), ("sans-serif", 18))
         .margin(12)
         .x_label_area_size(36)
         .y_label_area_size(48)
         .build_cartesian_2d(1.0..last, 0.0..top)?;
-    loss.configure_mesh()
-        .x_desc("epoch")
-        .y_desc("cross-entropy")
-        .light_line_style(TRANSPARENT)
-        .draw()?;
-    let points = figures
-        .iter()
-        .enumerate()
-        .map(|(i, f)| (at(i), f64::from(f.loss)));
+    loss.configure_mesh().x_desc("epoch").y_desc("cross-entropy").light_line_style(TRANSPARENT).draw()?;
+    let points = figures.iter().enumerate().map(|(i, f)| (at(i), f64::from(f.loss)));
     loss.draw_series(LineSeries::new(points, BLUE.stroke_width(2)))?;
-    let low = figures
-        .iter()
-        .map(|f| f.train.min(f.test))
-        .fold(0.9, f64::min);
+    let low = figures.iter().map(|f| f.train.min(f.test)).fold(0.9, f64::min);
     let mut accuracy = ChartBuilder::on(&right)
         .caption("accuracy", ("sans-serif", 18))
         .margin(12)
         .x_label_area_size(36)
         .y_label_area_size(48)
         .build_cartesian_2d(1.0..last, (low - 0.02).max(0.0)..1.0)?;
-    accuracy
-        .configure_mesh()
-        .x_desc("epoch")
-        .light_line_style(TRANSPARENT)
-        .draw()?;
-    for (name, colour, pick) in [
-        ("train", BLUE, (|f| f.train) as fn(&EpochFigures) -> f64),
-        ("test", RED, |f| f.test),
-    ] {
+    accuracy.configure_mesh().x_desc("epoch").light_line_style(TRANSPARENT).draw()?;
+    for (name, colour, pick) in
+        [("train", BLUE, (|f| f.train) as fn(&EpochFigures) -> f64), ("test", RED, |f| f.test)]
+    {
         let points = figures.iter().enumerate().map(|(i, f)| (at(i), pick(f)));
         accuracy
             .draw_series(LineSeries::new(points, colour.stroke_width(2)))?
@@ -137,35 +105,18 @@ pub fn predictions(
     let images = test.images();
     let count = count.min(predicted.len());
     let [_, _, height, width] = images.shape();
-    let (cell_w, cell_h) = (
-        width as u32 * SCALE + 2 * FRAME,
-        height as u32 * SCALE + 2 * FRAME,
-    );
+    let (cell_w, cell_h) = (width as u32 * SCALE + 2 * FRAME, height as u32 * SCALE + 2 * FRAME);
     let (step_w, step_h) = (cell_w + 8, cell_h + CAPTION + 8);
     let rows = (count as u32).div_ceil(COLUMNS);
     let (full_w, full_h) = (COLUMNS * step_w + 8, rows * step_h + 8);
     let mut picture = RgbImage::from_pixel(full_w, full_h, Rgb([255; 3]));
     let mut captions = String::new();
-    for i in 0..count {
-        let (x, y) = (
-            i as u32 % COLUMNS * step_w + 8,
-            i as u32 / COLUMNS * step_h + 8,
-        );
-        let (truth, guess) = (test.labels()[i], predicted[i]);
+    for (i, &guess) in predicted.iter().enumerate().take(count) {
+        let (x, y) = (i as u32 % COLUMNS * step_w + 8, i as u32 / COLUMNS * step_h + 8);
+        let truth = test.labels()[i];
         let right = truth == guess;
-        let frame = if right {
-            Rgb([40, 160, 80])
-        } else {
-            Rgb([210, 50, 50])
-        };
-        draw_cell(
-            &mut picture,
-            images.get(i)?.data(),
-            width,
-            (x, y),
-            (cell_w, cell_h),
-            frame,
-        );
+        let frame = if right { Rgb([40, 160, 80]) } else { Rgb([210, 50, 50]) };
+        draw_cell(&mut picture, images.get(i)?.data(), width, (x, y), (cell_w, cell_h), frame);
         let name = |class: i32| test.classes()[class as usize].replace('&', "&amp;");
         let mut line = |text: String, dy: u32, colour: &str| {
             let (cx, cy) = (x + cell_w / 2, y + cell_h + dy);

@@ -3,8 +3,8 @@
 use crate::math::philox4x32;
 use crate::program::ProgramBinding;
 use crate::{
-    Block, DType, Guard, Instr, InstrKind, MapFn, Program, ReduceKind, ReduceOut, Reg, Shape, Step,
-    Store, View, lanes,
+    Block, DType, Guard, Instr, InstrKind, MapFn, Program, ReduceKind, ReduceOut, Reg, Shape, Step, Store,
+    View, lanes,
 };
 
 static ADD: MapFn = MapFn {
@@ -128,21 +128,12 @@ impl Builder {
         if self.rng.chance(50) {
             axes.rotate_left(self.rng.below(shape.rank().max(1)));
         }
-        let mut view = View {
-            shape,
-            strides: vec![0; shape.rank()],
-            offset: 0,
-            guards: vec![],
-        };
+        let mut view = View { shape, strides: vec![0; shape.rank()], offset: 0, guards: vec![] };
         let mut span = 1isize;
         let plain = self.rng.chance(40);
         while let Some(axis) = axes.pop() {
             let extent = shape[axis].max(1) as isize;
-            let kind = if plain {
-                0
-            } else {
-                self.rng.below(if store { 3 } else { 6 })
-            };
+            let kind = if plain { 0 } else { self.rng.below(if store { 3 } else { 6 }) };
             let mut form = vec![0; shape.rank()];
             form[axis] = 1;
             // The coordinate of a source dimension: `form · coords + start`, in 0..size where it exists.
@@ -165,11 +156,7 @@ impl Builder {
                 _ => (0, extent),
             };
             if matches!(kind, 3 | 4) {
-                view.guards.push(Guard {
-                    strides: form.clone(),
-                    offset: start,
-                    extent: size as usize,
-                });
+                view.guards.push(Guard { strides: form.clone(), offset: start, extent: size as usize });
             }
             for (stride, f) in view.strides.iter_mut().zip(&form) {
                 *stride += f * span;
@@ -203,20 +190,11 @@ impl Builder {
 
     /// A register of this type, made if there is none.
     fn reg(&mut self, dtype: DType, block: &mut Block) -> Reg {
-        let fit: Vec<Reg> = self
-            .regs
-            .iter()
-            .filter(|r| r.1 == dtype)
-            .map(|r| r.0)
-            .collect();
+        let fit: Vec<Reg> = self.regs.iter().filter(|r| r.1 == dtype).map(|r| r.0).collect();
         if fit.is_empty() || self.rng.chance(6) {
             let bits = self.words(dtype, 1)[0];
             let scalar = self.rng.chance(30) && dtype == DType::U32;
-            let kind = if scalar {
-                InstrKind::Scalar(1)
-            } else {
-                InstrKind::Const(bits)
-            };
+            let kind = if scalar { InstrKind::Scalar(1) } else { InstrKind::Const(bits) };
             return self.def(dtype, kind, block);
         }
         // Mostly a recent one.
@@ -227,9 +205,7 @@ impl Builder {
     }
 
     fn instr(&mut self, shape: Shape, block: &mut Block) {
-        let dtype = self
-            .rng
-            .pick(&[DType::F32, DType::F32, DType::I32, DType::U32, DType::Bool]);
+        let dtype = self.rng.pick(&[DType::F32, DType::F32, DType::I32, DType::U32, DType::Bool]);
         match self.rng.below(10) {
             0..=2 => {
                 let (view, len) = self.view(shape, false);
@@ -247,30 +223,18 @@ impl Builder {
                 let words = self.words(dtype, len + 5 * stride as usize);
                 self.reads.push((dtype, words));
                 let binding = self.reads.len() - 1;
-                let kind = InstrKind::LoadAt {
-                    binding,
-                    view,
-                    index,
-                    stride,
-                    bound,
-                };
+                let kind = InstrKind::LoadAt { binding, view, index, stride, bound };
                 self.def(dtype, kind, block);
             }
             4 => {
                 let (view, _) = self.view(shape, false);
                 match self.rng.chance(50) {
-                    true => self.def(
-                        DType::U32,
-                        InstrKind::Index(View { offset: 3, ..view }),
-                        block,
-                    ),
+                    true => self.def(DType::U32, InstrKind::Index(View { offset: 3, ..view }), block),
                     false => self.def(DType::Bool, InstrKind::InBounds(view), block),
                 };
             }
             5 => {
-                let from = self
-                    .rng
-                    .pick(&[DType::F32, DType::I32, DType::U32, DType::Bool]);
+                let from = self.rng.pick(&[DType::F32, DType::I32, DType::U32, DType::Bool]);
                 let arg = self.reg(from, block);
                 let bits = dtype != DType::F32 && from != DType::F32 && dtype != DType::Bool;
                 match bits && self.rng.chance(50) {
@@ -280,18 +244,11 @@ impl Builder {
             }
             6 if self.rng.chance(40) => {
                 let [index, low, high] = [(); 3].map(|()| self.reg(DType::U32, block));
-                let kind = InstrKind::Philox {
-                    index,
-                    key: [low, high],
-                };
+                let kind = InstrKind::Philox { index, key: [low, high] };
                 let word = self.def(DType::U32, kind, block);
                 // Small again, so that sums stay exact.
                 let mask = self.def(DType::U32, InstrKind::Const(7), block);
-                let map = InstrKind::Map {
-                    f: &MASK,
-                    args: [word, mask, 0],
-                    operand: DType::U32,
-                };
+                let map = InstrKind::Map { f: &MASK, args: [word, mask, 0], operand: DType::U32 };
                 self.regs.retain(|r| r.0 != word);
                 self.def(DType::U32, map, block);
             }
@@ -312,20 +269,10 @@ impl Builder {
                 (&SELECT, [cond, a, b], dtype)
             }
             2 if dtype != DType::Bool => (&NEG, [a, 0, 0], dtype),
-            3 if matches!(dtype, DType::I32 | DType::U32) => {
-                (self.rng.pick(&[&ADD, &MUL]), [a, b, 0], dtype)
-            }
+            3 if matches!(dtype, DType::I32 | DType::U32) => (self.rng.pick(&[&ADD, &MUL]), [a, b, 0], dtype),
             _ => (&MAX, [a, b, 0], dtype),
         };
-        self.def(
-            out,
-            InstrKind::Map {
-                f,
-                args,
-                operand: dtype,
-            },
-            block,
-        );
+        self.def(out, InstrKind::Map { f, args, operand: dtype }, block);
     }
 
     /// Fills a block; some of its stores update a buffer in place.
@@ -346,12 +293,7 @@ impl Builder {
                 self.map(dtype, &mut block);
             }
             let value = self.reg(dtype, &mut block);
-            block.stores.push(Store {
-                binding,
-                view,
-                value,
-                dtype,
-            });
+            block.stores.push(Store { binding, view, value, dtype });
         }
         block
     }
@@ -373,18 +315,11 @@ impl Builder {
                     // Products of floats overflow; their exactness is not what is tested here.
                     ReduceKind::Prod => DType::I32,
                     ReduceKind::Sum => self.rng.pick(&[DType::F32, DType::U32]),
-                    _ => self
-                        .rng
-                        .pick(&[DType::F32, DType::I32, DType::U32, DType::Bool]),
+                    _ => self.rng.pick(&[DType::F32, DType::I32, DType::U32, DType::Bool]),
                 };
                 let value = self.reg(dtype, block);
                 self.next += 1;
-                ReduceOut {
-                    kind,
-                    value,
-                    dtype,
-                    out: self.next - 1,
-                }
+                ReduceOut { kind, value, dtype, out: self.next - 1 }
             })
             .collect()
     }
@@ -406,8 +341,7 @@ impl Builder {
             self.regs.truncate(outer);
             for r in &reduces {
                 let is_arg = matches!(r.kind, ReduceKind::ArgMax | ReduceKind::ArgMin);
-                self.regs
-                    .push((r.out, if is_arg { DType::I32 } else { r.dtype }));
+                self.regs.push((r.out, if is_arg { DType::I32 } else { r.dtype }));
             }
             out.push(Step::Col(block, reduces));
         }
@@ -418,12 +352,7 @@ impl Builder {
             let words = self.words(dtype, len);
             self.writes.push((dtype, words));
             let binding = WRITTEN + self.writes.len() - 1;
-            last.stores.push(Store {
-                binding,
-                view,
-                value,
-                dtype,
-            });
+            last.stores.push(Store { binding, view, value, dtype });
         }
         out.push(Step::Row(last));
         self.number(out)
@@ -431,19 +360,11 @@ impl Builder {
 
     fn number(self, mut steps: Vec<Step>) -> (Program, Vec<Vec<u32>>) {
         let reads = self.reads.len();
-        let fix = |b: &mut usize| {
-            *b = if *b >= WRITTEN {
-                *b - WRITTEN + reads
-            } else {
-                *b
-            }
-        };
+        let fix = |b: &mut usize| *b = if *b >= WRITTEN { *b - WRITTEN + reads } else { *b };
         for step in &mut steps {
             let (Step::Row(block) | Step::Col(block, _)) = step;
             for instr in &mut block.instrs {
-                if let InstrKind::Load { binding, .. } | InstrKind::LoadAt { binding, .. } =
-                    &mut instr.kind
-                {
+                if let InstrKind::Load { binding, .. } | InstrKind::LoadAt { binding, .. } = &mut instr.kind {
                     fix(binding);
                 }
             }
@@ -457,16 +378,7 @@ impl Builder {
             }
         }
         let (rows, cols, regs) = (self.rows, self.cols, self.next);
-        (
-            Program {
-                rows,
-                cols,
-                bindings,
-                steps,
-                regs,
-            },
-            buffers,
-        )
+        (Program { rows, cols, bindings, steps, regs }, buffers)
     }
 }
 
@@ -508,10 +420,6 @@ pub(super) fn random(seed: u32, epilogue: bool) -> (Program, Vec<Vec<u32>>) {
             }
         }
     }
-    let steps = if epilogue {
-        1
-    } else {
-        1 + builder.rng.below(4)
-    };
+    let steps = if epilogue { 1 } else { 1 + builder.rng.below(4) };
     builder.program(steps)
 }

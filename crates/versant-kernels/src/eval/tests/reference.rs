@@ -52,14 +52,7 @@ impl Reference<'_> {
         }
     }
 
-    fn block(
-        &self,
-        block: &Block,
-        at: &[usize],
-        row: usize,
-        regs: &mut [u32],
-        buffers: &mut [Vec<u32>],
-    ) {
+    fn block(&self, block: &Block, at: &[usize], row: usize, regs: &mut [u32], buffers: &mut [Vec<u32>]) {
         for instr in &block.instrs {
             regs[instr.reg as usize] = self.instr(instr, at, row, regs, buffers);
         }
@@ -68,14 +61,7 @@ impl Reference<'_> {
         }
     }
 
-    fn instr(
-        &self,
-        instr: &Instr,
-        at: &[usize],
-        row: usize,
-        regs: &[u32],
-        buffers: &[Vec<u32>],
-    ) -> u32 {
+    fn instr(&self, instr: &Instr, at: &[usize], row: usize, regs: &[u32], buffers: &[Vec<u32>]) -> u32 {
         let reg = |r: Reg| regs[r as usize];
         match &instr.kind {
             InstrKind::Const(bits) => *bits,
@@ -84,13 +70,7 @@ impl Reference<'_> {
                 buffers[*binding][offset(view, at) as usize]
             }
             InstrKind::Load { .. } => 0,
-            InstrKind::LoadAt {
-                binding,
-                view,
-                index,
-                stride,
-                bound,
-            } => {
+            InstrKind::LoadAt { binding, view, index, stride, bound } => {
                 if *bound == 0 || !inside(view, at) {
                     return 0;
                 }
@@ -184,12 +164,8 @@ fn reduced(kind: ReduceKind, dtype: DType, values: &[u32]) -> u32 {
         _ => (0, u32::MAX),
     };
     match (kind, dtype) {
-        (ReduceKind::Sum, DType::F32) => {
-            (values.iter().map(|&w| key(w)).sum::<f64>() as f32 + 0.0).to_bits()
-        }
-        (ReduceKind::Prod, DType::F32) => {
-            (values.iter().map(|&w| key(w)).product::<f64>() as f32).to_bits()
-        }
+        (ReduceKind::Sum, DType::F32) => (values.iter().map(|&w| key(w)).sum::<f64>() as f32 + 0.0).to_bits(),
+        (ReduceKind::Prod, DType::F32) => (values.iter().map(|&w| key(w)).product::<f64>() as f32).to_bits(),
         (ReduceKind::Sum, _) => values.iter().fold(0, |a, &b| a.wrapping_add(b)),
         (ReduceKind::Prod, _) => values.iter().fold(1, |a, &b| a.wrapping_mul(b)),
         (ReduceKind::Max, _) => extreme(true).map_or(low, |i| values[i]),
