@@ -83,23 +83,15 @@ pub struct Case {
 /// If the committed files are unreadable or have no such cases.
 pub fn cases(file: &str) -> Vec<Case> {
     let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("golden");
-    let index =
-        std::fs::read(dir.join("index.json")).expect("tests/golden/index.json is committed");
+    let index = std::fs::read(dir.join("index.json")).expect("tests/golden/index.json is committed");
     let index: Value = serde_json::from_slice(&index).expect("index.json is JSON");
-    let bytes = std::fs::read(dir.join(format!("{file}.safetensors")))
-        .expect("the tensor file is committed");
+    let bytes = std::fs::read(dir.join(format!("{file}.safetensors"))).expect("the tensor file is committed");
     let tensors = SafeTensors::deserialize(&bytes).expect("the tensor file is safetensors");
     let mut arrays: BTreeMap<String, BTreeMap<String, Array>> = BTreeMap::new();
     for (name, view) in tensors.iter() {
         let (case, key) = name.split_once('/').expect("tensor names are case/key");
-        let array = Array {
-            shape: view.shape().to_vec(),
-            data: decode(view.dtype(), view.data()),
-        };
-        arrays
-            .entry(case.to_owned())
-            .or_default()
-            .insert(key.to_owned(), array);
+        let array = Array { shape: view.shape().to_vec(), data: decode(view.dtype(), view.data()) };
+        arrays.entry(case.to_owned()).or_default().insert(key.to_owned(), array);
     }
     let rows = index["cases"].as_array().expect("index.json has cases");
     let text = |row: &Value, key: &str| row[key].as_str().expect("the field is a text").to_owned();
@@ -109,12 +101,7 @@ pub fn cases(file: &str) -> Vec<Case> {
         .map(|row| {
             let name = text(row, "name");
             let arrays = arrays.remove(&name).unwrap_or_default();
-            Case {
-                kind: text(row, "kind"),
-                attrs: row["attrs"].clone(),
-                arrays,
-                name,
-            }
+            Case { kind: text(row, "kind"), attrs: row["attrs"].clone(), arrays, name }
         })
         .collect();
     assert!(!cases.is_empty(), "no golden cases in {file}");
@@ -164,24 +151,17 @@ impl Case {
     /// A list of real numbers.
     pub fn reals(&self, key: &str) -> Vec<f64> {
         let list = self.attr(key).as_array().expect("the attribute is a list");
-        list.iter()
-            .map(|v| v.as_f64().expect("the list holds numbers"))
-            .collect()
+        list.iter().map(|v| v.as_f64().expect("the list holds numbers")).collect()
     }
 
     /// A truth value.
     pub fn flag(&self, key: &str) -> bool {
-        self.attr(key)
-            .as_bool()
-            .expect("the attribute is a truth value")
+        self.attr(key).as_bool().expect("the attribute is a truth value")
     }
 
     /// A count, extent or axis.
     pub fn int(&self, key: &str) -> usize {
-        let value = self
-            .attr(key)
-            .as_u64()
-            .expect("the attribute is a natural number");
+        let value = self.attr(key).as_u64().expect("the attribute is a natural number");
         usize::try_from(value).expect("the attribute fits usize")
     }
 
@@ -194,24 +174,17 @@ impl Case {
     pub fn signed(&self, key: &str) -> Vec<isize> {
         let list = self.attr(key).as_array().expect("the attribute is a list");
         let int = |v: &Value| v.as_i64().and_then(|v| isize::try_from(v).ok());
-        list.iter()
-            .map(|v| int(v).expect("the list holds integers"))
-            .collect()
+        list.iter().map(|v| int(v).expect("the list holds integers")).collect()
     }
 
     /// A list of natural numbers.
     pub fn ints(&self, key: &str) -> Vec<usize> {
-        self.signed(key)
-            .iter()
-            .map(|&v| usize::try_from(v).expect("the list is not negative"))
-            .collect()
+        self.signed(key).iter().map(|&v| usize::try_from(v).expect("the list is not negative")).collect()
     }
 
     /// A pair of natural numbers: height and width.
     pub fn pair(&self, key: &str) -> [usize; 2] {
-        self.ints(key)
-            .try_into()
-            .expect("the attribute has two entries")
+        self.ints(key).try_into().expect("the attribute has two entries")
     }
 
     /// Whether the case has such a tensor.
@@ -221,9 +194,7 @@ impl Case {
 
     /// A tensor that must be there.
     pub fn array(&self, key: &str) -> &Array {
-        self.arrays
-            .get(key)
-            .unwrap_or_else(|| panic!("{} has no tensor {key}", self.name))
+        self.arrays.get(key).unwrap_or_else(|| panic!("{} has no tensor {key}", self.name))
     }
 
     /// Every tensor by name.
@@ -243,11 +214,7 @@ impl Inputs {
             key != "y" && !key.strip_prefix(['g', 'v', 'h']).is_some_and(derived)
         };
         let inputs = case.arrays().filter(|(key, _)| is_input(key));
-        Inputs(
-            inputs
-                .map(|(key, a)| (key.to_owned(), a.tensor(device)))
-                .collect(),
-        )
+        Inputs(inputs.map(|(key, a)| (key.to_owned(), a.tensor(device))).collect())
     }
 
     /// An input that must be there.
@@ -277,10 +244,7 @@ pub struct Tolerance {
 
 impl Default for Tolerance {
     fn default() -> Self {
-        Tolerance {
-            relative: 1e-4,
-            absolute: 1e-5,
-        }
+        Tolerance { relative: 1e-4, absolute: 1e-5 }
     }
 }
 
@@ -289,8 +253,7 @@ impl Tolerance {
     pub fn accepts(self, got: f32, want: f32) -> bool {
         got == want
             || (got.is_nan() && want.is_nan())
-            || (want.is_finite()
-                && (got - want).abs() <= self.absolute + self.relative * want.abs())
+            || (want.is_finite() && (got - want).abs() <= self.absolute + self.relative * want.abs())
     }
 }
 
@@ -304,21 +267,12 @@ pub struct Report {
 impl Report {
     /// Starts a walk.
     pub fn new(title: &'static str) -> Report {
-        Report {
-            title,
-            checked: 0,
-            failures: Vec::new(),
-        }
+        Report { title, checked: 0, failures: Vec::new() }
     }
 
     /// Checks one case on one device and notes the outcome. A panic of the engine is one, too: it should
     /// not hide the cases after it.
-    pub fn check(
-        &mut self,
-        device: &Device,
-        case: &str,
-        check: impl FnOnce() -> Result<(), String>,
-    ) {
+    pub fn check(&mut self, device: &Device, case: &str, check: impl FnOnce() -> Result<(), String>) {
         self.checked += 1;
         let outcome = catch_unwind(AssertUnwindSafe(check)).unwrap_or_else(|panic| {
             let text = panic.downcast_ref::<String>().map(String::as_str);
@@ -326,8 +280,7 @@ impl Report {
             Err(format!("panicked: {}", text.unwrap_or("with no message")))
         });
         if let Err(why) = outcome {
-            self.failures
-                .push(format!("{case} on {}: {why}", device.info().name));
+            self.failures.push(format!("{case} on {}: {why}", device.info().name));
         }
     }
 
@@ -336,12 +289,7 @@ impl Report {
     /// # Panics
     /// If a case failed, or fewer than `at_least` were checked (a walk that checks nothing is no test).
     pub fn finish(self, at_least: usize) {
-        assert!(
-            self.checked >= at_least,
-            "{}: only {} cases were checked",
-            self.title,
-            self.checked
-        );
+        assert!(self.checked >= at_least, "{}: only {} cases were checked", self.title, self.checked);
         assert!(
             self.failures.is_empty(),
             "{}: {} of {} cases differ:\n{}",
@@ -372,21 +320,12 @@ pub fn check_function(
 ///
 /// # Errors
 /// A description of everything that differs, or the engine's own error.
-pub fn check_outputs(
-    case: &Case,
-    y: &Tensor,
-    inputs: &Inputs,
-    tolerance: Tolerance,
-) -> Result<(), String> {
+pub fn check_outputs(case: &Case, y: &Tensor, inputs: &Inputs, tolerance: Tolerance) -> Result<(), String> {
     let mut differences = String::new();
     // Everything is recorded before any value is asked for: evaluation cuts the graph.
     let mut results = vec![("y".to_owned(), y.clone())];
-    let names: Vec<&str> = inputs
-        .0
-        .keys()
-        .map(String::as_str)
-        .filter(|k| case.has(&format!("g{k}")))
-        .collect();
+    let names: Vec<&str> =
+        inputs.0.keys().map(String::as_str).filter(|k| case.has(&format!("g{k}"))).collect();
     if !names.is_empty() {
         let cotangent = case.array("gy").tensor(y.device());
         let at: Vec<&Tensor> = names.iter().map(|n| inputs.get(n)).collect();
@@ -399,11 +338,7 @@ pub fn check_outputs(
     for (key, got) in &results {
         compare(&mut differences, key, got, case.array(key), tolerance)?;
     }
-    if differences.is_empty() {
-        Ok(())
-    } else {
-        Err(differences)
-    }
+    if differences.is_empty() { Ok(()) } else { Err(differences) }
 }
 
 /// The gradients of `sum(gn * vn)` over the differentiated inputs `names`, where the case has them.
@@ -414,11 +349,7 @@ fn second_derivatives(
     first: &[Tensor],
 ) -> Result<Vec<(String, Tensor)>, String> {
     let mut total: Option<Tensor> = None;
-    for (name, grad) in names
-        .iter()
-        .zip(first)
-        .filter(|(n, _)| case.has(&format!("v{n}")))
-    {
+    for (name, grad) in names.iter().zip(first).filter(|(n, _)| case.has(&format!("v{n}"))) {
         let direction = case.array(&format!("v{name}")).tensor(grad.device());
         let part = (grad * &direction).sum_all();
         total = Some(total.map_or_else(|| part.clone(), |sum| &sum + &part));
@@ -426,10 +357,7 @@ fn second_derivatives(
     let Some(total) = total else {
         return Ok(Vec::new());
     };
-    let keys: Vec<&&str> = names
-        .iter()
-        .filter(|n| case.has(&format!("h{n}")))
-        .collect();
+    let keys: Vec<&&str> = names.iter().filter(|n| case.has(&format!("h{n}"))).collect();
     let at: Vec<&Tensor> = keys.iter().map(|n| inputs.get(n)).collect();
     let second = grad_of(&total, &at).map_err(|e| format!("h: {e}"))?;
     Ok(keys.iter().map(|n| format!("h{n}")).zip(second).collect())
@@ -450,11 +378,7 @@ pub fn compare(
         return Err(format!("{key}: {error}"));
     }
     if got.shape() != want.shape {
-        return Err(format!(
-            "{key}: shape {:?} instead of {:?}",
-            got.shape(),
-            want.shape
-        ));
+        return Err(format!("{key}: shape {:?} instead of {:?}", got.shape(), want.shape));
     }
     let wrong = match &want.data {
         Data::F32(want) => {
@@ -477,27 +401,13 @@ pub fn compare(
 }
 
 /// How many elements differ, and the first of them.
-fn first_wrong<T: std::fmt::Debug>(
-    got: &[T],
-    want: &[T],
-    same: impl Fn(&T, &T) -> bool,
-) -> Option<String> {
+fn first_wrong<T: std::fmt::Debug>(got: &[T], want: &[T], same: impl Fn(&T, &T) -> bool) -> Option<String> {
     if got.len() != want.len() {
-        return Some(format!(
-            "has {} elements instead of {}",
-            got.len(),
-            want.len()
-        ));
+        return Some(format!("has {} elements instead of {}", got.len(), want.len()));
     }
-    let wrong: Vec<usize> = (0..want.len())
-        .filter(|&i| !same(&got[i], &want[i]))
-        .collect();
+    let wrong: Vec<usize> = (0..want.len()).filter(|&i| !same(&got[i], &want[i])).collect();
     let &first = wrong.first()?;
-    let all = if want.len() <= 12 {
-        format!("; got {got:?}, want {want:?}")
-    } else {
-        String::new()
-    };
+    let all = if want.len() <= 12 { format!("; got {got:?}, want {want:?}") } else { String::new() };
     Some(format!(
         "differs in {} of {} elements, first at {first}: got {:?}, want {:?}{all}",
         wrong.len(),
@@ -518,13 +428,7 @@ mod tests {
         assert!(tolerance.accepts(9e-6, 0.0) && !tolerance.accepts(2e-5, 0.0));
         let (inf, nan) = (f32::INFINITY, f32::NAN);
         assert!(tolerance.accepts(nan, nan) && tolerance.accepts(inf, inf));
-        for (got, want) in [
-            (nan, 0.0),
-            (0.0, nan),
-            (inf, -inf),
-            (inf, 1e30),
-            (1e30, inf),
-        ] {
+        for (got, want) in [(nan, 0.0), (0.0, nan), (inf, -inf), (inf, 1e30), (1e30, inf)] {
             assert!(!tolerance.accepts(got, want), "{got} for {want}");
         }
     }
@@ -533,9 +437,9 @@ mod tests {
     fn every_function_case_has_what_its_check_needs() {
         for file in ["layers", "activations", "losses", "ops"] {
             for case in cases(file).iter().filter(|c| c.kind != "batch_norm_train") {
-                let gradients = case.arrays().filter(|(k, _)| {
-                    *k != "gy" && k.strip_prefix('g').is_some_and(|k| case.has(k))
-                });
+                let gradients = case
+                    .arrays()
+                    .filter(|(k, _)| *k != "gy" && k.strip_prefix('g').is_some_and(|k| case.has(k)));
                 assert_eq!(gradients.count() > 0, case.has("gy"), "{}", case.name);
                 assert!(case.has("y"), "{}", case.name);
             }

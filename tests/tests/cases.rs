@@ -16,10 +16,7 @@ const GUARD: usize = 3;
 fn expected(case: &Case) -> Result<Vec<Array>, String> {
     let device = Device::cpu();
     let outputs = case.build(&device, &case.tensors(&device));
-    outputs
-        .iter()
-        .map(|o| interpret(&o.tensor).map_err(|e| e.to_string()))
-        .collect()
+    outputs.iter().map(|o| interpret(&o.tensor).map_err(|e| e.to_string())).collect()
 }
 
 fn check(case: &Case, device: &Device, want: &[Array]) -> Result<(), String> {
@@ -27,8 +24,7 @@ fn check(case: &Case, device: &Device, want: &[Array]) -> Result<(), String> {
     let roots: Vec<&Tensor> = outputs.iter().map(|o| &o.tensor).collect();
     eval(&roots).map_err(|e| e.to_string())?;
     for (output, want) in outputs.iter().zip(want) {
-        compare(output.accuracy, &output.tensor, want)
-            .map_err(|e| format!("{} {e}", output.label))?;
+        compare(output.accuracy, &output.tensor, want).map_err(|e| format!("{} {e}", output.label))?;
     }
     Ok(())
 }
@@ -47,9 +43,7 @@ fn check_guarded(case: &Case, device: &Device, want: &[Array]) -> Result<(), Str
         let (result, after) = rest.split_at(rest.len().saturating_sub(GUARD));
         let guard = guard_word(want.dtype);
         if before != [guard; GUARD] || after != [guard; GUARD] {
-            return Err(format!(
-                "{label} guards overwritten: {before:x?} {after:x?}"
-            ));
+            return Err(format!("{label} guards overwritten: {before:x?} {after:x?}"));
         }
         compare_words(accuracy, want.dtype, result, &want.words)
             .map_err(|e| format!("{label} between guards: {e}"))?;
@@ -67,25 +61,14 @@ fn guard_word(dtype: DType) -> u32 {
 
 fn between_guards(device: &Device, output: &Output) -> Tensor {
     let guard = Tensor::full(device, 777.0, &[GUARD]).cast(output.tensor.dtype());
-    Tensor::cat(
-        &[
-            &guard,
-            &output.tensor.reshape(&[output.tensor.numel() as isize]),
-            &guard,
-        ],
-        0,
-    )
+    Tensor::cat(&[&guard, &output.tensor.reshape(&[output.tensor.numel() as isize]), &guard], 0)
 }
 
 /// The definition of every case, computed once for all devices.
 fn table() -> &'static [(Case, Result<Vec<Array>, String>)] {
-    static TABLE: OnceLock<Vec<(Case, Result<Vec<Array>, String>)>> = OnceLock::new();
-    TABLE.get_or_init(|| {
-        cases::all()
-            .into_iter()
-            .map(|c| (c.clone(), expected(&c)))
-            .collect()
-    })
+    type Row = (Case, Result<Vec<Array>, String>);
+    static TABLE: OnceLock<Vec<Row>> = OnceLock::new();
+    TABLE.get_or_init(|| cases::all().into_iter().map(|c| (c.clone(), expected(&c))).collect())
 }
 
 fn walk(title: &'static str, f: fn(&Case, &Device, &[Array]) -> Result<(), String>) {
@@ -122,8 +105,5 @@ fn every_case_writes_only_where_it_should() {
 
 /// How many cases have this in their name.
 fn count(wanted: &str) -> usize {
-    table()
-        .iter()
-        .filter(|(c, _)| c.name.contains(wanted))
-        .count()
+    table().iter().filter(|(c, _)| c.name.contains(wanted)).count()
 }

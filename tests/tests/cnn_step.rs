@@ -35,14 +35,9 @@ fn batch(dev: &Device, n: usize, step: usize) -> (Tensor, Tensor) {
         let noise = ((i * 131 + step * 17 + y * 29 + x * 53) % 97) as f32 / 97.0;
         noise + if bright { 1.0 } else { 0.0 }
     };
-    let pixels: Vec<f32> = (0..n * 64)
-        .map(|k| pixel(k / 64, k / 8 % 8, k % 8))
-        .collect();
+    let pixels: Vec<f32> = (0..n * 64).map(|k| pixel(k / 64, k / 8 % 8, k % 8)).collect();
     let labels: Vec<i32> = (0..n).map(|i| label(i) as i32).collect();
-    (
-        Tensor::from_slice(dev, &pixels, &[n, 1, 8, 8]),
-        Tensor::from_slice(dev, &labels, &[n]),
-    )
+    (Tensor::from_slice(dev, &pixels, &[n, 1, 8, 8]), Tensor::from_slice(dev, &labels, &[n]))
 }
 
 /// Tests share devices, and their counters would count each other's work.

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use versant_device::{BufferRef, Cost, Device, DeviceKind, Kernel, Launch, Recording};
 use versant_kernels::program::ProgramBinding;
 use versant_kernels::{
-    Block, Contraction, ContractionKernels, Conv, ConvKind, DType, Instr, InstrKind, MatMul,
-    Operand, Program, Shape, Step, Store, Target, View, contraction,
+    Block, Contraction, ContractionKernels, Conv, ConvKind, DType, Instr, InstrKind, MatMul, Operand,
+    Program, Shape, Step, Store, Target, View, contraction,
 };
 
 /// Words that no kernel may touch, before and after the result.
@@ -38,40 +38,19 @@ fn words(values: &[f32]) -> Vec<u32> {
 /// Two stores: the accumulator, behind guard words, and an operand that repeats along all but the last dimension.
 fn epilogue(rows: Shape) -> Program {
     let f32 = DType::F32;
-    let instr = |reg, kind| Instr {
-        reg,
-        dtype: f32,
-        kind,
-    };
+    let instr = |reg, kind| Instr { reg, dtype: f32, kind };
     let mut out = View::contiguous(rows);
     out.offset = GUARD as isize;
     let mut row = View::splat(rows);
     row.strides[rows.rank() - 1] = 1;
-    let store = |binding, value, view| Store {
-        binding,
-        view,
-        value,
-        dtype: f32,
-    };
-    let binding = |written| ProgramBinding {
-        dtype: f32,
-        written,
-    };
+    let store = |binding, value, view| Store { binding, view, value, dtype: f32 };
+    let binding = |written| ProgramBinding { dtype: f32, written };
     Program {
         rows,
         cols: Shape::SCALAR,
         bindings: vec![binding(false), binding(true), binding(true)],
         steps: vec![Step::Row(Block {
-            instrs: vec![
-                instr(0, InstrKind::Acc),
-                instr(
-                    1,
-                    InstrKind::Load {
-                        binding: 0,
-                        view: row,
-                    },
-                ),
-            ],
+            instrs: vec![instr(0, InstrKind::Acc), instr(1, InstrKind::Load { binding: 0, view: row })],
             stores: vec![store(1, 0, out.clone()), store(2, 1, out)],
         })],
         regs: 2,
@@ -117,27 +96,11 @@ fn recording(kernels: &ContractionKernels, sizes: [usize; 5]) -> Recording {
 }
 
 /// Both stores of the epilogue, with their guard words.
-fn run(
-    device: &Device,
-    kernels: &ContractionKernels,
-    inputs: [&[u32]; 3],
-    len: usize,
-) -> [Vec<u32>; 2] {
+fn run(device: &Device, kernels: &ContractionKernels, inputs: [&[u32]; 3], len: usize) -> [Vec<u32>; 2] {
     let size = len + 2 * GUARD;
-    let sizes = [
-        inputs[0].len(),
-        inputs[1].len(),
-        inputs[2].len(),
-        size,
-        size,
-    ];
-    let plan = device
-        .prepare(recording(kernels, sizes))
-        .expect("valid kernels");
-    let mut buffers: Vec<_> = inputs
-        .iter()
-        .map(|data| device.upload(data).expect("memory"))
-        .collect();
+    let sizes = [inputs[0].len(), inputs[1].len(), inputs[2].len(), size, size];
+    let plan = device.prepare(recording(kernels, sizes)).expect("valid kernels");
+    let mut buffers: Vec<_> = inputs.iter().map(|data| device.upload(data).expect("memory")).collect();
     for _ in 0..2 {
         buffers.push(device.upload(&vec![UNTOUCHED; size]).expect("memory"));
     }
@@ -148,14 +111,7 @@ fn run(
 /// The smallest buffer that a view stays inside; at least one word.
 fn span(view: &View) -> usize {
     let reach = |(&d, &s): (&usize, &isize)| (d.max(1) - 1) as isize * s.max(0);
-    (view.offset
-        + view
-            .shape
-            .iter()
-            .zip(&view.strides)
-            .map(reach)
-            .sum::<isize>()) as usize
-        + 1
+    (view.offset + view.shape.iter().zip(&view.strides).map(reach).sum::<isize>()) as usize + 1
 }
 
 fn check(gpu: &Device, c: &Contraction) {
@@ -182,10 +138,7 @@ fn check(gpu: &Device, c: &Contraction) {
             let (got, want) = (f32::from_bits(got), f32::from_bits(want));
             let limit = 1e-5 * f32::from_bits(bound[i]) + 1e-30;
             let close = (got - want).abs() <= limit;
-            assert!(
-                close,
-                "element {i}: {got} for {want}, software {software}, {c:?}"
-            );
+            assert!(close, "element {i}: {got} for {want}, software {software}, {c:?}");
         }
     }
 }
@@ -206,12 +159,7 @@ fn stored(dims: &[usize], axes: &[usize], offset: isize) -> View {
     view
 }
 
-fn matmul(
-    batch: &[usize],
-    [m, n, k]: [usize; 3],
-    transposed: [bool; 2],
-    offset: isize,
-) -> Contraction {
+fn matmul(batch: &[usize], [m, n, k]: [usize; 3], transposed: [bool; 2], offset: isize) -> Contraction {
     let lead = batch.len();
     let view = |tail: [usize; 2], transposed: bool| {
         let mut axes: Vec<usize> = (0..lead + 2).collect();
@@ -221,14 +169,7 @@ fn matmul(
         stored(&[batch, &tail[..]].concat(), &axes, offset)
     };
     let (a, b) = (view([m, k], transposed[0]), view([k, n], transposed[1]));
-    Contraction::MatMul(MatMul {
-        batch: shape(batch),
-        m,
-        n,
-        k,
-        a,
-        b,
-    })
+    Contraction::MatMul(MatMul { batch: shape(batch), m, n, k, a, b })
 }
 
 #[test]
@@ -248,16 +189,9 @@ fn matmul_of_every_layout() {
 #[test]
 fn matmul_of_every_size() {
     for gpu in gpus() {
-        for size in [
-            [1, 1, 1],
-            [1, 300, 7],
-            [300, 1, 7],
-            [5, 3, 1],
-            [4, 4, 4],
-            [2, 3, 0],
-            [0, 3, 2],
-            [65, 33, 17],
-        ] {
+        for size in
+            [[1, 1, 1], [1, 300, 7], [300, 1, 7], [5, 3, 1], [4, 4, 4], [2, 3, 0], [0, 3, 2], [65, 33, 17]]
+        {
             check(&gpu, &matmul(&[], size, [false, false], 0));
         }
         // A long sum into few results, split over workgroups, with and without quads.
@@ -342,13 +276,7 @@ fn conv(spec: Spec, kind: ConvKind, axes: [usize; 4], offset: isize) -> Contract
 
 /// Samples, channels per group, input and kernel extents; the rest as in [`BASE`].
 fn spec(n: usize, c: [usize; 2], input: [usize; 2], kernel: [usize; 2]) -> Spec {
-    Spec {
-        n,
-        c,
-        input,
-        kernel,
-        ..BASE
-    }
+    Spec { n, c, input, kernel, ..BASE }
 }
 
 impl Spec {
@@ -379,13 +307,8 @@ fn convolutions() {
         spec(2, [3, 5], [8, 9], [1, 1]).pad(0, 0),
         spec(2, [3, 5], [8, 9], [1, 1]).pad(0, 0).stride(2, 3),
         spec(2, [3, 5], [11, 13], [5, 2]).pad(2, 0).stride(2, 1),
-        spec(2, [3, 5], [11, 13], [3, 4])
-            .stride(3, 5)
-            .dilation(2, 1),
-        spec(2, [3, 5], [16, 20], [3, 3])
-            .pad(4, 3)
-            .stride(2, 4)
-            .dilation(3, 2),
+        spec(2, [3, 5], [11, 13], [3, 4]).stride(3, 5).dilation(2, 1),
+        spec(2, [3, 5], [16, 20], [3, 3]).pad(4, 3).stride(2, 4).dilation(3, 2),
         spec(2, [2, 4], [8, 9], [3, 3]).groups(3),
         spec(2, [1, 1], [8, 9], [3, 3]).groups(6).stride(2, 2),
         spec(40, [2, 3], [16, 16], [3, 3]),

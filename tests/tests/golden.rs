@@ -71,20 +71,10 @@ fn movement(case: &Case, x: &Tensor) -> Tensor {
         "reshape" => x.reshape(&case.signed("shape")),
         "transpose_reshape" => x.transpose(0, 1).reshape(&case.signed("shape")),
         "narrow" => x.narrow(case.int("axis"), case.int("start"), case.int("len")),
-        "slice_step" => x.slice_step(
-            case.int("axis"),
-            case.int("start"),
-            case.int("len"),
-            case.int("step"),
-        ),
+        "slice_step" => x.slice_step(case.int("axis"), case.int("start"), case.int("len"), case.int("step")),
         "flip" => x.flip(&case.ints("axes")),
         "pad" => x.pad(&[(0, 0), (1, 2), (2, 0)], 0.5),
-        "window" => x.window(
-            case.int("axis"),
-            case.int("size"),
-            case.int("stride"),
-            case.int("dilation"),
-        ),
+        "window" => x.window(case.int("axis"), case.int("size"), case.int("stride"), case.int("dilation")),
         "broadcast_to" => x.broadcast_to(&case.ints("shape")),
         other => panic!("no movement {other}"),
     };
@@ -98,11 +88,7 @@ fn build(case: &Case, inputs: &Inputs) -> Tensor {
         "unary" => unary(case.text("op"), get("x")),
         "binary" => binary(case.text("op"), get("a"), get("b")),
         "reduce" => reduce(case, get("x")),
-        "var" => get("x").var(
-            &case.signed("axes"),
-            case.flag("keepdim"),
-            case.real("correction") as f32,
-        ),
+        "var" => get("x").var(&case.signed("axes"), case.flag("keepdim"), case.real("correction") as f32),
         "cumsum" => get("x").cumsum(case.int("axis")),
         "arg" if case.text("op") == "argmax" => get("x").argmax(case.axis("axis"), false),
         "arg" => get("x").argmin(case.axis("axis"), false),
@@ -124,9 +110,7 @@ fn primitive_ops_agree_with_pytorch() {
     for case in cases("ops") {
         for device in devices() {
             report.check(&device, &case.name, || {
-                check_function(&case, &device, Tolerance::default(), |inputs| {
-                    build(&case, inputs)
-                })
+                check_function(&case, &device, Tolerance::default(), |inputs| build(&case, inputs))
             });
         }
     }

@@ -37,11 +37,7 @@ fn layer(case: &Case, scope: &Scope) -> Box<dyn Module> {
     match case.kind.as_str() {
         "linear" => {
             let layer = Linear::new(scope, weight()[1], weight()[0]);
-            Box::new(if case.flag("bias") {
-                layer
-            } else {
-                layer.no_bias()
-            })
+            Box::new(if case.flag("bias") { layer } else { layer.no_bias() })
         }
         "conv1d" => {
             let only = |key| case.ints(key)[0];
@@ -50,11 +46,7 @@ fn layer(case: &Case, scope: &Scope) -> Box<dyn Module> {
                 .pad(only("padding"))
                 .dilation(only("dilation"))
                 .groups(case.int("groups"));
-            Box::new(if case.flag("bias") {
-                layer
-            } else {
-                layer.no_bias()
-            })
+            Box::new(if case.flag("bias") { layer } else { layer.no_bias() })
         }
         "conv2d" => {
             let layer = Conv2d::new(scope, channels(), weight()[0], [weight()[2], weight()[3]])
@@ -62,26 +54,17 @@ fn layer(case: &Case, scope: &Scope) -> Box<dyn Module> {
                 .pad(case.pair("padding"))
                 .dilation(case.pair("dilation"))
                 .groups(case.int("groups"));
-            Box::new(if case.flag("bias") {
-                layer
-            } else {
-                layer.no_bias()
-            })
+            Box::new(if case.flag("bias") { layer } else { layer.no_bias() })
         }
         "conv_transpose2d" => {
             let outputs = weight()[1] * case.int("groups");
-            let layer =
-                ConvTranspose2d::new(scope, channels(), outputs, [weight()[2], weight()[3]])
-                    .stride(case.pair("stride"))
-                    .pad(case.pair("padding"))
-                    .output_pad(case.pair("output_padding"))
-                    .dilation(case.pair("dilation"))
-                    .groups(case.int("groups"));
-            Box::new(if case.flag("bias") {
-                layer
-            } else {
-                layer.no_bias()
-            })
+            let layer = ConvTranspose2d::new(scope, channels(), outputs, [weight()[2], weight()[3]])
+                .stride(case.pair("stride"))
+                .pad(case.pair("padding"))
+                .output_pad(case.pair("output_padding"))
+                .dilation(case.pair("dilation"))
+                .groups(case.int("groups"));
+            Box::new(if case.flag("bias") { layer } else { layer.no_bias() })
         }
         "batch_norm_eval" if case.int("rank") == 4 => {
             Box::new(BatchNorm2d::new(scope, channels()).eps(eps()))
@@ -96,20 +79,14 @@ fn layer(case: &Case, scope: &Scope) -> Box<dyn Module> {
 fn pool(case: &Case) -> Box<dyn Module> {
     match case.kind.as_str() {
         "max_pool2d" => Box::new(
-            MaxPool2d::new(case.pair("kernel_size"))
-                .stride(case.pair("stride"))
-                .pad(case.pair("padding")),
+            MaxPool2d::new(case.pair("kernel_size")).stride(case.pair("stride")).pad(case.pair("padding")),
         ),
         "avg_pool2d" => {
             let layer = AvgPool2d::new(case.pair("kernel_size"))
                 .stride(case.pair("stride"))
                 .pad(case.pair("padding"));
             let whole = case.flag("count_include_pad");
-            Box::new(if whole {
-                layer
-            } else {
-                layer.exclude_padding()
-            })
+            Box::new(if whole { layer } else { layer.exclude_padding() })
         }
         "adaptive_avg_pool2d" => Box::new(AdaptiveAvgPool2d::new(case.pair("output_size"))),
         "adaptive_max_pool2d" => Box::new(AdaptiveMaxPool2d::new(case.pair("output_size"))),
@@ -155,10 +132,7 @@ fn activations_agree_with_pytorch() {
 #[test]
 fn layers_agree_with_pytorch() {
     let mut report = Report::new("layers");
-    for case in cases("layers")
-        .iter()
-        .filter(|c| c.kind != "batch_norm_train")
-    {
+    for case in cases("layers").iter().filter(|c| c.kind != "batch_norm_train") {
         for device in devices() {
             report.check(&device, &case.name, || check_layer(case, &device));
         }
@@ -172,24 +146,11 @@ fn check_batch_norm(case: &Case, device: &Device) -> Result<(), String> {
     let (root, channels) = (params.root(), case.array("weight").shape[0]);
     let (eps, momentum) = (case.real("eps") as f32, case.real("momentum") as f32);
     let layer: Box<dyn Module> = if case.int("rank") == 4 {
-        Box::new(
-            BatchNorm2d::new(&root, channels)
-                .eps(eps)
-                .momentum(momentum),
-        )
+        Box::new(BatchNorm2d::new(&root, channels).eps(eps).momentum(momentum))
     } else {
-        Box::new(
-            BatchNorm1d::new(&root, channels)
-                .eps(eps)
-                .momentum(momentum),
-        )
+        Box::new(BatchNorm1d::new(&root, channels).eps(eps).momentum(momentum))
     };
-    let value = |name| {
-        params
-            .get(name)
-            .expect("a batch normalisation has it")
-            .get()
-    };
+    let value = |name| params.get(name).expect("a batch normalisation has it").get();
     for name in ["weight", "bias"] {
         let param = params.get(name).expect("a batch normalisation has it");
         param.set(case.array(name).tensor(device));
@@ -204,13 +165,7 @@ fn check_batch_norm(case: &Case, device: &Device) -> Result<(), String> {
         let grads = grad_of(&loss, &[&x, &weight, &bias]).map_err(|e| e.to_string())?;
         let mut check = |key: &str, got: &Tensor| {
             let label = format!("step {step}, {key}");
-            compare(
-                &mut differences,
-                &label,
-                got,
-                &row(key),
-                Tolerance::default(),
-            )
+            compare(&mut differences, &label, got, &row(key), Tolerance::default())
         };
         for (key, got) in ["gx", "gweight", "gbias"].iter().zip(&grads) {
             check(key, got)?;
@@ -220,20 +175,13 @@ fn check_batch_norm(case: &Case, device: &Device) -> Result<(), String> {
             check(name, &value(name))?;
         }
     }
-    if differences.is_empty() {
-        Ok(())
-    } else {
-        Err(differences)
-    }
+    if differences.is_empty() { Ok(()) } else { Err(differences) }
 }
 
 #[test]
 fn batch_normalisation_trains_as_in_pytorch() {
     let mut report = Report::new("batch normalisation in training");
-    for case in cases("layers")
-        .iter()
-        .filter(|c| c.kind == "batch_norm_train")
-    {
+    for case in cases("layers").iter().filter(|c| c.kind == "batch_norm_train") {
         for device in devices() {
             report.check(&device, &case.name, || check_batch_norm(case, &device));
         }

@@ -2,8 +2,8 @@
 
 use versant_graph::Tensor;
 use versant_nn::loss::{
-    BceOptions, CrossEntropyOptions, NllOptions, Reduction, bce_with_logits, cross_entropy, huber,
-    l1, mse, nll,
+    BceOptions, CrossEntropyOptions, NllOptions, Reduction, bce_with_logits, cross_entropy, huber, l1, mse,
+    nll,
 };
 use versant_tests::devices;
 use versant_tests::golden::{Case, Inputs, Report, Tolerance, cases, check_function};
@@ -28,34 +28,13 @@ fn loss(case: &Case, inputs: &Inputs) -> Tensor {
         "huber" => huber(x, target, case.real("delta") as f32, reduction),
         "cross_entropy" => {
             let label_smoothing = case.real("label_smoothing") as f32;
-            let options = CrossEntropyOptions {
-                weight,
-                label_smoothing,
-                ignore_index,
-                reduction,
-            };
+            let options = CrossEntropyOptions { weight, label_smoothing, ignore_index, reduction };
             cross_entropy(x, target, &options)
         }
-        "nll" => nll(
-            x,
-            target,
-            &NllOptions {
-                weight,
-                ignore_index,
-                reduction,
-            },
-        ),
+        "nll" => nll(x, target, &NllOptions { weight, ignore_index, reduction }),
         "bce_with_logits" => {
             let pos_weight = inputs.find("pos_weight").cloned();
-            bce_with_logits(
-                x,
-                target,
-                &BceOptions {
-                    weight,
-                    pos_weight,
-                    reduction,
-                },
-            )
+            bce_with_logits(x, target, &BceOptions { weight, pos_weight, reduction })
         }
         other => panic!("no loss {other}"),
     }
@@ -67,9 +46,7 @@ fn losses_agree_with_pytorch() {
     for case in cases("losses") {
         for device in devices() {
             report.check(&device, &case.name, || {
-                check_function(&case, &device, Tolerance::default(), |inputs| {
-                    loss(&case, inputs)
-                })
+                check_function(&case, &device, Tolerance::default(), |inputs| loss(&case, inputs))
             });
         }
     }

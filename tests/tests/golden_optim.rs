@@ -19,10 +19,7 @@ fn store(device: &Device, values: &[(&str, &Array)]) -> Params {
 
 /// Gradients with these values: those of `sum(p * g)`.
 fn gradients(params: &Params, values: &[Array]) -> Gradients {
-    let parts = params
-        .iter()
-        .zip(values)
-        .map(|(p, g)| (p.get() * g.tensor(params.device())).sum_all());
+    let parts = params.iter().zip(values).map(|(p, g)| (p.get() * g.tensor(params.device())).sum_all());
     let loss = parts.reduce(|a, b| a + b).expect("there are parameters");
     loss.backward().expect("the loss is a sum of products")
 }
@@ -30,11 +27,7 @@ fn gradients(params: &Params, values: &[Array]) -> Gradients {
 fn optimizer(case: &Case, params: &Params) -> Box<dyn Optimizer> {
     let lr = case.real("lr");
     let real = |key| {
-        if case.has_attr(key) {
-            case.real(key)
-        } else {
-            0.0
-        }
+        if case.has_attr(key) { case.real(key) } else { 0.0 }
     };
     let betas = || case.reals("betas");
     match case.text("algo") {
@@ -67,29 +60,15 @@ fn ten_steps(case: &Case, device: &Device) -> Result<(), String> {
     let mut optimizer = optimizer(case, &params);
     let mut differences = String::new();
     for step in 0..10 {
-        let grads: Vec<Array> = (0..3)
-            .map(|i| case.array(&format!("g{i}")).row(step))
-            .collect();
-        optimizer
-            .step(gradients(&params, &grads))
-            .map_err(|e| e.to_string())?;
+        let grads: Vec<Array> = (0..3).map(|i| case.array(&format!("g{i}")).row(step)).collect();
+        optimizer.step(gradients(&params, &grads)).map_err(|e| e.to_string())?;
         for (i, param) in params.iter().enumerate() {
             let want = case.array(&format!("after{i}")).row(step);
             let key = format!("p{i} after step {step}");
-            compare(
-                &mut differences,
-                &key,
-                &param.get(),
-                &want,
-                Tolerance::default(),
-            )?;
+            compare(&mut differences, &key, &param.get(), &want, Tolerance::default())?;
         }
     }
-    if differences.is_empty() {
-        Ok(())
-    } else {
-        Err(differences)
-    }
+    if differences.is_empty() { Ok(()) } else { Err(differences) }
 }
 
 #[test]
@@ -105,13 +84,8 @@ fn optimisers_take_pytorchs_steps() {
 
 fn clipping(case: &Case, device: &Device) -> Result<(), String> {
     let names = ["p0", "p1", "p2"];
-    let grads: Vec<Array> = (0..3)
-        .map(|i| case.array(&format!("g{i}")).clone())
-        .collect();
-    let zeros = |a: &Array| Array {
-        shape: a.shape.clone(),
-        data: Data::F32(vec![0.0; a.floats().len()]),
-    };
+    let grads: Vec<Array> = (0..3).map(|i| case.array(&format!("g{i}")).clone()).collect();
+    let zeros = |a: &Array| Array { shape: a.shape.clone(), data: Data::F32(vec![0.0; a.floats().len()]) };
     let start: Vec<Array> = grads.iter().map(zeros).collect();
     let start: Vec<(&str, &Array)> = names.into_iter().zip(&start).collect();
     let params = store(device, &start);
@@ -120,30 +94,15 @@ fn clipping(case: &Case, device: &Device) -> Result<(), String> {
     let by_norm = case.kind == "clip_norm";
     let (clipped, norm) = match by_norm {
         true => clip_grad_norm(recorded, case.real("max_norm") as f32),
-        false => (
-            clip_grad_value(recorded, case.real("clip_value") as f32),
-            None,
-        ),
+        false => (clip_grad_value(recorded, case.real("clip_value") as f32), None),
     };
     for (i, param) in params.iter().enumerate() {
         let got = clipped.get(&param.get()).ok_or("a gradient is lost")?;
         let key = format!("clipped{i}");
-        compare(
-            &mut differences,
-            &key,
-            got,
-            case.array(&key),
-            Tolerance::default(),
-        )?;
+        compare(&mut differences, &key, got, case.array(&key), Tolerance::default())?;
     }
     if let Some(norm) = &norm {
-        compare(
-            &mut differences,
-            "norm",
-            norm,
-            case.array("norm"),
-            Tolerance::default(),
-        )?;
+        compare(&mut differences, "norm", norm, case.array("norm"), Tolerance::default())?;
     }
     // A step of 1 from zero against the clipped gradient leaves its negative, clipped in the step.
     let sgd = Sgd::new(&params, 1.0);
@@ -151,33 +110,16 @@ fn clipping(case: &Case, device: &Device) -> Result<(), String> {
         true => sgd.clip_norm(case.real("max_norm")),
         false => sgd.clip_value(case.real("clip_value")),
     };
-    sgd.step(gradients(&params, &grads))
-        .map_err(|e| e.to_string())?;
+    sgd.step(gradients(&params, &grads)).map_err(|e| e.to_string())?;
     for (i, param) in params.iter().enumerate() {
         let want = case.array(&format!("clipped{i}"));
         let key = format!("step with clipped{i}");
-        compare(
-            &mut differences,
-            &key,
-            &param.get().neg(),
-            want,
-            Tolerance::default(),
-        )?;
+        compare(&mut differences, &key, &param.get().neg(), want, Tolerance::default())?;
     }
     if let Some(norm) = sgd.grad_norm() {
-        compare(
-            &mut differences,
-            "the step's norm",
-            norm,
-            case.array("norm"),
-            Tolerance::default(),
-        )?;
+        compare(&mut differences, "the step's norm", norm, case.array("norm"), Tolerance::default())?;
     }
-    if differences.is_empty() {
-        Ok(())
-    } else {
-        Err(differences)
-    }
+    if differences.is_empty() { Ok(()) } else { Err(differences) }
 }
 
 #[test]
@@ -194,16 +136,9 @@ fn clipping_is_pytorchs() {
 /// The net of the golden training runs, from its parameters in the store.
 fn loss(params: &Params, x: &Tensor, target: &Tensor) -> Tensor {
     let get = |name: &str| params.get(name).expect("the store has it").get();
-    let options = ConvOptions {
-        padding: [1; 2],
-        ..ConvOptions::default()
-    };
+    let options = ConvOptions { padding: [1; 2], ..ConvOptions::default() };
     let h = x.conv2d(&get("conv.weight"), &options) + get("conv.bias").reshape(&[1, -1, 1, 1]);
-    let h = h
-        .relu()
-        .window(2, 2, 2, 1)
-        .window(3, 2, 2, 1)
-        .max(&[-1, -2], false);
+    let h = h.relu().window(2, 2, 2, 1).window(3, 2, 2, 1).max(&[-1, -2], false);
     let logits = h.reshape(&[8, 144]).matmul(&get("fc.weight").t()) + get("fc.bias");
     let shifted = &logits - logits.max(&[-1], true).detach();
     let log_p = &shifted - shifted.exp().sum(&[-1], true).ln();
@@ -213,49 +148,24 @@ fn loss(params: &Params, x: &Tensor, target: &Tensor) -> Tensor {
 fn train(case: &Case, device: &Device) -> Result<(), String> {
     let names = ["conv.weight", "conv.bias", "fc.weight", "fc.bias"];
     let keys: Vec<String> = names.iter().map(|n| format!("start/{n}")).collect();
-    let start: Vec<(&str, &Array)> = names
-        .iter()
-        .zip(&keys)
-        .map(|(&n, k)| (n, case.array(k)))
-        .collect();
+    let start: Vec<(&str, &Array)> = names.iter().zip(&keys).map(|(&n, k)| (n, case.array(k))).collect();
     let params = store(device, &start);
     let mut optimizer = optimizer(case, &params);
-    let (x, target) = (
-        case.array("x").tensor(device),
-        case.array("target").tensor(device),
-    );
+    let (x, target) = (case.array("x").tensor(device), case.array("target").tensor(device));
     let mut losses = Vec::new();
     for _ in 0..case.int("steps") {
         let loss = loss(&params, &x, &target);
-        optimizer
-            .step(loss.backward().map_err(|e| e.to_string())?)
-            .map_err(|e| e.to_string())?;
+        optimizer.step(loss.backward().map_err(|e| e.to_string())?).map_err(|e| e.to_string())?;
         losses.push(loss.item::<f32>().map_err(|e| e.to_string())?);
     }
     let mut differences = String::new();
     let losses = Tensor::from_slice(device, &losses, &[losses.len()]);
-    compare(
-        &mut differences,
-        "losses",
-        &losses,
-        case.array("losses"),
-        Tolerance::default(),
-    )?;
+    compare(&mut differences, "losses", &losses, case.array("losses"), Tolerance::default())?;
     for param in params.iter() {
         let key = format!("end/{}", param.name());
-        compare(
-            &mut differences,
-            &key,
-            &param.get(),
-            case.array(&key),
-            Tolerance::default(),
-        )?;
+        compare(&mut differences, &key, &param.get(), case.array(&key), Tolerance::default())?;
     }
-    if differences.is_empty() {
-        Ok(())
-    } else {
-        Err(differences)
-    }
+    if differences.is_empty() { Ok(()) } else { Err(differences) }
 }
 
 #[test]
@@ -276,11 +186,7 @@ fn initial_values_have_pytorchs_spread() {
         let gain = case.real("gain") as f32;
         let near = |init: Init, key: &str| {
             let (got, want) = (f64::from(init.spread(&shape)), case.real(key));
-            assert!(
-                (got / want - 1.0).abs() < 1e-6,
-                "{} {key}: {got} for {want}",
-                case.name
-            );
+            assert!((got / want - 1.0).abs() < 1e-6, "{} {key}: {got} for {want}", case.name);
         };
         near(Init::XavierNormal { gain }, "xavier_normal_std");
         near(Init::XavierUniform { gain }, "xavier_uniform_bound");
@@ -300,16 +206,11 @@ fn initial_values_have_pytorchs_spread() {
 
 #[test]
 fn the_check_finds_a_wrong_step() {
-    let case = cases("optim")
-        .into_iter()
-        .find(|c| c.name == "sgd_momentum")
-        .expect("it is there");
+    let case = cases("optim").into_iter().find(|c| c.name == "sgd_momentum").expect("it is there");
     let device = Device::cpu();
     let params = store(&device, &[("p0", case.array("p0"))]);
     let mut wrong = Sgd::new(&params, case.real("lr") * 1.01).momentum(0.9);
-    wrong
-        .step(gradients(&params, &[case.array("g0").row(0)]))
-        .expect("it runs");
+    wrong.step(gradients(&params, &[case.array("g0").row(0)])).expect("it runs");
     let got = params.iter().next().expect("one parameter").get();
     eval(&[&got]).expect("it is ready");
     let mut differences = String::new();
@@ -323,16 +224,12 @@ fn schedule(case: &Case) -> Schedule {
     let count = |key| u64::try_from(case.int(key)).expect("a count");
     match case.name.as_str() {
         "step_lr" => Schedule::step(lr, count("step_size"), case.real("gamma")),
-        "cosine_lr" | "cosine_lr_floor" => {
-            Schedule::cosine(lr, count("t_max")).floor(case.real("eta_min"))
-        }
+        "cosine_lr" | "cosine_lr_floor" => Schedule::cosine(lr, count("t_max")).floor(case.real("eta_min")),
         "linear_lr" => Schedule::warmup(lr, case.real("start_factor"), count("total_iters")),
         "linear_then_cosine" => {
             let warmup = count("warmup");
-            Schedule::warmup(lr, case.real("start_factor"), warmup).then(
-                warmup,
-                Schedule::cosine(lr, count("t_max")).floor(case.real("eta_min")),
-            )
+            Schedule::warmup(lr, case.real("start_factor"), warmup)
+                .then(warmup, Schedule::cosine(lr, count("t_max")).floor(case.real("eta_min")))
         }
         "warmup_cosine" => Schedule::warmup_cosine(lr, count("warmup"), count("total")),
         other => panic!("no schedule {other}"),
@@ -348,11 +245,7 @@ fn schedules_are_pytorchs() {
         for (epoch, want) in (0..).zip(case.reals("values")) {
             let got = schedule.at(epoch);
             // PyTorch multiplies up from the previous epoch, which rounds differently.
-            assert!(
-                (got - want).abs() <= 1e-14,
-                "{} at {epoch}: {got} for {want}",
-                case.name
-            );
+            assert!((got - want).abs() <= 1e-14, "{} at {epoch}: {got} for {want}", case.name);
         }
         checked += 1;
     }

@@ -18,18 +18,13 @@ type Loss<'a> = dyn Fn(&[Tensor]) -> Tensor + 'a;
 
 /// Which operands are differentiated.
 fn real(inputs: &[Input]) -> Vec<usize> {
-    (0..inputs.len())
-        .filter(|&i| inputs[i].dtype == DType::F32 && !inputs[i].words.is_empty())
-        .collect()
+    (0..inputs.len()).filter(|&i| inputs[i].dtype == DType::F32 && !inputs[i].words.is_empty()).collect()
 }
 
 /// Random directions, one per operand.
 fn directions(inputs: &[Input], seed: u64) -> Vec<Vec<f32>> {
     let mut rng = Rng(seed);
-    inputs
-        .iter()
-        .map(|i| i.words.iter().map(|_| rng.between(-1.0, 1.0)).collect())
-        .collect()
+    inputs.iter().map(|i| i.words.iter().map(|_| rng.between(-1.0, 1.0)).collect()).collect()
 }
 
 /// The operands moved by `t` along the directions.
@@ -80,22 +75,12 @@ fn along(grads: &[Tensor], at: &[usize], v: &[Vec<f32>]) -> Result<(f64, f64), S
 
 /// The case with something before it and something after it, and cotangents that all differ.
 fn middle(case: &Case, device: &Device, x: &[Tensor]) -> Tensor {
-    let before: Vec<Tensor> = x
-        .iter()
-        .map(|t| {
-            if t.dtype() == DType::F32 {
-                bent(t)
-            } else {
-                t.clone()
-            }
-        })
-        .collect();
+    let before: Vec<Tensor> =
+        x.iter().map(|t| if t.dtype() == DType::F32 { bent(t) } else { t.clone() }).collect();
     let mut terms = case.build(device, &before).into_iter().map(|o| {
         let y = o.tensor;
         let n = y.numel();
-        let weights: Vec<f32> = (0..n)
-            .map(|k| 0.3 + ((k * 37 + 11) % 17) as f32 * 0.05)
-            .collect();
+        let weights: Vec<f32> = (0..n).map(|k| 0.3 + ((k * 37 + 11) % 17) as f32 * 0.05).collect();
         let weights = Tensor::from_slice(device, &weights, y.shape());
         // Both a square and the value itself: the output has two users.
         (&y * &weights + y.square() * 0.1).sum_all()
@@ -121,30 +106,19 @@ fn check_case(case: &Case, device: &Device) -> Result<(), String> {
     eval(&grads.iter().chain([&loss]).collect::<Vec<_>>()).map_err(|e| e.to_string())?;
     for (grad, x) in grads.iter().zip(&wanted) {
         if grad.shape() != x.shape() {
-            return Err(format!(
-                "gradient of shape {:?} for {:?}",
-                grad.shape(),
-                x.shape()
-            ));
+            return Err(format!("gradient of shape {:?} for {:?}", grad.shape(), x.shape()));
         }
     }
     let cpu = Device::cpu();
     // Extremes need a step smaller than half of the distance between neighbours.
-    let h = if case.name.contains("max") || case.name.contains("min") {
-        STEP * 0.1
-    } else {
-        STEP
-    };
+    let h = if case.name.contains("max") || case.name.contains("min") { STEP * 0.1 } else { STEP };
     for seed in 1..=2 {
         let v = directions(&case.inputs, seed);
         let got = along(&grads, &at, &v)?;
         let want = slope(&cpu, &case.inputs, &at, &v, h, &|x| middle(case, &cpu, x))?;
         let allowed = 1e-3 * got.1.max(want.abs()) + 2e-6 / f64::from(h);
         if (got.0 - want).abs() > allowed || !want.is_finite() {
-            return Err(format!(
-                "derivative {} instead of {want} (allowed {allowed:.1e})",
-                got.0
-            ));
+            return Err(format!("derivative {} instead of {want} (allowed {allowed:.1e})", got.0));
         }
     }
     Ok(())
@@ -152,10 +126,7 @@ fn check_case(case: &Case, device: &Device) -> Result<(), String> {
 
 #[test]
 fn every_derivative_mid_graph() {
-    let table: Vec<Case> = cases::all()
-        .into_iter()
-        .filter(|c| c.differentiable)
-        .collect();
+    let table: Vec<Case> = cases::all().into_iter().filter(|c| c.differentiable).collect();
     let wanted = std::env::var("VERSANT_CASE").unwrap_or_default();
     let mut report = Report::new("derivatives");
     for device in devices() {
@@ -163,12 +134,7 @@ fn every_derivative_mid_graph() {
         for case in table.iter().filter(|c| c.name.contains(&wanted)) {
             report.check(&device, &case.name, || check_case(case, &device));
         }
-        println!(
-            "{}: {} derivatives, {:?}",
-            device.info().name,
-            table.len(),
-            start.elapsed()
-        );
+        println!("{}: {} derivatives, {:?}", device.info().name, table.len(), start.elapsed());
     }
     report.finish(if wanted.is_empty() { 150 } else { 1 });
 }
@@ -181,11 +147,7 @@ struct Twice {
 }
 
 const TWICE: &[Twice] = &[
-    Twice {
-        name: "exp of a square",
-        shapes: &[&[5]],
-        f: |x| x[0].square().exp(),
-    },
+    Twice { name: "exp of a square", shapes: &[&[5]], f: |x| x[0].square().exp() },
     Twice {
         name: "tanh, sigmoid and erf",
         shapes: &[&[5]],
@@ -211,30 +173,14 @@ const TWICE: &[Twice] = &[
         shapes: &[&[4], &[4]],
         f: |x| x[0].sin() * x[1].cos() + (&x[0] + 2.0).atan2(&(&x[1] + 2.0)),
     },
-    Twice {
-        name: "product of a line",
-        shapes: &[&[3, 4]],
-        f: |x| (&x[0] + 1.5).prod(&[1], false),
-    },
-    Twice {
-        name: "cumsum",
-        shapes: &[&[3, 4]],
-        f: |x| x[0].cumsum(1).square() * x[0].cumsum(0),
-    },
-    Twice {
-        name: "matmul",
-        shapes: &[&[3, 4], &[4, 2]],
-        f: |x| x[0].matmul(&x[1]).tanh(),
-    },
+    Twice { name: "product of a line", shapes: &[&[3, 4]], f: |x| (&x[0] + 1.5).prod(&[1], false) },
+    Twice { name: "cumsum", shapes: &[&[3, 4]], f: |x| x[0].cumsum(1).square() * x[0].cumsum(0) },
+    Twice { name: "matmul", shapes: &[&[3, 4], &[4, 2]], f: |x| x[0].matmul(&x[1]).tanh() },
     Twice {
         name: "conv2d",
         shapes: &[&[2, 2, 5, 4], &[3, 2, 3, 2]],
         f: |x| {
-            let options = ConvOptions {
-                stride: [2, 1],
-                padding: [1, 0],
-                ..ConvOptions::default()
-            };
+            let options = ConvOptions { stride: [2, 1], padding: [1, 0], ..ConvOptions::default() };
             x[0].conv2d(&x[1], &options).tanh()
         },
     },
@@ -242,34 +188,17 @@ const TWICE: &[Twice] = &[
         name: "conv_transpose2d",
         shapes: &[&[1, 2, 3, 3], &[2, 2, 3, 2]],
         f: |x| {
-            let options = ConvOptions {
-                stride: [2, 1],
-                ..ConvOptions::default()
-            };
+            let options = ConvOptions { stride: [2, 1], ..ConvOptions::default() };
             x[0].conv_transpose2d(&x[1], &options, [1, 0]).tanh()
         },
     },
     Twice {
         name: "windows",
         shapes: &[&[2, 6, 6]],
-        f: |x| {
-            x[0].window(1, 3, 2, 1)
-                .window(2, 3, 1, 1)
-                .square()
-                .sum(&[-1, -2], false)
-                .tanh()
-        },
+        f: |x| x[0].window(1, 3, 2, 1).window(2, 3, 1, 1).square().sum(&[-1, -2], false).tanh(),
     },
-    Twice {
-        name: "softmax",
-        shapes: &[&[3, 5]],
-        f: |x| x[0].softmax(-1).square(),
-    },
-    Twice {
-        name: "log_softmax",
-        shapes: &[&[3, 5]],
-        f: |x| x[0].log_softmax(0).square(),
-    },
+    Twice { name: "softmax", shapes: &[&[3, 5]], f: |x| x[0].softmax(-1).square() },
+    Twice { name: "log_softmax", shapes: &[&[3, 5]], f: |x| x[0].log_softmax(0).square() },
     Twice {
         name: "layer_norm",
         shapes: &[&[3, 5], &[5]],
@@ -293,12 +222,7 @@ const TWICE: &[Twice] = &[
         name: "views",
         shapes: &[&[4, 6]],
         f: |x| {
-            let y = x[0]
-                .slice_step(1, 1, 3, 2)
-                .flip(&[0])
-                .t()
-                .pad(&[(1, 0), (0, 1)], 0.0)
-                .square();
+            let y = x[0].slice_step(1, 1, 3, 2).flip(&[0]).t().pad(&[(1, 0), (0, 1)], 0.0).square();
             Tensor::cat(&[&y, &(&y * &y)], 0) * 2.0
         },
     },
@@ -315,13 +239,10 @@ fn projected(twice: &Twice, x: &[Tensor]) -> Result<Tensor, String> {
     let n = y.numel();
     let weights: Vec<f32> = (0..n).map(|k| 0.4 + (k % 5) as f32 * 0.1).collect();
     let weights = Tensor::from_slice(y.device(), &weights, y.shape());
-    let grads =
-        grad_of(&(y * weights), &x.iter().collect::<Vec<_>>()).map_err(|e| e.to_string())?;
+    let grads = grad_of(&(y * weights), &x.iter().collect::<Vec<_>>()).map_err(|e| e.to_string())?;
     let mut sum: Option<Tensor> = None;
     for (k, g) in grads.iter().enumerate() {
-        let numbers: Vec<f32> = (0..g.numel())
-            .map(|i| ((i * 7 + k) % 11) as f32 * 0.1 - 0.4)
-            .collect();
+        let numbers: Vec<f32> = (0..g.numel()).map(|i| ((i * 7 + k) % 11) as f32 * 0.1 - 0.4).collect();
         let term = (g * Tensor::from_slice(g.device(), &numbers, g.shape())).sum_all();
         sum = Some(sum.map_or(term.clone(), |s| s + &term));
     }
@@ -337,8 +258,7 @@ fn check_twice(twice: &Twice, device: &Device) -> Result<(), String> {
         .collect();
     let at = real(&inputs);
     let x: Vec<Tensor> = inputs.iter().map(|i| i.tensor(device)).collect();
-    let second = grad_of(&projected(twice, &x)?, &x.iter().collect::<Vec<_>>())
-        .map_err(|e| e.to_string())?;
+    let second = grad_of(&projected(twice, &x)?, &x.iter().collect::<Vec<_>>()).map_err(|e| e.to_string())?;
     eval(&second.iter().collect::<Vec<_>>()).map_err(|e| e.to_string())?;
     let cpu = Device::cpu();
     let v = directions(&inputs, 9);
@@ -347,10 +267,7 @@ fn check_twice(twice: &Twice, device: &Device) -> Result<(), String> {
     let want = slope(&cpu, &inputs, &at, &v, STEP, &f)?;
     let allowed = 2e-3 * got.1.max(want.abs()) + 2e-4;
     if (got.0 - want).abs() > allowed || !want.is_finite() {
-        return Err(format!(
-            "second derivative {} instead of {want} (allowed {allowed:.1e})",
-            got.0
-        ));
+        return Err(format!("second derivative {} instead of {want} (allowed {allowed:.1e})", got.0));
     }
     Ok(())
 }
@@ -371,36 +288,18 @@ fn small_net(x: &[Tensor]) -> Tensor {
     let device = x[0].device();
     let image: Vec<f32> = (0..2 * 36).map(|i| (i as f32 * 0.7).sin()).collect();
     let image = Tensor::from_slice(device, &image, &[2, 1, 6, 6]);
-    let same = ConvOptions {
-        padding: [1; 2],
-        ..ConvOptions::default()
-    };
-    let h = image
-        .conv2d(&x[0], &same)
-        .gelu()
-        .avg_pool2d(&PoolOptions::new([2, 2]), true);
-    let h = h
-        .flatten(1)
-        .narrow(1, 0, 18)
-        .reshape(&[2, 18])
-        .layer_norm(1, None, None, 1e-3);
+    let same = ConvOptions { padding: [1; 2], ..ConvOptions::default() };
+    let h = image.conv2d(&x[0], &same).gelu().avg_pool2d(&PoolOptions::new([2, 2]), true);
+    let h = h.flatten(1).narrow(1, 0, 18).reshape(&[2, 18]).layer_norm(1, None, None, 1e-3);
     let scores = h.matmul(&x[1]) + &x[2];
     let target = Tensor::from_slice(device, &[3i32, 1], &[2]).one_hot(4);
     let zero = Tensor::constant(device, 0f32);
-    target
-        .select(&scores.log_softmax(-1), &zero)
-        .sum(&[-1], false)
-        .mean_all()
-        .neg()
+    target.select(&scores.log_softmax(-1), &zero).sum(&[-1], false).mean_all().neg()
 }
 
 #[test]
 fn second_derivative_of_a_small_net() {
-    let net = Twice {
-        name: "net",
-        shapes: &[&[2, 1, 3, 3], &[18, 4], &[4]],
-        f: small_net,
-    };
+    let net = Twice { name: "net", shapes: &[&[2, 1, 3, 3], &[18, 4], &[4]], f: small_net };
     let mut report = Report::new("second derivative of a net");
     for device in devices() {
         report.check(&device, net.name, || check_twice(&net, &device));
@@ -412,58 +311,27 @@ fn second_derivative_of_a_small_net() {
 fn errors_of_differentiation_name_what_is_wrong() {
     for device in devices() {
         let line = |l: &std::panic::Location| (l.file().ends_with("gradients.rs"), l.line());
-        let a = Tensor::from_slice(&device, &[1.0f32, 2.0], &[2])
-            .into_parameter("layer.a")
-            .unwrap();
-        let b = Tensor::from_slice(&device, &[1.0f32, 2.0], &[2])
-            .into_parameter("layer.b")
-            .unwrap();
+        let a = Tensor::from_slice(&device, &[1.0f32, 2.0], &[2]).into_parameter("layer.a").unwrap();
+        let b = Tensor::from_slice(&device, &[1.0f32, 2.0], &[2]).into_parameter("layer.b").unwrap();
         let loss = a.square().sum_all();
         let (error, here) = (grad_of(&loss, &[&a, &b]).unwrap_err(), line!());
-        let GraphError::NotReached {
-            what,
-            location,
-            hint,
-        } = &error
-        else {
-            panic!("{error}")
-        };
-        assert_eq!(
-            (what.as_str(), line(location), *hint),
-            ("layer.b", (true, here), ""),
-            "{error}"
-        );
+        let GraphError::NotReached { what, location, hint } = &error else { panic!("{error}") };
+        assert_eq!((what.as_str(), line(location), *hint), ("layer.b", (true, here), ""), "{error}");
 
         let plain = Tensor::from_slice(&device, &[1.0f32, 2.0], &[2]);
         let error = grad_of(&loss, &[&plain]).unwrap_err();
-        assert!(
-            error.to_string().contains("tensor 0 of the list"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("tensor 0 of the list"), "{error}");
         let error = plain.sum_all().backward().unwrap_err();
-        assert!(
-            matches!(&error, GraphError::NotReached { what, .. } if what == "any parameter"),
-            "{error}"
-        );
+        assert!(matches!(&error, GraphError::NotReached { what, .. } if what == "any parameter"), "{error}");
         let error = a.detach().sum_all().backward().unwrap_err();
         assert!(error.to_string().contains("any parameter"), "{error}");
 
         let (bits, recorded) = (a.bitcast(DType::I32), line!());
         let y = bits.bitcast(DType::F32).sum_all();
         let (error, here) = (y.backward().unwrap_err(), line!());
-        let GraphError::NoDerivative {
-            op,
-            recorded: at,
-            location,
-        } = &error
-        else {
-            panic!("{error}")
-        };
+        let GraphError::NoDerivative { op, recorded: at, location } = &error else { panic!("{error}") };
         assert_eq!((*op, line(location)), ("bitcast", (true, here)), "{error}");
-        assert!(
-            line(at).0 && (recorded..here).contains(&at.line()),
-            "{error}"
-        );
+        assert!(line(at).0 && (recorded..here).contains(&at.line()), "{error}");
 
         let kept = a.exp().sum_all();
         kept.item::<f32>().unwrap();
@@ -476,30 +344,20 @@ fn errors_of_differentiation_name_what_is_wrong() {
         assert!(error.to_string().contains("only floats"), "{error}");
         let broken = (&a + &Tensor::ones(&device, &[3])).sum_all();
         let error = broken.backward().unwrap_err();
-        assert!(
-            error.to_string().contains("add") && error.to_string().contains("f32[3]"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("add") && error.to_string().contains("f32[3]"), "{error}");
     }
 }
 
 #[test]
 fn gradients_by_parameter() {
     for device in devices() {
-        let a = Tensor::from_slice(&device, &[1.0f32, 2.0], &[2])
-            .into_parameter("a")
-            .unwrap();
-        let b = Tensor::from_slice(&device, &[3.0f32, 5.0], &[2])
-            .into_parameter("b")
-            .unwrap();
+        let a = Tensor::from_slice(&device, &[1.0f32, 2.0], &[2]).into_parameter("a").unwrap();
+        let b = Tensor::from_slice(&device, &[3.0f32, 5.0], &[2]).into_parameter("b").unwrap();
         let frozen = b.detach();
         let grads = (&a * &b * &frozen + &a).sum_all().backward().unwrap();
         let names: Vec<&str> = grads.iter().map(|(n, _)| n).collect();
         assert_eq!((grads.len(), names), (2, vec!["a", "b"]));
-        assert_eq!(
-            grads.get(&a).unwrap().to_vec::<f32>().unwrap(),
-            [10.0, 26.0]
-        );
+        assert_eq!(grads.get(&a).unwrap().to_vec::<f32>().unwrap(), [10.0, 26.0]);
         assert_eq!(grads.get(&b).unwrap().to_vec::<f32>().unwrap(), [3.0, 10.0]);
         let custom = a.round().with_vjp("pass", &[&a], |g| vec![Some(g * 3.0)]);
         let grads = (custom * &b).sum_all().backward().unwrap();
@@ -511,15 +369,10 @@ fn gradients_by_parameter() {
 #[test]
 fn a_cast_to_integers_cuts_with_a_name() {
     let device = Device::cpu();
-    let a = Tensor::from_slice(&device, &[1.5f32, 2.5], &[2])
-        .into_parameter("a")
-        .unwrap();
+    let a = Tensor::from_slice(&device, &[1.5f32, 2.5], &[2]).into_parameter("a").unwrap();
     let y = a.cast(DType::I32).cast(DType::F32).sum_all();
     let error = grad_of(&y, &[&a]).unwrap_err();
-    assert!(
-        matches!(&error, GraphError::NotReached { what, .. } if what == "a"),
-        "{error}"
-    );
+    assert!(matches!(&error, GraphError::NotReached { what, .. } if what == "a"), "{error}");
     let error = y.backward().unwrap_err();
     assert!(matches!(error, GraphError::NotReached { .. }), "{error}");
 }

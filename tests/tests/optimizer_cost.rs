@@ -27,19 +27,13 @@ impl Net {
             let scope = params / format!("layer{i}");
             let (n, m) = (5 + i % 3, 5 + (i + 1) % 3);
             let weight = scope.parameter("weight", &[n, m], Init::XavierUniform { gain: 1.0 });
-            (
-                weight,
-                scope.parameter("bias", &[m], Init::FanIn { fan_in: n }),
-            )
+            (weight, scope.parameter("bias", &[m], Init::FanIn { fan_in: n }))
         };
         Net((0..layers).map(layer).collect())
     }
 
     fn loss(&self, x: &Tensor) -> Tensor {
-        let h = self
-            .0
-            .iter()
-            .fold(x.clone(), |h, (w, b)| (h.matmul(&w.get()) + b.get()).tanh());
+        let h = self.0.iter().fold(x.clone(), |h, (w, b)| (h.matmul(&w.get()) + b.get()).tanh());
         (&h * &h).mean_all()
     }
 }
@@ -50,12 +44,7 @@ const OPTIMIZERS: [&str; 5] = ["sgd", "nesterov", "adam", "adamw", "clipped"];
 fn optimizer(name: &str, params: &Params) -> Box<dyn Optimizer> {
     match name {
         "sgd" => Box::new(Sgd::new(params, 0.1)),
-        "nesterov" => Box::new(
-            Sgd::new(params, 0.1)
-                .momentum(0.9)
-                .nesterov(true)
-                .weight_decay(1e-3),
-        ),
+        "nesterov" => Box::new(Sgd::new(params, 0.1).momentum(0.9).nesterov(true).weight_decay(1e-3)),
         "adam" => Box::new(Adam::new(params, 0.01).weight_decay(1e-3)),
         "adamw" => Box::new(AdamW::new(params, 0.01)),
         _ => Box::new(AdamW::new(params, 0.01).clip_norm(1.0)),
@@ -76,15 +65,9 @@ fn run(device: &Device, layers: usize, name: &str) {
         let misses = plan_stats(device).misses;
         let loss = net.loss(&x);
         optimizer.set_lr(0.01 + 0.001 * f64::from(step));
-        optimizer
-            .step(loss.backward().expect("the net is differentiable"))
-            .expect("it runs");
+        optimizer.step(loss.backward().expect("the net is differentiable")).expect("it runs");
         let made = plan_stats(device).misses - misses;
-        assert_eq!(
-            made,
-            u64::from(step == 0),
-            "{what}: plans made in step {step}"
-        );
+        assert_eq!(made, u64::from(step == 0), "{what}: plans made in step {step}");
         // In the first two steps the pool has no buffer for the loss, because the previous one is alive.
         match before {
             None if step == 1 => before = Some(device.counters()),
@@ -100,44 +83,28 @@ fn run(device: &Device, layers: usize, name: &str) {
 
 fn steady(what: &str, did: Counters, steps: u64) {
     assert_eq!(did.buffers_allocated, 0, "{what}: {did:?}");
-    assert_eq!(
-        (did.bind_groups, did.pipelines, did.shader_modules),
-        (0, 0, 0),
-        "{what}: {did:?}"
-    );
+    assert_eq!((did.bind_groups, did.pipelines, did.shader_modules), (0, 0, 0), "{what}: {did:?}");
     assert_eq!(did.submits, steps, "{what}: {did:?}");
     // The loss, and the norm where it is taken: parameters and states stay where they are.
     let fresh = if what.starts_with("clipped") { 2 } else { 1 };
     assert_eq!(did.pool_hits, fresh * steps, "{what}: {did:?}");
-    assert_eq!(
-        (did.prepares, did.uploads, did.readbacks),
-        (0, 0, 0),
-        "{what}: {did:?}"
-    );
+    assert_eq!((did.prepares, did.uploads, did.readbacks), (0, 0, 0), "{what}: {did:?}");
 }
 
 fn launches(device: &Device, what: &str) {
     let plan = latest_plan(device).expect("a step ran");
     // Gradient kernels write straight into the joined gradient, which is recorded in `optim/flat.rs`.
     let files = ["optim/sgd.rs", "optim/adam.rs", "nn/src/clip.rs"];
-    let here = |l: &&versant_graph::LaunchNote| {
-        l.lines
-            .iter()
-            .any(|l| files.iter().any(|f| l.file().ends_with(f)))
-    };
+    let here =
+        |l: &&versant_graph::LaunchNote| l.lines.iter().any(|l| files.iter().any(|f| l.file().ends_with(f)));
     let count = plan.launches.iter().filter(here).count();
-    println!(
-        "{what}: {} launches, {count} of them the optimiser's",
-        plan.launches.len()
-    );
+    println!("{what}: {} launches, {count} of them the optimiser's", plan.launches.len());
     assert!(count <= 2, "{what}: {count} launches\n{plan}");
 }
 
 #[test]
 fn a_step_is_one_replayed_plan() {
-    let _alone = ALONE
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     for device in all_devices() {
         for layers in [1, 15] {
             for name in OPTIMIZERS {
@@ -149,19 +116,14 @@ fn a_step_is_one_replayed_plan() {
 
 /// Sum of squares of every parameter, and a step by its gradient.
 fn shrink(params: &Params, optimizer: &mut dyn Optimizer) -> versant_nn::Result<()> {
-    let squares = params
-        .iter()
-        .filter(Param::is_trainable)
-        .map(|p| (p.get() * p.get()).sum_all());
+    let squares = params.iter().filter(Param::is_trainable).map(|p| (p.get() * p.get()).sum_all());
     let loss = squares.reduce(|a, b| a + b).expect("there are parameters");
     optimizer.step(loss.backward()?)
 }
 
 #[test]
 fn pending_buffers_are_computed_with_the_step() {
-    let _alone = ALONE
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     for device in all_devices() {
         let params = Params::new(&device, Seed(1));
         params.root().parameter("p", &[3], Init::Ones);
@@ -178,11 +140,7 @@ fn pending_buffers_are_computed_with_the_step() {
         }
         let did = device.counters() - before;
         // The loss of each step is the only new value.
-        assert_eq!(
-            (did.submits, did.prepares, did.pool_hits),
-            (2, 0, 2),
-            "{did:?}"
-        );
+        assert_eq!((did.submits, did.prepares, did.pool_hits), (2, 0, 2), "{did:?}");
         if device.info().kind != DeviceKind::Null {
             assert_eq!(mean.get().to_vec::<f32>().expect("it is ready"), [1.875]);
         }

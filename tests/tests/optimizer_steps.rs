@@ -6,10 +6,7 @@ use versant_tests::devices;
 
 /// Sum of squares of every parameter, and a step by its gradient.
 fn shrink(params: &Params, optimizer: &mut dyn Optimizer) -> versant_nn::Result<()> {
-    let squares = params
-        .iter()
-        .filter(Param::is_trainable)
-        .map(|p| (p.get() * p.get()).sum_all());
+    let squares = params.iter().filter(Param::is_trainable).map(|p| (p.get() * p.get()).sum_all());
     let loss = squares.reduce(|a, b| a + b).expect("there are parameters");
     optimizer.step(loss.backward()?)
 }
@@ -41,12 +38,7 @@ fn problems_are_found_before_anything_changes() {
     let q = params.root().parameter("q", &[2, 2], Init::Ones);
     let frozen = params.root().parameter("frozen", &[2], Init::Ones);
     let mut sgd = Sgd::new(&params, 0.25);
-    let loss = |params: &[&Param]| {
-        params
-            .iter()
-            .map(|p| p.get().sum_all())
-            .reduce(|a, b| a + b)
-    };
+    let loss = |params: &[&Param]| params.iter().map(|p| p.get().sum_all()).reduce(|a, b| a + b);
     let grads = |params: &[&Param]| loss(params).expect("not empty").backward().expect("a sum");
     let message = |e: Result<(), NnError>| e.expect_err("it must fail").to_string();
 
@@ -63,12 +55,8 @@ fn problems_are_found_before_anything_changes() {
     sgd.step(grads(&[&p, &q])).expect("it runs");
     assert!(matches!(sgd.step(old), Err(NnError::StaleGradients { names }) if names.len() == 2));
 
-    let alien = Tensor::ones(&device, &[2])
-        .into_parameter("alien")
-        .expect("it is computed");
-    let both = (loss(&[&p, &q]).expect("two") + alien.sum_all())
-        .backward()
-        .expect("a sum");
+    let alien = Tensor::ones(&device, &[2]).into_parameter("alien").expect("it is computed");
+    let both = (loss(&[&p, &q]).expect("two") + alien.sum_all()).backward().expect("a sum");
     assert!(message(sgd.step(both)).contains("alien"));
     let wrong = grads(&[&p, &q]).map(|g| g.reshape(&[-1, 1]));
     assert!(message(sgd.step(wrong)).contains("gradient of q is f32[4, 1]"));
@@ -134,8 +122,5 @@ fn two_optimisers_share_a_store() {
     shrink(&params, &mut first).expect("a = 3/16");
     assert_eq!((value(&a), value(&b)), (vec![0.1875; 3], vec![0.75; 4]));
     let mut none = Sgd::new(&params, 0.1).only("c.*");
-    assert!(matches!(
-        shrink(&params, &mut none),
-        Err(NnError::NoParameters { .. })
-    ));
+    assert!(matches!(shrink(&params, &mut none), Err(NnError::NoParameters { .. })));
 }

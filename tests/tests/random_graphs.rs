@@ -34,16 +34,7 @@ const KINDS: usize = 26;
 
 fn recipe(seed: u64) -> Recipe {
     let mut rng = Rng(seed.wrapping_mul(0x5851_f42d_4c95_7f2d) ^ 0x1405_7b7e);
-    let shapes: [&[usize]; 8] = [
-        &[4, 6],
-        &[6],
-        &[4, 1],
-        &[6, 4],
-        &[2, 4, 6],
-        &[1],
-        &[5, 7],
-        &[3, 1, 2],
-    ];
+    let shapes: [&[usize]; 8] = [&[4, 6], &[6], &[4, 1], &[6, 4], &[2, 4, 6], &[1], &[5, 7], &[3, 1, 2]];
     let leaves: Vec<Input> = (0..2 + rng.below(3))
         .map(|_| {
             let shape = shapes[rng.below(shapes.len())];
@@ -56,29 +47,16 @@ fn recipe(seed: u64) -> Recipe {
         let known = leaves.len() + k;
         // Mostly recent values, sometimes any: long chains as well as sharing.
         let mut pick = || {
-            if rng.below(3) == 0 {
-                rng.below(known)
-            } else {
-                known - 1 - rng.below(known.min(4))
-            }
+            if rng.below(3) == 0 { rng.below(known) } else { known - 1 - rng.below(known.min(4)) }
         };
         let operands = [pick(), pick(), pick()];
         let choice = std::array::from_fn(|_| rng.below(1 << 16));
-        steps.push(Step {
-            kind: rng.below(KINDS),
-            operands,
-            choice,
-        });
+        steps.push(Step { kind: rng.below(KINDS), operands, choice });
     }
     let mut held: Vec<usize> = (0..count).filter(|_| rng.below(8) == 0).collect();
     held.push(count - 1);
     held.dedup();
-    Recipe {
-        seed,
-        leaves,
-        steps,
-        held,
-    }
+    Recipe { seed, leaves, steps, held }
 }
 
 /// Keeps values in a range where rounding errors do not grow: chains of 60 operations stay comparable.
@@ -92,11 +70,7 @@ fn record(step: &Step, known: &[Tensor]) -> Tensor {
     let [p, q, r, _] = step.choice;
     let axis = |t: &Tensor, p: usize| p % t.rank().max(1);
     let small = |t: Tensor| {
-        if t.error().is_some() || t.numel() > 600 || t.rank() > 5 {
-            tame(a)
-        } else {
-            t
-        }
+        if t.error().is_some() || t.numel() > 600 || t.rank() > 5 { tame(a) } else { t }
     };
     let flat = a.rank() == 0;
     match step.kind {
@@ -156,29 +130,14 @@ fn build(recipe: &Recipe, device: &Device) -> (Vec<Tensor>, Vec<Tensor>) {
         let next = record(step, &known);
         known.push(next);
     }
-    let held = recipe
-        .held
-        .iter()
-        .map(|&h| known[leaves.len() + h].clone())
-        .collect();
+    let held = recipe.held.iter().map(|&h| known[leaves.len() + h].clone()).collect();
     (leaves, held)
 }
 
 fn describe(recipe: &Recipe) -> String {
-    let mut text = format!(
-        "seed {}, {} steps, held {:?};",
-        recipe.seed,
-        recipe.steps.len(),
-        recipe.held
-    );
+    let mut text = format!("seed {}, {} steps, held {:?};", recipe.seed, recipe.steps.len(), recipe.held);
     for (k, step) in recipe.steps.iter().enumerate() {
-        let _ = write!(
-            text,
-            " {}={}{:?}",
-            k + recipe.leaves.len(),
-            step.kind,
-            step.operands
-        );
+        let _ = write!(text, " {}={}{:?}", k + recipe.leaves.len(), step.kind, step.operands);
     }
     text
 }
@@ -213,10 +172,7 @@ fn check_orders(recipe: &Recipe, device: &Device, want: &[Array]) -> Result<(), 
     let more: Vec<Tensor> = halves.iter().map(|t| t * 2.0).collect();
     eval(&more.iter().collect::<Vec<_>>()).map_err(text)?;
     same("in halves", &halves, want)?;
-    let only_last = build(recipe, device)
-        .1
-        .pop()
-        .expect("the last step is held");
+    let only_last = build(recipe, device).1.pop().expect("the last step is held");
     same("alone", &[only_last], &want[want.len() - 1..])
 }
 
@@ -226,10 +182,7 @@ fn gradients(recipe: &Recipe, device: &Device) -> Result<Vec<Tensor>, String> {
     let last = held.last().expect("the last step is held");
     let loss = last.square().sum_all() + last.sum_all() * 0.3;
     // One at a time: a leaf that is not reached is an error for all of them.
-    let reached: Vec<&Tensor> = leaves
-        .iter()
-        .filter(|l| grad_of(&loss, &[*l]).is_ok())
-        .collect();
+    let reached: Vec<&Tensor> = leaves.iter().filter(|l| grad_of(&loss, &[*l]).is_ok()).collect();
     grad_of(&loss, &reached).map_err(|e| e.to_string())
 }
 
@@ -241,8 +194,7 @@ fn check_gradients(recipe: &Recipe, device: &Device, want: &[Array]) -> Result<(
     }
     for (k, (got, want)) in grads.iter().zip(want).enumerate() {
         let scale = want.to_f32().iter().fold(1.0f32, |m, v| m.max(v.abs()));
-        compare(Accuracy::Near(1e-3, scale), got, want)
-            .map_err(|e| format!("gradient {k}: {e}"))?;
+        compare(Accuracy::Near(1e-3, scale), got, want).map_err(|e| format!("gradient {k}: {e}"))?;
     }
     Ok(())
 }
@@ -267,17 +219,14 @@ fn walk(
 ) {
     let mut report = Report::new(title);
     for device in devices() {
-        let is_cpu =
-            device == Device::cpu() || device.info().backend == Device::cpu().info().backend;
+        let is_cpu = device == Device::cpu() || device.info().backend == Device::cpu().info().backend;
         let seeds = seeds(counts[usize::from(!is_cpu)]);
         for fused in [true, false] {
             set_fusion(&device, fused);
             for &seed in &seeds {
                 let recipe = recipe(seed);
                 let name = format!("{} (fusion {fused})", describe(&recipe));
-                report.check(&device, &name, || {
-                    check(&recipe, &device, &wanted(&recipe)?)
-                });
+                report.check(&device, &name, || check(&recipe, &device, &wanted(&recipe)?));
             }
             set_fusion(&device, true);
         }
@@ -286,28 +235,15 @@ fn walk(
 }
 
 fn by_definition(tensors: &[Tensor]) -> Result<Vec<Array>, String> {
-    tensors
-        .iter()
-        .map(|t| interpret(t).map_err(|e| e.to_string()))
-        .collect()
+    tensors.iter().map(|t| interpret(t).map_err(|e| e.to_string())).collect()
 }
 
 #[test]
 fn values_do_not_depend_on_fusion_order_or_device() {
-    walk(
-        "graphs",
-        |r| by_definition(&build(r, &Device::cpu()).1),
-        check_orders,
-        [300, 12],
-    );
+    walk("graphs", |r| by_definition(&build(r, &Device::cpu()).1), check_orders, [300, 12]);
 }
 
 #[test]
 fn gradients_do_not_depend_on_fusion_or_device() {
-    walk(
-        "gradients",
-        |r| by_definition(&gradients(r, &Device::cpu())?),
-        check_gradients,
-        [200, 8],
-    );
+    walk("gradients", |r| by_definition(&gradients(r, &Device::cpu())?), check_gradients, [200, 8]);
 }

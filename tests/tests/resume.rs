@@ -4,8 +4,7 @@ use std::path::Path;
 
 use versant_graph::{Device, RandomKey, Tensor};
 use versant_nn::{
-    AdamW, Checkpoint, HostMap, Init, NnError, Optimizer, Param, Params, RandomSource, Schedule,
-    Seed, Sgd,
+    AdamW, Checkpoint, HostMap, Init, NnError, Optimizer, Param, Params, RandomSource, Schedule, Seed, Sgd,
 };
 use versant_tests::devices;
 
@@ -31,14 +30,7 @@ impl Run {
             true => Box::new(AdamW::new(&params, 0.0).clip_norm(0.5)),
             false => Box::new(Sgd::new(&params, 0.0).momentum(0.9)),
         };
-        Run {
-            params,
-            weight,
-            bias,
-            mean,
-            noise,
-            optimizer,
-        }
+        Run { params, weight, bias, mean, noise, optimizer }
     }
 
     fn train(&mut self, steps: u64) -> Vec<f32> {
@@ -48,8 +40,7 @@ impl Run {
         let mut losses = Vec::new();
         for _ in 0..steps {
             let h = draw(self.noise.next_key()).matmul(&self.weight.get()) + self.bias.get();
-            self.mean
-                .set(self.mean.get() * 0.9 + h.detach().mean(&[0], false) * 0.1);
+            self.mean.set(self.mean.get() * 0.9 + h.detach().mean(&[0], false) * 0.1);
             let d = h.tanh() - self.mean.get();
             let loss = (&d * &d).mean_all();
             drop((h, d));
@@ -62,19 +53,15 @@ impl Run {
     }
 
     fn save(&self, folder: &Path) {
-        let mut now =
-            Checkpoint::take(&self.params, Some(&*self.optimizer)).expect("it is readable");
+        let mut now = Checkpoint::take(&self.params, Some(&*self.optimizer)).expect("it is readable");
         now.epoch = 4;
-        now.user
-            .insert("shuffle".to_owned(), "17 \"quoted\" \u{e9}".to_owned());
+        now.user.insert("shuffle".to_owned(), "17 \"quoted\" \u{e9}".to_owned());
         now.save_in(folder, 2).expect("the folder is writable");
     }
 }
 
 fn bits(map: &HostMap) -> Vec<(&str, Vec<u32>)> {
-    map.iter()
-        .map(|(n, t)| (n.as_str(), t.data.iter().map(|x| x.to_bits()).collect()))
-        .collect()
+    map.iter().map(|(n, t)| (n.as_str(), t.data.iter().map(|x| x.to_bits()).collect())).collect()
 }
 
 #[test]
@@ -95,9 +82,7 @@ fn a_resumed_run_has_the_same_bits() {
             let (_, saved) = found.checkpoint.expect("it was saved");
             assert_eq!((saved.step, saved.epoch, saved.seed), (5, 4, 5));
             assert_eq!(saved.user["shuffle"], "17 \"quoted\" \u{e9}");
-            saved
-                .restore(&second.params, Some(&mut *second.optimizer))
-                .expect("it fits");
+            saved.restore(&second.params, Some(&mut *second.optimizer)).expect("it fits");
             assert_eq!(second.train(5), losses[5..], "on {}", device.info().name);
             let (a, b) = (whole.params.to_host(), second.params.to_host());
             let (a, b) = (a.expect("readable"), b.expect("readable"));
@@ -117,11 +102,7 @@ fn the_comparison_notices_what_is_not_restored() {
     let mut first = Run::new(&device, 5, true);
     first.train(5);
     first.save(folder.path());
-    let saved = Checkpoint::latest(folder.path())
-        .expect("readable")
-        .checkpoint
-        .expect("saved")
-        .1;
+    let saved = Checkpoint::latest(folder.path()).expect("readable").checkpoint.expect("saved").1;
     // Parameters without the optimiser's memory and the random streams.
     let mut half = Run::new(&device, 5, true);
     half.params.from_host(saved.params()).expect("it fits");
@@ -132,12 +113,7 @@ fn the_comparison_notices_what_is_not_restored() {
 fn the_last_few_are_kept_and_damaged_ones_passed_over() {
     let device = Device::cpu();
     let folder = tempfile::tempdir().expect("a folder");
-    assert!(
-        Checkpoint::latest(folder.path().join("none"))
-            .expect("no folder")
-            .checkpoint
-            .is_none()
-    );
+    assert!(Checkpoint::latest(folder.path().join("none")).expect("no folder").checkpoint.is_none());
     let mut run = Run::new(&device, 5, true);
     for _ in 0..4 {
         run.train(1);
@@ -145,51 +121,25 @@ fn the_last_few_are_kept_and_damaged_ones_passed_over() {
     }
     let names = || {
         let entries = std::fs::read_dir(folder.path()).expect("readable");
-        let mut names: Vec<String> = entries
-            .map(|e| {
-                e.expect("readable")
-                    .file_name()
-                    .into_string()
-                    .expect("UTF-8")
-            })
-            .collect();
+        let mut names: Vec<String> =
+            entries.map(|e| e.expect("readable").file_name().into_string().expect("UTF-8")).collect();
         names.sort();
         names
     };
-    assert_eq!(
-        names(),
-        [
-            "step-000000000003.safetensors",
-            "step-000000000004.safetensors"
-        ]
-    );
+    assert_eq!(names(), ["step-000000000003.safetensors", "step-000000000004.safetensors"]);
     // What a killed writer leaves is no checkpoint, and goes with the next one.
-    let leftover = folder
-        .path()
-        .join(".step-000000000005.safetensors.123-0.tmp");
+    let leftover = folder.path().join(".step-000000000005.safetensors.123-0.tmp");
     std::fs::write(&leftover, b"half").expect("writable");
     let newest = folder.path().join("step-000000000004.safetensors");
     let whole = std::fs::read(&newest).expect("readable");
     std::fs::write(&newest, &whole[..whole.len() / 2]).expect("writable");
     let found = Checkpoint::latest(folder.path()).expect("readable");
     assert_eq!(found.checkpoint.expect("the older one").1.step, 3);
-    assert!(
-        matches!(found.skipped[..], [NnError::Truncated { .. }]),
-        "{:?}",
-        found.skipped
-    );
+    assert!(matches!(found.skipped[..], [NnError::Truncated { .. }]), "{:?}", found.skipped);
     run.train(1);
     run.save(folder.path());
     assert!(!leftover.exists());
-    assert_eq!(
-        Checkpoint::latest(folder.path())
-            .expect("readable")
-            .checkpoint
-            .expect("new")
-            .1
-            .step,
-        5
-    );
+    assert_eq!(Checkpoint::latest(folder.path()).expect("readable").checkpoint.expect("new").1.step, 5);
 }
 
 #[test]
@@ -199,15 +149,10 @@ fn a_checkpoint_of_another_run_is_refused_whole() {
     let mut adam = Run::new(&device, 5, true);
     adam.train(2);
     adam.save(folder.path());
-    let (_, saved) = Checkpoint::latest(folder.path())
-        .expect("readable")
-        .checkpoint
-        .expect("saved");
+    let (_, saved) = Checkpoint::latest(folder.path()).expect("readable").checkpoint.expect("saved");
     let mut sgd = Run::new(&device, 6, false);
     let before = sgd.params.to_host().expect("readable");
-    let error = saved
-        .restore(&sgd.params, Some(&mut *sgd.optimizer))
-        .expect_err("another optimiser");
+    let error = saved.restore(&sgd.params, Some(&mut *sgd.optimizer)).expect_err("another optimiser");
     assert!(matches!(error, NnError::OtherOptimizer { .. }), "{error}");
     (&sgd.params / "more").parameter("w", &[1], Init::Ones);
     let error = saved.restore(&sgd.params, None).expect_err("another net");

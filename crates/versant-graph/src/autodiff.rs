@@ -33,9 +33,7 @@ impl Gradients {
 
     /// Every reached parameter's name with its gradient, in the order of the graph.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Tensor)> {
-        self.names
-            .iter()
-            .map(|(name, id)| (&**name, &self.by_node[id]))
+        self.names.iter().map(|(name, id)| (&**name, &self.by_node[id]))
     }
 
     /// Applies `f` to every gradient: clipping, scaling.
@@ -69,11 +67,7 @@ struct Tape {
 impl Tape {
     /// Walks the graph with an explicit stack: depth must not overflow it.
     fn new(root: &Arc<Node>) -> Tape {
-        let mut tape = Tape {
-            nodes: Vec::new(),
-            inputs: Vec::new(),
-            index: HashMap::new(),
-        };
+        let mut tape = Tape { nodes: Vec::new(), inputs: Vec::new(), index: HashMap::new() };
         let mut stack = vec![(Arc::clone(root), false)];
         while let Some((node, expanded)) = stack.pop() {
             if tape.index.contains_key(&node.id) {
@@ -81,8 +75,7 @@ impl Tape {
             }
             let inputs = node.inputs();
             if expanded || inputs.is_empty() {
-                tape.inputs
-                    .push(inputs.iter().map(|i| tape.index[&i.id]).collect());
+                tape.inputs.push(inputs.iter().map(|i| tape.index[&i.id]).collect());
                 tape.index.insert(node.id, tape.nodes.len());
                 tape.nodes.push(node);
             } else {
@@ -120,10 +113,8 @@ impl Tape {
                 cotangents[i] = None;
             }
             let node = &self.nodes[i];
-            let x: Vec<Tensor> = self.inputs[i]
-                .iter()
-                .map(|&j| Tensor::from_node(self.nodes[j].clone()))
-                .collect();
+            let x: Vec<Tensor> =
+                self.inputs[i].iter().map(|&j| Tensor::from_node(self.nodes[j].clone())).collect();
             let y = Tensor::from_node(Arc::clone(node));
             let need: Vec<bool> = self.inputs[i].iter().map(|&j| leads[j]).collect();
             let grads = vjp(node, &g, &x, &y, &need).ok_or(GraphError::NoDerivative {
@@ -178,20 +169,12 @@ impl Tensor {
         let wanted: Vec<bool> = tape.nodes.iter().map(|n| n.parameter.is_some()).collect();
         if !wanted.contains(&true) {
             let what = "any parameter".to_owned();
-            return Err(GraphError::NotReached {
-                what,
-                location,
-                hint: hint(self),
-            });
+            return Err(GraphError::NotReached { what, location, hint: hint(self) });
         }
         let seed = Tensor::number(self, 1.0).broadcast_to(self.shape());
         let cotangents = tape.pull_back(seed, &wanted, location)?;
         let loss = self.clone();
-        let mut grads = Gradients {
-            loss,
-            by_node: HashMap::new(),
-            names: Vec::new(),
-        };
+        let mut grads = Gradients { loss, by_node: HashMap::new(), names: Vec::new() };
         for (node, grad) in tape.nodes.iter().zip(cotangents) {
             if let (Some(name), Some(grad)) = (&node.parameter, grad) {
                 grads.names.push((Arc::clone(name), node.id));
@@ -201,11 +184,7 @@ impl Tensor {
         if grads.is_empty() {
             // Every way to a parameter is cut, by a detach or by integers.
             let what = "any parameter".to_owned();
-            return Err(GraphError::NotReached {
-                what,
-                location,
-                hint: "",
-            });
+            return Err(GraphError::NotReached { what, location, hint: "" });
         }
         Ok(grads)
     }
@@ -233,9 +212,7 @@ impl Tensor {
         rule: impl Fn(&Tensor) -> Vec<Option<Tensor>> + Send + Sync + 'static,
     ) -> Tensor {
         let op = Op::Custom(crate::op::CustomOp(name, Arc::new(rule)));
-        let all: Vec<&Tensor> = std::iter::once(self)
-            .chain(inputs.iter().copied())
-            .collect();
+        let all: Vec<&Tensor> = std::iter::once(self).chain(inputs.iter().copied()).collect();
         Tensor::record(op, &all, self.dims(), self.dtype(), Location::caller())
     }
 }
@@ -248,18 +225,8 @@ fn hint(y: &Tensor) -> &'static str {
     }
 }
 
-fn invalid(
-    op: &'static str,
-    y: &Tensor,
-    why: &str,
-    location: &'static Location<'static>,
-) -> GraphError {
-    GraphError::Invalid {
-        op,
-        why: why.to_owned(),
-        operands: vec![y.operand()],
-        location,
-    }
+fn invalid(op: &'static str, y: &Tensor, why: &str, location: &'static Location<'static>) -> GraphError {
+    GraphError::Invalid { op, why: why.to_owned(), operands: vec![y.operand()], location }
 }
 
 fn check_differentiable(y: &Tensor, location: &'static Location<'static>) -> Result<()> {
@@ -267,12 +234,7 @@ fn check_differentiable(y: &Tensor, location: &'static Location<'static>) -> Res
         return Err(error);
     }
     if !y.dtype().is_float() {
-        return Err(invalid(
-            "backward",
-            y,
-            "only floats have gradients",
-            location,
-        ));
+        return Err(invalid("backward", y, "only floats have gradients", location));
     }
     Ok(())
 }
@@ -308,14 +270,11 @@ pub fn grad_of(y: &Tensor, xs: &[&Tensor]) -> Result<Vec<Tensor>> {
     let cotangents = tape.pull_back(seed, &wanted, location)?;
     let named = |(i, x): (usize, &&Tensor)| {
         let at = tape.index.get(&x.node.id);
-        at.and_then(|&i| cotangents[i].clone())
-            .ok_or_else(|| GraphError::NotReached {
-                what: x
-                    .parameter_name()
-                    .map_or_else(|| format!("tensor {i} of the list"), str::to_owned),
-                location,
-                hint: hint(y),
-            })
+        at.and_then(|&i| cotangents[i].clone()).ok_or_else(|| GraphError::NotReached {
+            what: x.parameter_name().map_or_else(|| format!("tensor {i} of the list"), str::to_owned),
+            location,
+            hint: hint(y),
+        })
     };
     xs.iter().enumerate().map(named).collect()
 }

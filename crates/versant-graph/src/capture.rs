@@ -135,9 +135,7 @@ impl Walk {
             State::Pending(inputs) => {
                 node.op.hash(&mut hasher);
                 for input in inputs {
-                    let at = self
-                        .index(input)
-                        .expect("inputs are numbered before their users");
+                    let at = self.index(input).expect("inputs are numbered before their users");
                     self.uses[at] += 1;
                     self.found.edges.push(at as u32);
                     at.hash(&mut hasher);
@@ -180,9 +178,7 @@ impl Walk {
         for i in roots {
             is_output[i] = found.leaves[i].is_none();
         }
-        found.outputs = (0..found.nodes.len() as u32)
-            .filter(|&i| is_output[i as usize])
-            .collect();
+        found.outputs = (0..found.nodes.len() as u32).filter(|&i| is_output[i as usize]).collect();
         // A node that outlives this evaluation unmaterialised keeps its leaves readable.
         let mut outlives = vec![false; found.nodes.len()];
         let mut donated = vec![true; found.externals.len()];
@@ -201,8 +197,7 @@ impl Walk {
                 }
             }
         }
-        for ((donated, buffer), owners) in donated.iter_mut().zip(&found.externals).zip(leaf_owners)
-        {
+        for ((donated, buffer), owners) in donated.iter_mut().zip(&found.externals).zip(leaf_owners) {
             *donated &= buffer.owners() == owners;
         }
         found.donated = donated;
@@ -221,10 +216,7 @@ fn alias(node: &Node) {
     };
     let view = movement.view(base.shape, node.shape).compose(&value.view);
     if let Some(view) = view.filter(|v| v.guards.is_empty()) {
-        *node.state() = State::Ready(Box::new(Value {
-            buffer: value.buffer,
-            view,
-        }));
+        *node.state() = State::Ready(Box::new(Value { buffer: value.buffer, view }));
     }
 }
 
@@ -239,37 +231,25 @@ impl Capture {
         self.nodes.len() == key.nodes.len()
             && self.outputs == key.outputs
             && self.externals.len() == key.externals.len()
-            && self
-                .externals
-                .iter()
-                .zip(&self.donated)
-                .zip(&key.externals)
-                .all(|((buffer, donated), (words, key_donated))| {
+            && self.externals.iter().zip(&self.donated).zip(&key.externals).all(
+                |((buffer, donated), (words, key_donated))| {
                     buffer.words() == *words && donated == key_donated
-                })
-            && self
-                .nodes
-                .iter()
-                .zip(&key.nodes)
-                .enumerate()
-                .all(|(i, (node, key))| {
-                    node.shape == key.shape
-                        && node.dtype == key.dtype
-                        && self.leaves[i] == key.leaf
-                        && (key.leaf.is_some() || node.op == key.op)
-                        && *self.node_inputs(i) == *key.inputs
-                })
+                },
+            )
+            && self.nodes.iter().zip(&key.nodes).enumerate().all(|(i, (node, key))| {
+                node.shape == key.shape
+                    && node.dtype == key.dtype
+                    && self.leaves[i] == key.leaf
+                    && (key.leaf.is_some() || node.op == key.op)
+                    && *self.node_inputs(i) == *key.inputs
+            })
     }
 
     /// The key, and the source line of each node.
     pub fn to_key(&self) -> (Key, Vec<&'static Location<'static>>) {
         let nodes = (0..self.nodes.len())
             .map(|i| KeyNode {
-                op: if self.leaves[i].is_some() {
-                    Op::Buffer
-                } else {
-                    self.nodes[i].op.clone()
-                },
+                op: if self.leaves[i].is_some() { Op::Buffer } else { self.nodes[i].op.clone() },
                 shape: self.nodes[i].shape,
                 dtype: self.nodes[i].dtype,
                 inputs: self.node_inputs(i).into(),
@@ -278,11 +258,7 @@ impl Capture {
             .collect();
         let words = self.externals.iter().map(Buffer::words);
         let externals = words.zip(self.donated.iter().copied()).collect();
-        let key = Key {
-            nodes,
-            outputs: self.outputs.clone(),
-            externals,
-        };
+        let key = Key { nodes, outputs: self.outputs.clone(), externals };
         (key, self.nodes.iter().map(|n| n.location).collect())
     }
 
@@ -294,9 +270,6 @@ impl Capture {
     /// Forgets everything but what is needed to hand the results out, so that donated buffers have no other
     /// owner.
     pub fn outputs(&self) -> Vec<Arc<Node>> {
-        self.outputs
-            .iter()
-            .map(|&i| Arc::clone(&self.nodes[i as usize]))
-            .collect()
+        self.outputs.iter().map(|&i| Arc::clone(&self.nodes[i as usize])).collect()
     }
 }

@@ -97,9 +97,5 @@ impl From<DeviceError> for GraphError {
 
 fn list(operands: &[Operand]) -> String {
     let texts: Vec<String> = operands.iter().map(Operand::to_string).collect();
-    if texts.is_empty() {
-        "none".to_owned()
-    } else {
-        texts.join(", ")
-    }
+    if texts.is_empty() { "none".to_owned() } else { texts.join(", ") }
 }

@@ -48,10 +48,7 @@ pub struct Explanation {
 impl Explanation {
     pub(crate) fn new(ir: &Ir, memory: &Memory, key: &Key, launches: Vec<LaunchNote>) -> Self {
         let bytes = |alive: &[(usize, u32)]| -> usize {
-            alive
-                .iter()
-                .map(|&(n, _)| 4 * ir.nodes[n].shape.numel())
-                .sum()
+            alive.iter().map(|&(n, _)| 4 * ir.nodes[n].shape.numel()).sum()
         };
         let top = (0..memory.live.len()).max_by_key(|&k| bytes(&memory.live[k]));
         let peak = top.map_or((0, 0, Vec::new()), |k| {
@@ -59,13 +56,7 @@ impl Explanation {
             alive.sort_by_key(|&(n, _)| std::cmp::Reverse(ir.nodes[n].shape.numel()));
             let name = |&(n, slot): &(usize, u32)| {
                 let node = &ir.nodes[n];
-                format!(
-                    "{} {}{} in slot {slot}, {}",
-                    node.name(),
-                    node.dtype,
-                    node.shape,
-                    node.location
-                )
+                format!("{} {}{} in slot {slot}, {}", node.name(), node.dtype, node.shape, node.location)
             };
             let at = launches.iter().position(|l| l.kernel >= k).unwrap_or(0);
             (at, bytes(&memory.live[k]), alive.iter().map(name).collect())
@@ -123,20 +114,12 @@ impl fmt::Display for Explanation {
                 list(&l.reads),
                 list(&l.writes),
             )?;
-            let lines: Vec<String> = l
-                .lines
-                .iter()
-                .take(4)
-                .map(|l| format!("{}:{}", l.file(), l.line()))
-                .collect();
+            let lines: Vec<String> =
+                l.lines.iter().take(4).map(|l| format!("{}:{}", l.file(), l.line())).collect();
             writeln!(f, "      from   {}", lines.join(", "))?;
         }
         let (at, top, alive) = &self.peak;
-        writeln!(
-            f,
-            "peak at launch {at}: {} of intermediates",
-            bytes(*top as u64)
-        )?;
+        writeln!(f, "peak at launch {at}: {} of intermediates", bytes(*top as u64))?;
         for line in alive.iter().take(12) {
             writeln!(f, "      {line}")?;
         }

@@ -69,11 +69,7 @@ pub(crate) fn fuse(mut ir: Ir, limits: Limits) -> Fused {
         }
         match Fusion::new(&ir, limits).run() {
             Ok((stored, kernels)) => {
-                return Fused {
-                    ir,
-                    stored,
-                    kernels,
-                };
+                return Fused { ir, stored, kernels };
             }
             Err(copies) => ir = ir.with_copies(&copies),
         }
@@ -155,8 +151,7 @@ impl<'a> Fusion<'a> {
             if !self.stored[i] {
                 continue;
             }
-            let mut stack: SmallVec<[usize; 8]> =
-                self.ir.nodes[i].inputs.iter().map(|e| e.node).collect();
+            let mut stack: SmallVec<[usize; 8]> = self.ir.nodes[i].inputs.iter().map(|e| e.node).collect();
             let mut seen = FxHashSet::default();
             while let Some(j) = stack.pop() {
                 if !seen.insert(j) {
@@ -179,12 +174,8 @@ impl<'a> Fusion<'a> {
         acc: Option<usize>,
         max: usize,
     ) -> Result<Lowered, Refusal> {
-        let exported = |m: usize| {
-            self.is_output[m]
-                || self.users[m]
-                    .iter()
-                    .any(|u| !members.contains(&(*u as usize)))
-        };
+        let exported =
+            |m: usize| self.is_output[m] || self.users[m].iter().any(|u| !members.contains(&(*u as usize)));
         lower(&Group {
             ir: self.ir,
             stored: &self.stored,
@@ -207,9 +198,7 @@ impl<'a> Fusion<'a> {
             let node = &self.ir.nodes[i];
             let form = match &node.op {
                 IrOp::Core(Op::Concat(_)) => Form::Virtual(i),
-                IrOp::Core(Op::MatMul | Op::Conv(..)) => {
-                    Form::Contraction(i, Domain::Flat(node.shape))
-                }
+                IrOp::Core(Op::MatMul | Op::Conv(..)) => Form::Contraction(i, Domain::Flat(node.shape)),
                 _ if node.is_heavy() => Form::Family(i),
                 IrOp::Core(Op::Reduce(_, axes)) => {
                     let full = node.inputs[0].full_view(self.ir).shape;
@@ -219,9 +208,7 @@ impl<'a> Fusion<'a> {
             };
             let lowered = match &form {
                 Form::Fused(domain) => Some(self.group(domain.clone(), &[i], None, MAX_SINGLE)),
-                Form::Contraction(_, domain) => {
-                    Some(self.group(domain.clone(), &[i], Some(i), MAX_SINGLE))
-                }
+                Form::Contraction(_, domain) => Some(self.group(domain.clone(), &[i], Some(i), MAX_SINGLE)),
                 _ => None,
             };
             let lowered = match lowered {
@@ -236,17 +223,9 @@ impl<'a> Fusion<'a> {
                 None => None,
             };
             self.group_of[i] = self.groups.len();
-            self.groups.push(Some(Kernel {
-                form,
-                members: vec![i],
-                lowered,
-            }));
+            self.groups.push(Some(Kernel { form, members: vec![i], lowered }));
         }
-        if copies.is_empty() {
-            Ok(())
-        } else {
-            Err(copies)
-        }
+        if copies.is_empty() { Ok(()) } else { Err(copies) }
     }
 
     /// The extents of a node, split so finely that every reshape inside its expression is affine.
@@ -258,11 +237,7 @@ impl<'a> Fusion<'a> {
             steps += 1;
             for edge in &self.ir.nodes[i].inputs {
                 let source = &self.ir.nodes[edge.node];
-                if let Some(view) = edge
-                    .view
-                    .as_ref()
-                    .filter(|v| v.shape.numel() == shape.numel())
-                {
+                if let Some(view) = edge.view.as_ref().filter(|v| v.shape.numel() == shape.numel()) {
                     shape = refine(&shape, &view.shape).unwrap_or(shape);
                 }
                 if self.stored[edge.node] || source.inputs.is_empty() || !edge.in_order(self.ir) {
@@ -279,10 +254,7 @@ impl<'a> Fusion<'a> {
 
     /// Tries to compute a node in one kernel with those it reads, the latest first.
     fn merge_with_producers(&mut self, node: usize) {
-        let mut candidates: Vec<usize> = self.refs[node]
-            .iter()
-            .map(|&r| self.group_of[r as usize])
-            .collect();
+        let mut candidates: Vec<usize> = self.refs[node].iter().map(|&r| self.group_of[r as usize]).collect();
         candidates.sort_unstable_by(|a, b| b.cmp(a));
         candidates.dedup();
         candidates.truncate(16);
@@ -303,11 +275,9 @@ impl<'a> Fusion<'a> {
         }
         let own = self.group_of[node];
         let (domain, places) = match &self.groups[own] {
-            Some(Kernel {
-                form: Form::Fused(domain),
-                lowered: Some(l),
-                ..
-            }) => (domain.clone(), l.places.clone()),
+            Some(Kernel { form: Form::Fused(domain), lowered: Some(l), .. }) => {
+                (domain.clone(), l.places.clone())
+            }
             _ => return,
         };
         let first = own.saturating_sub(64);
@@ -316,10 +286,7 @@ impl<'a> Fusion<'a> {
                 continue;
             };
             let shares = kernel.form == Form::Fused(domain.clone())
-                && kernel
-                    .lowered
-                    .as_ref()
-                    .is_some_and(|l| l.places.iter().any(|p| places.contains(p)));
+                && kernel.lowered.as_ref().is_some_and(|l| l.places.iter().any(|p| places.contains(p)));
             if shares && self.try_merge(other, own) {
                 return;
             }
@@ -341,12 +308,7 @@ impl<'a> Fusion<'a> {
         let mut members = [&a.members[..], &b.members[..]].concat();
         members.sort_unstable();
         // A contraction reads its operands from memory: its own kernel cannot be the one that writes them.
-        let operand = |node: usize| {
-            self.ir.nodes[node]
-                .inputs
-                .iter()
-                .any(|e| members.contains(&e.node))
-        };
+        let operand = |node: usize| self.ir.nodes[node].inputs.iter().any(|e| members.contains(&e.node));
         if acc.is_some_and(operand) {
             return false;
         }
@@ -365,11 +327,7 @@ impl<'a> Fusion<'a> {
             self.group_of[m] = into;
         }
         self.groups[from] = None;
-        self.groups[into] = Some(Kernel {
-            form,
-            members,
-            lowered: Some(lowered),
-        });
+        self.groups[into] = Some(Kernel { form, members, lowered: Some(lowered) });
         true
     }
 
@@ -389,17 +347,13 @@ impl<'a> Fusion<'a> {
             }
             (Form::Fused(rows @ Rows { full, axes }), Form::Fused(other))
             | (Form::Fused(other), Form::Fused(rows @ Rows { full, axes })) => {
-                let cols: usize = (0..full.rank())
-                    .filter(|a| axes >> a & 1 == 1)
-                    .map(|a| full[a])
-                    .product();
+                let cols: usize = (0..full.rank()).filter(|a| axes >> a & 1 == 1).map(|a| full[a]).product();
                 let count = full.numel() / cols.max(1);
                 match other {
                     Rows { .. } if other == rows => Some((Form::Fused(rows.clone()), None)),
                     Flat(y) if y.numel() == count => Some((Form::Fused(rows.clone()), None)),
                     Flat(y) if y.numel() == full.numel() => {
-                        let trailing =
-                            axes.trailing_zeros() + axes.count_ones() == full.rank() as u32;
+                        let trailing = axes.trailing_zeros() + axes.count_ones() == full.rank() as u32;
                         let worth = trailing
                             && cols <= MAX_FUSED_COLS
                             && (count >= MIN_FUSED_ROWS || full.numel() <= 1 << 14);
@@ -476,18 +430,13 @@ impl<'a> Fusion<'a> {
             for &next in &feeds[g] {
                 waits[next] -= 1;
                 if waits[next] == 0 {
-                    let kernel = self.groups[next]
-                        .as_ref()
-                        .expect("only live kernels are fed");
+                    let kernel = self.groups[next].as_ref().expect("only live kernels are fed");
                     ready.push((rank(kernel), next));
                 }
             }
             order.extend(self.groups[g].take());
         }
-        assert!(
-            self.groups.iter().all(Option::is_none),
-            "fusion made a cycle"
-        );
+        assert!(self.groups.iter().all(Option::is_none), "fusion made a cycle");
         order
     }
 }

@@ -50,14 +50,7 @@ pub fn interpret(tensor: &Tensor) -> Result<Array> {
         if let Some(inputs) = expanded {
             let operands: Vec<&Array> = inputs.iter().map(|i| &known[&i.id]).collect();
             let words = apply(&node, &operands);
-            known.insert(
-                node.id,
-                Array {
-                    shape: node.shape,
-                    dtype: node.dtype,
-                    words,
-                },
-            );
+            known.insert(node.id, Array { shape: node.shape, dtype: node.dtype, words });
             continue;
         }
         let state = match &*node.state() {
@@ -69,14 +62,7 @@ pub fn interpret(tensor: &Tensor) -> Result<Array> {
             Err(value) => {
                 let all = node.device.read(&value.buffer, value.buffer.words())?;
                 let words = offsets(&value.view).map(|o| all[o]).collect();
-                known.insert(
-                    node.id,
-                    Array {
-                        shape: node.shape,
-                        dtype: node.dtype,
-                        words,
-                    },
-                );
+                known.insert(node.id, Array { shape: node.shape, dtype: node.dtype, words });
             }
             Ok(inputs) => {
                 let children = inputs.clone();
@@ -85,35 +71,22 @@ pub fn interpret(tensor: &Tensor) -> Result<Array> {
             }
         }
     }
-    Ok(known
-        .remove(&tensor.node.id)
-        .expect("the root was computed last"))
+    Ok(known.remove(&tensor.node.id).expect("the root was computed last"))
 }
 
 /// The coordinates of row-major position `i`.
 fn coords(shape: &Shape, i: usize) -> Vec<usize> {
     let dense = shape.strides();
-    (0..shape.rank())
-        .map(|k| (i / dense[k] as usize) % shape[k])
-        .collect()
+    (0..shape.rank()).map(|k| (i / dense[k] as usize) % shape[k]).collect()
 }
 
 fn position(shape: &Shape, coords: &[usize]) -> usize {
-    shape
-        .strides()
-        .iter()
-        .zip(coords)
-        .map(|(&s, &c)| s as usize * c)
-        .sum()
+    shape.strides().iter().zip(coords).map(|(&s, &c)| s as usize * c).sum()
 }
 
 /// One element of an operand that may be of rank 0.
 fn at(x: &Array, i: usize) -> u32 {
-    if x.shape.rank() == 0 {
-        x.words[0]
-    } else {
-        x.words[i]
-    }
+    if x.shape.rank() == 0 { x.words[0] } else { x.words[i] }
 }
 
 fn apply(node: &Node, x: &[&Array]) -> Vec<u32> {
@@ -133,32 +106,18 @@ fn apply(node: &Node, x: &[&Array]) -> Vec<u32> {
             let operand = |k: usize, i: usize| x.get(k).map_or(vec![], |a| vec![at(a, i)]);
             all.map(|i| {
                 let mut out = [0];
-                (row.f.cpu)(
-                    dtype,
-                    &mut out,
-                    &operand(0, i),
-                    &operand(1, i),
-                    &operand(2, i),
-                );
+                (row.f.cpu)(dtype, &mut out, &operand(0, i), &operand(1, i), &operand(2, i));
                 out[0]
             })
             .collect()
         }
-        Op::Cast => x[0]
-            .words
-            .iter()
-            .map(|&w| cast(w, x[0].dtype, node.dtype))
-            .collect(),
+        Op::Cast => x[0].words.iter().map(|&w| cast(w, x[0].dtype, node.dtype)).collect(),
         Op::View(movement) => moved(&movement.view(x[0].shape, shape), x[0]),
         Op::Reduce(kind, axes) => reduce(*kind, *axes, x[0], shape),
         Op::CumSum { axis, reverse } => cumsum(*axis, *reverse, x[0]),
         Op::MatMul => matmul(x[0], x[1], shape),
         Op::Conv(kind, attrs) => conv(*kind, attrs, x[0], x[1], shape),
-        Op::Fold {
-            axis,
-            stride,
-            dilation,
-        } => fold(*axis, *stride, *dilation, x[0], shape),
+        Op::Fold { axis, stride, dilation } => fold(*axis, *stride, *dilation, x[0], shape),
         Op::Gather(axis) => gather(*axis, x[0], x[1], shape),
         Op::ScatterAdd(axis) => scatter(*axis, x, shape),
         Op::Concat(axis) => concat(*axis, x, shape),
@@ -181,10 +140,7 @@ fn cast(word: u32, from: DType, to: DType) -> u32 {
 
 fn moved(view: &View, x: &Array) -> Vec<u32> {
     let affine = |strides: &[isize], start: isize, c: &[usize]| {
-        strides
-            .iter()
-            .zip(c)
-            .fold(start, |sum, (s, &c)| sum + s * c as isize)
+        strides.iter().zip(c).fold(start, |sum, (s, &c)| sum + s * c as isize)
     };
     (0..view.shape.numel())
         .map(|i| {
@@ -193,11 +149,7 @@ fn moved(view: &View, x: &Array) -> Vec<u32> {
                 .guards
                 .iter()
                 .all(|g| (0..g.extent as isize).contains(&affine(&g.strides, g.offset, &c)));
-            if inside {
-                x.words[affine(&view.strides, view.offset, &c) as usize]
-            } else {
-                0
-            }
+            if inside { x.words[affine(&view.strides, view.offset, &c) as usize] } else { 0 }
         })
         .collect()
 }
@@ -251,22 +203,15 @@ fn reduce(kind: ReduceKind, axes: u8, x: &Array, shape: Shape) -> Vec<u32> {
         _ => (0.0, f64::from(u32::MAX)),
     };
     let total = |line: &[f64], start: f64, product: bool| {
-        line.iter()
-            .fold(start, |sum, &v| plus(x.dtype, sum, v, product))
+        line.iter().fold(start, |sum, &v| plus(x.dtype, sum, v, product))
     };
     lines
         .iter()
         .map(|line| match kind {
             ReduceKind::Sum => word(x.dtype, total(line, 0.0, false)),
             ReduceKind::Prod => word(x.dtype, total(line, 1.0, true)),
-            ReduceKind::Max => word(
-                x.dtype,
-                best(line, |a, b| a > b).map_or(lowest, |i| line[i]),
-            ),
-            ReduceKind::Min => word(
-                x.dtype,
-                best(line, |a, b| a < b).map_or(highest, |i| line[i]),
-            ),
+            ReduceKind::Max => word(x.dtype, best(line, |a, b| a > b).map_or(lowest, |i| line[i])),
+            ReduceKind::Min => word(x.dtype, best(line, |a, b| a < b).map_or(highest, |i| line[i])),
             ReduceKind::ArgMax => best(line, |a, b| a > b).unwrap_or(0) as u32,
             ReduceKind::ArgMin => best(line, |a, b| a < b).unwrap_or(0) as u32,
         })
@@ -278,11 +223,7 @@ fn cumsum(axis: usize, reverse: bool, x: &Array) -> Vec<u32> {
     let mut sums = vec![0.0; x.words.len()];
     for (i, sum) in sums.iter_mut().enumerate() {
         let c = coords(&x.shape, i);
-        let covered = if reverse {
-            c[axis]..extent
-        } else {
-            0..c[axis] + 1
-        };
+        let covered = if reverse { c[axis]..extent } else { 0..c[axis] + 1 };
         for k in covered {
             let mut from = c.clone();
             from[axis] = k;
@@ -319,10 +260,8 @@ fn conv(kind: ConvKind, attrs: &ConvAttrs, a: &Array, b: &Array, shape: Shape) -
         for tap in 0..w_shape[1] * w_shape[2] * w_shape[3] {
             let (ky, kx) = (tap / w_shape[3] % w_shape[2], tap % w_shape[3]);
             let channel = tap / (w_shape[2] * w_shape[3]);
-            let row =
-                (y[2] * attrs.stride[0] + ky * attrs.dilation[0]).wrapping_sub(attrs.padding[0]);
-            let col =
-                (y[3] * attrs.stride[1] + kx * attrs.dilation[1]).wrapping_sub(attrs.padding[1]);
+            let row = (y[2] * attrs.stride[0] + ky * attrs.dilation[0]).wrapping_sub(attrs.padding[0]);
+            let col = (y[3] * attrs.stride[1] + kx * attrs.dilation[1]).wrapping_sub(attrs.padding[1]);
             if row >= x_shape[2] || col >= x_shape[3] {
                 continue;
             }
@@ -354,24 +293,12 @@ fn fold(axis: usize, stride: usize, dilation: usize, x: &Array, shape: Shape) ->
 /// The index at these coordinates; an index of extent 1 off the axis is shared.
 fn index_at(axis: usize, index: &Array, c: &[usize]) -> i64 {
     let c: Vec<usize> = if index.shape.rank() == c.len() {
-        (0..c.len())
-            .map(|k| {
-                if index.shape[k] == 1 && k != axis {
-                    0
-                } else {
-                    c[k]
-                }
-            })
-            .collect()
+        (0..c.len()).map(|k| if index.shape[k] == 1 && k != axis { 0 } else { c[k] }).collect()
     } else {
         vec![c[axis]]
     };
     let word = index.words[position(&index.shape, &c)];
-    if index.dtype == DType::I32 {
-        i64::from(word as i32)
-    } else {
-        i64::from(word)
-    }
+    if index.dtype == DType::I32 { i64::from(word as i32) } else { i64::from(word) }
 }
 
 fn gather(axis: usize, x: &Array, index: &Array, shape: Shape) -> Vec<u32> {
@@ -387,21 +314,14 @@ fn gather(axis: usize, x: &Array, index: &Array, shape: Shape) -> Vec<u32> {
 
 fn scatter(axis: usize, x: &[&Array], shape: Shape) -> Vec<u32> {
     let (base, index, source) = (x[0], x[1], x[2]);
-    let mut out: Vec<f64> = (0..shape.numel())
-        .map(|i| number(base.dtype, at(base, i)))
-        .collect();
+    let mut out: Vec<f64> = (0..shape.numel()).map(|i| number(base.dtype, at(base, i))).collect();
     for i in 0..source.words.len() {
         let mut c = coords(&source.shape, i);
         let to = index_at(axis, index, &c);
         if (0..shape[axis] as i64).contains(&to) {
             c[axis] = to as usize;
             let o = position(&shape, &c);
-            out[o] = plus(
-                source.dtype,
-                out[o],
-                number(source.dtype, source.words[i]),
-                false,
-            );
+            out[o] = plus(source.dtype, out[o], number(source.dtype, source.words[i]), false);
         }
     }
     out.into_iter().map(|v| word(source.dtype, v)).collect()

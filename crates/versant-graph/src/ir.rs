@@ -69,9 +69,7 @@ impl IrNode {
         match &self.op {
             IrOp::Core(Op::MatMul | Op::Conv(..)) => Some(Layout::Strided),
             IrOp::Core(Op::Gather(_)) if k == 0 => Some(Layout::Strided),
-            IrOp::Core(Op::CumSum { .. } | Op::Fold { .. } | Op::ScatterAdd(_)) => {
-                Some(Layout::Dense)
-            }
+            IrOp::Core(Op::CumSum { .. } | Op::Fold { .. } | Op::ScatterAdd(_)) => Some(Layout::Dense),
             _ => None,
         }
     }
@@ -112,9 +110,7 @@ impl Edge {
 
     /// The view of this operand, over the operand's extents.
     pub fn full_view(&self, ir: &Ir) -> View {
-        self.view
-            .clone()
-            .unwrap_or_else(|| View::contiguous(ir.nodes[self.node].shape))
+        self.view.clone().unwrap_or_else(|| View::contiguous(ir.nodes[self.node].shape))
     }
 
     /// Whether this reads each row-major position of its node in order.
@@ -138,32 +134,20 @@ struct Builder<'a> {
 /// Builds the arena from a key: composes movements into edges, merges equal nodes, folds constants, drops
 /// identities, and makes sure that kernels find their operands in memory as they need them.
 pub(crate) fn build(key: &Key, locations: &[&'static Location<'static>]) -> Ir {
-    let mut b = Builder {
-        ir: Ir::default(),
-        known: FxHashMap::default(),
-        locations,
-        at: 0,
-    };
+    let mut b = Builder { ir: Ir::default(), known: FxHashMap::default(), locations, at: 0 };
     let mut resolved: Vec<Edge> = Vec::with_capacity(key.nodes.len());
     let mut scalars = 0;
     for (i, node) in key.nodes.iter().enumerate() {
         b.at = i;
         let (shape, dtype) = (node.shape, node.dtype);
-        let inputs: SmallVec<[Edge; 3]> = node
-            .inputs
-            .iter()
-            .map(|&j| resolved[j as usize].clone())
-            .collect();
+        let inputs: SmallVec<[Edge; 3]> = node.inputs.iter().map(|&j| resolved[j as usize].clone()).collect();
         let edge = match (&node.leaf, &node.op) {
             (Some((external, view)), _) => {
                 let words = key.externals[*external as usize].0;
                 let flat = Shape::new(&[words]).expect("rank 1");
                 let leaf = b.push(IrOp::Leaf(*external as usize), smallvec![], flat, dtype);
                 let whole = view.is_identity() && shape == flat;
-                Edge {
-                    node: leaf,
-                    view: (!whole).then(|| view.clone()),
-                }
+                Edge { node: leaf, view: (!whole).then(|| view.clone()) }
             }
             (None, Op::Scalar(_)) => {
                 scalars += 1;
@@ -175,11 +159,8 @@ pub(crate) fn build(key: &Key, locations: &[&'static Location<'static>]) -> Ir {
             }
             (None, Op::Detach | Op::Custom(_)) => inputs[0].clone(),
             (None, Op::Map(_)) => {
-                let shapes: SmallVec<[Shape; 3]> = node
-                    .inputs
-                    .iter()
-                    .map(|&j| key.nodes[j as usize].shape)
-                    .collect();
+                let shapes: SmallVec<[Shape; 3]> =
+                    node.inputs.iter().map(|&j| key.nodes[j as usize].shape).collect();
                 b.map(&node.op, inputs, &shapes, shape, dtype)
             }
             (None, op) => Edge::whole(b.core(op.clone(), inputs, node, key)),
@@ -206,21 +187,9 @@ pub(crate) fn build(key: &Key, locations: &[&'static Location<'static>]) -> Ir {
 }
 
 impl Builder<'_> {
-    fn append(
-        &mut self,
-        op: IrOp,
-        inputs: SmallVec<[Edge; 3]>,
-        shape: Shape,
-        dtype: DType,
-    ) -> usize {
+    fn append(&mut self, op: IrOp, inputs: SmallVec<[Edge; 3]>, shape: Shape, dtype: DType) -> usize {
         let location = self.locations[self.at];
-        self.ir.nodes.push(IrNode {
-            op,
-            inputs,
-            shape,
-            dtype,
-            location,
-        });
+        self.ir.nodes.push(IrNode { op, inputs, shape, dtype, location });
         self.ir.nodes.len() - 1
     }
 
@@ -248,10 +217,7 @@ impl Builder<'_> {
         };
         let source = &self.ir.nodes[node];
         let whole = view.is_identity() && view.shape == source.shape;
-        Edge {
-            node,
-            view: (!whole).then_some(view),
-        }
+        Edge { node, view: (!whole).then_some(view) }
     }
 
     fn literal(&self, edge: &Edge) -> Option<u32> {
@@ -269,11 +235,8 @@ impl Builder<'_> {
         shape: Shape,
         dtype: DType,
     ) -> Edge {
-        let Op::Map(row) = op else {
-            unreachable!("the caller matched a map")
-        };
-        let constants: SmallVec<[Option<u32>; 3]> =
-            inputs.iter().map(|e| self.literal(e)).collect();
+        let Op::Map(row) = op else { unreachable!("the caller matched a map") };
+        let constants: SmallVec<[Option<u32>; 3]> = inputs.iter().map(|e| self.literal(e)).collect();
         if constants.iter().all(Option::is_some) {
             let word = |k: usize| constants.get(k).copied().flatten().map_or([0; 1], |w| [w]);
             let operand = self.ir.nodes[inputs[inputs.len() - 1].node].dtype;
@@ -294,9 +257,7 @@ impl Builder<'_> {
             if from.rank() == 0 && shape.rank() > 0 {
                 let splat = View::splat(shape);
                 edge.view = Some(match &edge.view {
-                    Some(inner) => splat
-                        .compose(inner)
-                        .expect("a splat composes with anything"),
+                    Some(inner) => splat.compose(inner).expect("a splat composes with anything"),
                     None => splat,
                 });
             }
@@ -327,21 +288,17 @@ impl Builder<'_> {
                     let source = &self.ir.nodes[edge.node];
                     !source.inputs.is_empty() || matches!(source.op, IrOp::Leaf(_))
                 }
-                (Some(Layout::Strided), Some(view)) => {
-                    self.in_memory(edge) && view.guards.is_empty()
-                }
+                (Some(Layout::Strided), Some(view)) => self.in_memory(edge) && view.guards.is_empty(),
                 (Some(Layout::Dense), Some(view)) => self.in_memory(edge) && view.is_dense(),
             } && edge.view.as_ref().is_none_or(|v| v.shape == input.shape);
             if !plain {
                 let old = edge.clone();
-                *edge =
-                    Edge::whole(self.push(IrOp::Copy, smallvec![old], input.shape, input.dtype));
+                *edge = Edge::whole(self.push(IrOp::Copy, smallvec![old], input.shape, input.dtype));
             }
             if matches!(op, Op::Concat(_)) {
                 let old = edge.clone();
                 // Never shared: a piece is a place.
-                *edge =
-                    Edge::whole(self.append(IrOp::Piece, smallvec![old], input.shape, input.dtype));
+                *edge = Edge::whole(self.append(IrOp::Piece, smallvec![old], input.shape, input.dtype));
             }
         }
         match op {
@@ -370,18 +327,9 @@ impl Ir {
             for &(_, k) in at.iter().filter(|(n, _)| *n == i) {
                 let source = &out.nodes[node.inputs[k].node];
                 let (dtype, location) = (source.dtype, node.location);
-                let shape = node.inputs[k]
-                    .view
-                    .as_ref()
-                    .map_or(source.shape, |v| v.shape);
+                let shape = node.inputs[k].view.as_ref().map_or(source.shape, |v| v.shape);
                 let inputs = smallvec![node.inputs[k].clone()];
-                out.nodes.push(IrNode {
-                    op: IrOp::Copy,
-                    inputs,
-                    shape,
-                    dtype,
-                    location,
-                });
+                out.nodes.push(IrNode { op: IrOp::Copy, inputs, shape, dtype, location });
                 node.inputs[k] = Edge::whole(out.nodes.len() - 1);
             }
             place.push(out.nodes.len());
@@ -415,31 +363,21 @@ impl Ir {
                 nodes.push(node);
             }
         }
-        Ir {
-            nodes,
-            outputs: self.outputs.iter().map(|&o| place[o]).collect(),
-        }
+        Ir { nodes, outputs: self.outputs.iter().map(|&o| place[o]).collect() }
     }
 
     /// What every pass must keep true; a violation is an engine bug.
     pub fn verify(&self) {
         for (i, node) in self.nodes.iter().enumerate() {
             for edge in &node.inputs {
-                assert!(
-                    edge.node < i,
-                    "node {i} ({}) reads a later node",
-                    node.name()
-                );
+                assert!(edge.node < i, "node {i} ({}) reads a later node", node.name());
             }
             let elementwise = matches!(
                 &node.op,
                 IrOp::Core(Op::Map(_) | Op::Cast | Op::Bitcast) | IrOp::Copy | IrOp::Piece
             );
             for edge in node.inputs.iter().filter(|_| elementwise) {
-                let read = edge
-                    .view
-                    .as_ref()
-                    .map_or(self.nodes[edge.node].shape, |v| v.shape);
+                let read = edge.view.as_ref().map_or(self.nodes[edge.node].shape, |v| v.shape);
                 assert!(
                     read.numel() == node.shape.numel(),
                     "node {i} ({}) of {} reads {read}",

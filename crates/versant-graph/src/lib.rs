@@ -34,9 +34,7 @@ pub use replay::{Replay, capture};
 pub use run::{PlanStats, eval, explain, is_planned, latest_plan, plan_stats, set_fusion};
 pub use tensor::Tensor;
 pub use versant_device::{
-    AdapterClass, Backend, Counters, Device, DeviceError, DeviceInfo, DeviceKind, DeviceOptions,
-    MemoryStats, Select,
+    AdapterClass, Backend, Counters, Device, DeviceError, DeviceInfo, DeviceKind, DeviceOptions, MemoryStats,
+    Select,
 };
-pub use versant_kernels::{
-    DType, MAX_RANK, MapFn, RandomKey, ReduceKind, Shape, View, lanes, math, random,
-};
+pub use versant_kernels::{DType, MAX_RANK, MapFn, RandomKey, ReduceKind, Shape, View, lanes, math, random};

@@ -6,9 +6,7 @@
 
 use rustc_hash::FxHashMap;
 use versant_kernels::program::ProgramBinding;
-use versant_kernels::{
-    Block, DType, Instr, InstrKind, Program, ReduceOut, Reg, Shape, Step, Store, View,
-};
+use versant_kernels::{Block, DType, Instr, InstrKind, Program, ReduceOut, Reg, Shape, Step, Store, View};
 
 use crate::ir::{Ir, IrOp};
 use crate::op::Op;
@@ -47,10 +45,7 @@ impl Domain {
             Domain::Flat(shape) => (*shape, Shape::SCALAR),
             Domain::Rows { full, axes } => {
                 let pick = |bit: u8| -> Vec<usize> {
-                    (0..full.rank())
-                        .filter(|a| axes >> a & 1 == bit)
-                        .map(|a| full[a])
-                        .collect()
+                    (0..full.rank()).filter(|a| axes >> a & 1 == bit).map(|a| full[a]).collect()
                 };
                 let shape = |dims: Vec<usize>| Shape::new(&dims).expect("a part of a shape");
                 (shape(pick(0)), shape(pick(1)))
@@ -147,12 +142,7 @@ pub(crate) fn lower(group: &Group<'_>) -> Result<Lowered, Refusal> {
     let stages = l.stages();
     let last = stages.values().copied().max().unwrap_or(0);
     for stage in 0..=last {
-        let here: Vec<usize> = group
-            .members
-            .iter()
-            .copied()
-            .filter(|m| stages[m] == stage)
-            .collect();
+        let here: Vec<usize> = group.members.iter().copied().filter(|m| stages[m] == stage).collect();
         l.row_block(&here)?;
         l.col_block(&here)?;
     }
@@ -164,10 +154,7 @@ fn same_view(a: &View, b: &View) -> bool {
     a.offset == b.offset
         && a.shape == b.shape
         && a.guards == b.guards
-        && a.shape
-            .iter()
-            .zip(a.strides.iter().zip(&b.strides))
-            .all(|(&d, (x, y))| d == 1 || x == y)
+        && a.shape.iter().zip(a.strides.iter().zip(&b.strides)).all(|(&d, (x, y))| d == 1 || x == y)
 }
 
 impl Lowerer<'_> {
@@ -193,11 +180,7 @@ impl Lowerer<'_> {
         let mut stages: FxHashMap<usize, usize> = FxHashMap::default();
         for &member in self.group.members {
             let mut stage = 0;
-            let mut stack: Vec<usize> = self.group.ir.nodes[member]
-                .inputs
-                .iter()
-                .map(|e| e.node)
-                .collect();
+            let mut stack: Vec<usize> = self.group.ir.nodes[member].inputs.iter().map(|e| e.node).collect();
             let mut seen: Vec<usize> = Vec::new();
             while let Some(node) = stack.pop() {
                 if seen.contains(&node) {
@@ -262,15 +245,7 @@ impl Lowerer<'_> {
                 let dtype = self.group.ir.nodes[edge.node].dtype;
                 let value = self.value(edge.node, &view)?;
                 let out = self.fresh();
-                reduces.push((
-                    member,
-                    ReduceOut {
-                        kind: *kind,
-                        value,
-                        dtype,
-                        out,
-                    },
-                ));
+                reduces.push((member, ReduceOut { kind: *kind, value, dtype, out }));
             } else if self.is_full(member) {
                 let view = self.full.clone();
                 let reg = self.expand(member, &view)?;
@@ -329,12 +304,7 @@ impl Lowerer<'_> {
             None => return Ok(()),
         };
         let binding = self.binding(Place::Node(node), dtype, true);
-        self.block.stores.push(Store {
-            binding,
-            view,
-            value,
-            dtype,
-        });
+        self.block.stores.push(Store { binding, view, value, dtype });
         Ok(())
     }
 
@@ -342,9 +312,7 @@ impl Lowerer<'_> {
     fn value(&mut self, node: usize, view: &View) -> Result<Reg, Refusal> {
         if self.is_member(node) && !self.is_full(node) {
             let own = match self.level {
-                Level::Row => {
-                    same_view(view, &View::contiguous(self.rows)) || self.reads_in_order(view)
-                }
+                Level::Row => same_view(view, &View::contiguous(self.rows)) || self.reads_in_order(view),
                 Level::Col => same_view(view, &self.row_view),
             };
             return match self.row_regs.get(&node) {
@@ -380,13 +348,7 @@ impl Lowerer<'_> {
     fn load(&mut self, place: Place, view: &View, dtype: DType) -> Reg {
         let binding = self.binding(place, dtype, false);
         self.cost += 2;
-        self.push(
-            InstrKind::Load {
-                binding,
-                view: view.clone(),
-            },
-            dtype,
-        )
+        self.push(InstrKind::Load { binding, view: view.clone() }, dtype)
     }
 
     /// Zero where the view's guards fail: a computed value is padded like a loaded one.
@@ -397,14 +359,7 @@ impl Lowerer<'_> {
         let inside = self.push(InstrKind::InBounds(view.clone()), DType::Bool);
         let zero = self.push(InstrKind::Const(0), dtype);
         let f = &crate::ops::elementwise::SELECT.f;
-        self.push(
-            InstrKind::Map {
-                f,
-                args: [inside, value, zero],
-                operand: dtype,
-            },
-            dtype,
-        )
+        self.push(InstrKind::Map { f, args: [inside, value, zero], operand: dtype }, dtype)
     }
 
     /// Operand `k` of a node, at the positions that `view` gives in the node.
@@ -447,25 +402,15 @@ impl Lowerer<'_> {
                 }
                 self.cost += u64::from(row.f.cost);
                 let operand = self.group.ir.nodes[n.inputs[n.inputs.len() - 1].node].dtype;
-                InstrKind::Map {
-                    f: &row.f,
-                    args,
-                    operand,
-                }
+                InstrKind::Map { f: &row.f, args, operand }
             }
             IrOp::Core(Op::Cast) => {
                 let from = self.group.ir.nodes[n.inputs[0].node].dtype;
-                InstrKind::Cast {
-                    arg: self.operand(node, 0, view)?,
-                    from,
-                }
+                InstrKind::Cast { arg: self.operand(node, 0, view)?, from }
             }
             IrOp::Core(Op::Bitcast) => {
                 let from = self.group.ir.nodes[n.inputs[0].node].dtype;
-                InstrKind::Bitcast {
-                    arg: self.operand(node, 0, view)?,
-                    from,
-                }
+                InstrKind::Bitcast { arg: self.operand(node, 0, view)?, from }
             }
             IrOp::Core(Op::Gather(axis)) => self.gather(node, *axis, view)?,
             _ => return Err(Refusal::Apart),
@@ -495,13 +440,7 @@ impl Lowerer<'_> {
         let index = self.value(n.inputs[1].node, &at)?;
         let binding = self.binding(place, n.dtype, false);
         self.cost += 4;
-        Ok(InstrKind::LoadAt {
-            binding,
-            view: base,
-            index,
-            stride,
-            bound,
-        })
+        Ok(InstrKind::LoadAt { binding, view: base, index, stride, bound })
     }
 
     /// Numbers the bindings (reads first) and assembles the program.
@@ -515,9 +454,7 @@ impl Lowerer<'_> {
         for step in &mut self.steps {
             let (Step::Row(block) | Step::Col(block, _)) = step;
             for instr in &mut block.instrs {
-                if let InstrKind::Load { binding, .. } | InstrKind::LoadAt { binding, .. } =
-                    &mut instr.kind
-                {
+                if let InstrKind::Load { binding, .. } | InstrKind::LoadAt { binding, .. } = &mut instr.kind {
                     *binding = number[*binding];
                 }
             }
@@ -527,23 +464,10 @@ impl Lowerer<'_> {
         }
         let bindings = order
             .iter()
-            .map(|&i| ProgramBinding {
-                dtype: self.places[i].1,
-                written: self.places[i].2,
-            })
+            .map(|&i| ProgramBinding { dtype: self.places[i].1, written: self.places[i].2 })
             .collect();
         let places = order.iter().map(|&i| self.places[i].0).collect();
-        let program = Program {
-            rows: self.rows,
-            cols,
-            bindings,
-            steps: self.steps,
-            regs: self.regs,
-        };
-        Ok(Lowered {
-            program,
-            places,
-            cost: self.cost,
-        })
+        let program = Program { rows: self.rows, cols, bindings, steps: self.steps, regs: self.regs };
+        Ok(Lowered { program, places, cost: self.cost })
     }
 }

@@ -53,10 +53,7 @@ struct Planner<'a> {
 pub(crate) fn plan(fused: &mut Fused, key: &Key, scratch: &[usize]) -> Memory {
     let mut p = Planner {
         key,
-        memory: Memory {
-            externals: key.externals.len(),
-            ..Memory::default()
-        },
+        memory: Memory { externals: key.externals.len(), ..Memory::default() },
         last_read: FxHashMap::default(),
         free: Vec::new(),
         output_of: FxHashMap::default(),
@@ -66,12 +63,7 @@ pub(crate) fn plan(fused: &mut Fused, key: &Key, scratch: &[usize]) -> Memory {
     for (i, &node) in fused.ir.outputs.iter().enumerate() {
         p.output_of.insert(node, i);
     }
-    p.memory.outputs = vec![
-        Output::Donated {
-            external: usize::MAX
-        };
-        fused.ir.outputs.len()
-    ];
+    p.memory.outputs = vec![Output::Donated { external: usize::MAX }; fused.ir.outputs.len()];
     for k in 0..fused.kernels.len() {
         for place in reads(fused, k) {
             p.last_read.insert(place, k);
@@ -88,12 +80,7 @@ fn reads(fused: &Fused, k: usize) -> Vec<Place> {
     let kernel = &fused.kernels[k];
     let mut places = Vec::new();
     if let Form::Contraction(node, _) | Form::Family(node) = kernel.form {
-        places.extend(
-            fused.ir.nodes[node]
-                .inputs
-                .iter()
-                .map(|e| place_of(&fused.ir, e.node)),
-        );
+        places.extend(fused.ir.nodes[node].inputs.iter().map(|e| place_of(&fused.ir, e.node)));
     }
     if let Some(lowered) = &kernel.lowered {
         places.extend(lowered.loaded());
@@ -123,10 +110,8 @@ fn writes(fused: &Fused, k: usize) -> Vec<usize> {
 impl Planner<'_> {
     fn kernel(&mut self, fused: &mut Fused, k: usize, scratch: usize) {
         self.overwrite(fused, k);
-        let new: Vec<usize> = writes(fused, k)
-            .into_iter()
-            .filter(|n| !self.memory.buffers.contains_key(n))
-            .collect();
+        let new: Vec<usize> =
+            writes(fused, k).into_iter().filter(|n| !self.memory.buffers.contains_key(n)).collect();
         for node in new {
             let words = fused.ir.nodes[node].shape.numel();
             let buffer = match self.output_of.get(&node) {
@@ -149,20 +134,14 @@ impl Planner<'_> {
             self.memory.scratch.insert(k, slot);
             self.free.push(slot);
         }
-        self.memory
-            .live
-            .push(self.alive.iter().map(|(&n, &s)| (n, s)).collect());
+        self.memory.live.push(self.alive.iter().map(|(&n, &s)| (n, s)).collect());
         // Whatever nobody reads after this kernel gives its slot back.
         let last_read = &self.last_read;
         let free = &mut self.free;
         self.alive.retain(|&node, &mut slot| {
-            let over = last_read
-                .get(&Place::Node(node))
-                .is_none_or(|&last| last <= k);
+            let over = last_read.get(&Place::Node(node)).is_none_or(|&last| last <= k);
             // The pieces of a concatenation are written before anybody reads it.
-            let pending = last_read
-                .get(&Place::Node(node))
-                .is_some_and(|&last| last > k);
+            let pending = last_read.get(&Place::Node(node)).is_some_and(|&last| last > k);
             if over && !pending {
                 free.push(slot);
             }
@@ -174,12 +153,7 @@ impl Planner<'_> {
     fn slot(&mut self, words: usize) -> u32 {
         let sizes = &self.memory.slots;
         let fits = |s: &u32| sizes[*s as usize] >= words;
-        let best = self
-            .free
-            .iter()
-            .copied()
-            .filter(fits)
-            .min_by_key(|&s| sizes[s as usize]);
+        let best = self.free.iter().copied().filter(fits).min_by_key(|&s| sizes[s as usize]);
         let chosen = best.or_else(|| self.free.iter().copied().max_by_key(|&s| sizes[s as usize]));
         match chosen {
             Some(slot) => {
@@ -198,11 +172,9 @@ impl Planner<'_> {
     /// Lets the kernel's results take over buffers that die with it, the closest operands first.
     fn overwrite(&mut self, fused: &mut Fused, k: usize) {
         let operands: Vec<Place> = match fused.kernels[k].form {
-            Form::Contraction(node, _) => fused.ir.nodes[node]
-                .inputs
-                .iter()
-                .map(|e| place_of(&fused.ir, e.node))
-                .collect(),
+            Form::Contraction(node, _) => {
+                fused.ir.nodes[node].inputs.iter().map(|e| place_of(&fused.ir, e.node)).collect()
+            }
             _ => Vec::new(),
         };
         loop {
@@ -234,11 +206,7 @@ impl Planner<'_> {
             let Some((_, r, w)) = best else { return };
             let (source, target) = (lowered.places[r], lowered.places[w]);
             self.hand_over(source, target);
-            fused.kernels[k]
-                .lowered
-                .as_mut()
-                .expect("it was just read")
-                .merge_bindings(r, w);
+            fused.kernels[k].lowered.as_mut().expect("it was just read").merge_bindings(r, w);
         }
     }
 
@@ -258,16 +226,12 @@ impl Planner<'_> {
     }
 
     fn hand_over(&mut self, source: Place, target: Place) {
-        let Place::Node(node) = target else {
-            unreachable!("programs write nodes only")
-        };
+        let Place::Node(node) = target else { unreachable!("programs write nodes only") };
         match source {
             Place::External(external) => {
                 self.taken[external] = true;
                 self.memory.outputs[self.output_of[&node]] = Output::Donated { external };
-                self.memory
-                    .buffers
-                    .insert(node, BufferRef::External(external as u32));
+                self.memory.buffers.insert(node, BufferRef::External(external as u32));
             }
             Place::Node(old) => {
                 let slot = self.alive.remove(&old).expect("a dying node is alive");
@@ -304,13 +268,7 @@ impl Lowered {
         let mut loads: Vec<(usize, Reg)> = Vec::new();
         for (s, step) in self.program.steps.iter().enumerate() {
             let (Step::Row(block) | Step::Col(block, _)) = step;
-            stores.extend(
-                block
-                    .stores
-                    .iter()
-                    .filter(|x| x.binding == w)
-                    .map(|x| (s, x)),
-            );
+            stores.extend(block.stores.iter().filter(|x| x.binding == w).map(|x| (s, x)));
         }
         let [(store_step, store)] = stores[..] else {
             return None;
@@ -354,10 +312,7 @@ impl Lowered {
             if layer.contains(&to) {
                 return Some(depth);
             }
-            layer = layer
-                .iter()
-                .flat_map(|r| arguments.get(r).cloned().unwrap_or_default())
-                .collect();
+            layer = layer.iter().flat_map(|r| arguments.get(r).cloned().unwrap_or_default()).collect();
             layer.sort_unstable();
             layer.dedup();
         }
@@ -373,9 +328,7 @@ impl Lowered {
         for step in &mut self.program.steps {
             let (Step::Row(block) | Step::Col(block, _)) = step;
             for instr in &mut block.instrs {
-                if let InstrKind::Load { binding, .. } | InstrKind::LoadAt { binding, .. } =
-                    &mut instr.kind
-                {
+                if let InstrKind::Load { binding, .. } | InstrKind::LoadAt { binding, .. } = &mut instr.kind {
                     *binding = renumber(*binding);
                 }
             }

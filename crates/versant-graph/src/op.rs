@@ -56,6 +56,18 @@ pub enum Movement {
 }
 
 impl Movement {
+    /// The name that messages show.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Movement::Reshape => "reshape",
+            Movement::Permute(_) => "permute",
+            Movement::Broadcast => "broadcast_to",
+            Movement::Slice { .. } => "slice",
+            Movement::Pad(_) => "pad",
+            Movement::Window { .. } => "window",
+        }
+    }
+
     /// The affine map from coordinates of `shape` to row-major offsets of `input`.
     pub fn view(&self, input: Shape, shape: Shape) -> View {
         let dense = View::contiguous(input);
@@ -72,11 +84,9 @@ impl Movement {
                 let before: Vec<isize> = before[..rank].iter().map(|&b| b as isize).collect();
                 dense.pad(&before, shape)
             }
-            Movement::Window {
-                axis,
-                stride,
-                dilation,
-            } => dense.window(*axis, shape[*axis], shape[rank], *stride, *dilation),
+            Movement::Window { axis, stride, dilation } => {
+                dense.window(*axis, shape[*axis], shape[rank], *stride, *dilation)
+            }
         }
     }
 }
@@ -154,7 +164,7 @@ impl Op {
             Op::Map(row) => row.f.name,
             Op::Cast => "cast",
             Op::Bitcast => "bitcast",
-            Op::View(_) => "view",
+            Op::View(movement) => movement.name(),
             Op::Reduce(kind, _) => reduce_name(*kind),
             Op::CumSum { .. } => "cumsum",
             Op::MatMul => "matmul",
@@ -197,29 +207,11 @@ impl PartialEq for Op {
             (Op::Map(a), Op::Map(b)) => std::ptr::eq(*a, *b),
             (Op::View(a), Op::View(b)) => a == b,
             (Op::Reduce(a, x), Op::Reduce(b, y)) => a == b && x == y,
-            (
-                Op::CumSum {
-                    axis: a,
-                    reverse: x,
-                },
-                Op::CumSum {
-                    axis: b,
-                    reverse: y,
-                },
-            ) => a == b && x == y,
+            (Op::CumSum { axis: a, reverse: x }, Op::CumSum { axis: b, reverse: y }) => a == b && x == y,
             (Op::Conv(a, x), Op::Conv(b, y)) => a == b && x == y,
-            (
-                Op::Fold {
-                    axis,
-                    stride,
-                    dilation,
-                },
-                Op::Fold {
-                    axis: a,
-                    stride: s,
-                    dilation: d,
-                },
-            ) => axis == a && stride == s && dilation == d,
+            (Op::Fold { axis, stride, dilation }, Op::Fold { axis: a, stride: s, dilation: d }) => {
+                axis == a && stride == s && dilation == d
+            }
             (Op::Gather(a), Op::Gather(b))
             | (Op::ScatterAdd(a), Op::ScatterAdd(b))
             | (Op::Concat(a), Op::Concat(b)) => a == b,
@@ -240,11 +232,7 @@ impl Hash for Op {
             Op::Reduce(kind, axes) => (kind, axes).hash(state),
             Op::CumSum { axis, reverse } => (axis, reverse).hash(state),
             Op::Conv(kind, attrs) => (kind, attrs).hash(state),
-            Op::Fold {
-                axis,
-                stride,
-                dilation,
-            } => (axis, stride, dilation).hash(state),
+            Op::Fold { axis, stride, dilation } => (axis, stride, dilation).hash(state),
             Op::Gather(axis) | Op::ScatterAdd(axis) | Op::Concat(axis) => axis.hash(state),
             _ => {}
         }

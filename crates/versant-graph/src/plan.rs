@@ -4,9 +4,7 @@ use std::panic::Location;
 use std::sync::{Arc, Mutex};
 
 use versant_device::{BufferRef, Cost, Device, DeviceKind, Kernel, Launch, Prepared, Recording};
-use versant_kernels::contract::{
-    self, Contraction, ContractionKernels, Conv, ConvKind, MatMul, Operand,
-};
+use versant_kernels::contract::{self, Contraction, ContractionKernels, Conv, ConvKind, MatMul, Operand};
 use versant_kernels::{
     CumSum, FoldWindows, IndexForm, KernelSource, ScatterAdd, Shape, Target, cumsum, fold_windows,
     program_native, program_wgsl, scatter_add,
@@ -38,9 +36,7 @@ pub(crate) fn limits_of(device: &Device, merge: bool) -> Limits {
     let bindings = match info.kind {
         DeviceKind::Cpu => 16,
         // Metal takes one binding for itself.
-        _ => (info.limits.max_storage_buffers as usize)
-            .saturating_sub(1)
-            .clamp(3, 16),
+        _ => (info.limits.max_storage_buffers as usize).saturating_sub(1).clamp(3, 16),
     };
     Limits { bindings, merge }
 }
@@ -48,9 +44,7 @@ pub(crate) fn limits_of(device: &Device, merge: bool) -> Limits {
 fn target_of(device: &Device) -> Target {
     match device.info().kind {
         DeviceKind::Cpu => Target::Cpu,
-        _ => Target::Gpu {
-            software: device.info().class == versant_device::AdapterClass::Software,
-        },
+        _ => Target::Gpu { software: device.info().class == versant_device::AdapterClass::Software },
     }
 }
 
@@ -66,23 +60,15 @@ impl Plan {
         let mut fused = fuse(graph, limits_of(device, merge));
         let target = target_of(device);
         // Contractions choose their kernels first: a split sum needs scratch, which memory must know.
-        let scratch: Vec<usize> = (0..fused.kernels.len())
-            .map(|k| scratch_words(&fused, k, target))
-            .collect();
+        let scratch: Vec<usize> =
+            (0..fused.kernels.len()).map(|k| scratch_words(&fused, k, target)).collect();
         let memory = memory::plan(&mut fused, &key, &scratch);
-        let mut maker = Maker {
-            fused: &fused,
-            memory: &memory,
-            target,
-            launches: Vec::new(),
-            notes: Vec::new(),
-        };
+        let mut maker =
+            Maker { fused: &fused, memory: &memory, target, launches: Vec::new(), notes: Vec::new() };
         for k in 0..fused.kernels.len() {
             maker.kernel(k);
         }
-        let Maker {
-            launches, notes, ..
-        } = maker;
+        let Maker { launches, notes, .. } = maker;
         let mut externals: Vec<usize> = key.externals.iter().map(|e| e.0).collect();
         externals.extend(
             memory
@@ -92,34 +78,16 @@ impl Plan {
                     Output::Fresh { external, words } => Some((*external, *words)),
                     Output::Donated { .. } => None,
                 })
-                .fold(
-                    vec![0; memory.externals - key.externals.len()],
-                    |mut all, (external, words)| {
-                        all[external - key.externals.len()] = words;
-                        all
-                    },
-                ),
+                .fold(vec![0; memory.externals - key.externals.len()], |mut all, (external, words)| {
+                    all[external - key.externals.len()] = words;
+                    all
+                }),
         );
-        let scalar_words = key
-            .nodes
-            .iter()
-            .filter(|n| matches!(n.op, Op::Scalar(_)))
-            .count();
-        let recording = Recording {
-            launches,
-            slots: memory.slots.clone(),
-            externals,
-            scalar_words,
-        };
+        let scalar_words = key.nodes.iter().filter(|n| matches!(n.op, Op::Scalar(_))).count();
+        let recording = Recording { launches, slots: memory.slots.clone(), externals, scalar_words };
         let explanation = Explanation::new(&fused.ir, &memory, &key, notes);
         let prepared = device.prepare(recording)?;
-        Ok(Plan {
-            key,
-            prepared,
-            outputs: memory.outputs,
-            recent: Mutex::default(),
-            explanation,
-        })
+        Ok(Plan { key, prepared, outputs: memory.outputs, recent: Mutex::default(), explanation })
     }
 }
 
@@ -150,18 +118,11 @@ impl Maker<'_> {
                     Target::Cpu => program_native(lowered.program.clone(), &label),
                     Target::Gpu { software } => program_wgsl(&lowered.program, &label, software),
                 };
-                let places = lowered
-                    .places
-                    .iter()
-                    .map(|&p| self.buffer(p))
-                    .collect::<Vec<_>>();
+                let places = lowered.places.iter().map(|&p| self.buffer(p)).collect::<Vec<_>>();
                 let (reads, writes) = places.split_at(lowered.program.reads());
                 let domain = lowered.program.rows.numel() * lowered.program.cols.numel();
                 let flops = lowered.cost.saturating_mul(domain as u64);
-                let cost = Cost {
-                    flops,
-                    bytes: program_bytes(lowered),
-                };
+                let cost = Cost { flops, bytes: program_bytes(lowered) };
                 self.launch(k, source, reads.to_vec(), writes.to_vec(), cost);
             }
             (Form::Contraction(node, _), Some(lowered)) => {
@@ -170,9 +131,7 @@ impl Maker<'_> {
             (Form::Family(node), _) => {
                 let (source, cost) = family(&self.fused.ir, *node, &label, self.target);
                 let inputs = &self.fused.ir.nodes[*node].inputs;
-                let reads = inputs
-                    .iter()
-                    .map(|e| self.buffer(place_of(&self.fused.ir, e.node)));
+                let reads = inputs.iter().map(|e| self.buffer(place_of(&self.fused.ir, e.node)));
                 let reads = reads.collect();
                 let writes = vec![self.buffer(Place::Node(*node))];
                 self.launch(k, source, reads, writes, cost);
@@ -183,12 +142,9 @@ impl Maker<'_> {
 
     fn contraction(&mut self, k: usize, node: usize, lowered: &Lowered, label: &str) {
         let description = describe(&self.fused.ir, node);
-        let kernels =
-            contract::contraction(&description, lowered.program.clone(), label, self.target);
+        let kernels = contract::contraction(&description, lowered.program.clone(), label, self.target);
         let (flops, bytes) = contract::cost(&description);
-        let epilogue = lowered
-            .cost
-            .saturating_mul(lowered.program.rows.numel() as u64);
+        let epilogue = lowered.cost.saturating_mul(lowered.program.rows.numel() as u64);
         let count = kernels.launches.len() as u64;
         let cost = Cost {
             flops: (flops + epilogue) / count.max(1),
@@ -219,11 +175,8 @@ impl Maker<'_> {
         let kernel = &self.fused.kernels[k];
         let ops = ops_of(&self.fused.ir, &self.fused.stored, &kernel.members);
         let last = kernel.members[kernel.members.len() - 1];
-        let mut lines: Vec<&'static Location<'static>> = kernel
-            .members
-            .iter()
-            .map(|&m| self.fused.ir.nodes[m].location)
-            .collect();
+        let mut lines: Vec<&'static Location<'static>> =
+            kernel.members.iter().map(|&m| self.fused.ir.nodes[m].location).collect();
         lines.sort_by_key(|l| (l.file(), l.line()));
         lines.dedup();
         self.notes.push(LaunchNote {
@@ -259,21 +212,14 @@ fn program_bytes(lowered: &Lowered) -> u64 {
     use versant_kernels::{InstrKind, Step};
     let mut words = vec![0usize; lowered.places.len()];
     let mut touch = |binding: usize, view: &versant_kernels::View| {
-        let distinct: usize = view
-            .shape
-            .iter()
-            .zip(&view.strides)
-            .filter(|(_, s)| **s != 0)
-            .map(|(d, _)| *d)
-            .product();
+        let distinct: usize =
+            view.shape.iter().zip(&view.strides).filter(|(_, s)| **s != 0).map(|(d, _)| *d).product();
         words[binding] = words[binding].max(distinct);
     };
     for step in &lowered.program.steps {
         let (Step::Row(block) | Step::Col(block, _)) = step;
         for instr in &block.instrs {
-            if let InstrKind::Load { binding, view } | InstrKind::LoadAt { binding, view, .. } =
-                &instr.kind
-            {
+            if let InstrKind::Load { binding, view } | InstrKind::LoadAt { binding, view, .. } = &instr.kind {
                 touch(*binding, view);
             }
         }
@@ -290,11 +236,7 @@ fn label(ir: &Ir, members: &[usize]) -> String {
     let more = names.len().saturating_sub(4);
     names.truncate(4);
     let list = names.join("+");
-    if more > 0 {
-        format!("{list}+{more}")
-    } else {
-        list
-    }
+    if more > 0 { format!("{list}+{more}") } else { list }
 }
 
 /// Every operation computed inside a kernel, inline ones included, in order.
@@ -329,22 +271,13 @@ fn scratch_words(fused: &Fused, k: usize, target: Target) -> usize {
 fn describe(ir: &Ir, node: usize) -> Contraction {
     let n = &ir.nodes[node];
     let (a, b) = (n.inputs[0].full_view(ir), n.inputs[1].full_view(ir));
-    let crate::ir::IrOp::Core(op) = &n.op else {
-        unreachable!("a contraction is a core op")
-    };
+    let crate::ir::IrOp::Core(op) = &n.op else { unreachable!("a contraction is a core op") };
     match op {
         Op::MatMul => {
             let rank = n.shape.rank();
             let batch = Shape::new(&n.shape[..rank - 2]).expect("a part of a shape");
             let (m, n, k) = (n.shape[rank - 2], n.shape[rank - 1], a.shape[rank - 1]);
-            Contraction::MatMul(MatMul {
-                batch,
-                m,
-                n,
-                k,
-                a,
-                b,
-            })
+            Contraction::MatMul(MatMul { batch, m, n, k, a, b })
         }
         Op::Conv(kind, attrs) => {
             let (input, weight, output) = match kind {
@@ -378,14 +311,9 @@ fn family(ir: &Ir, node: usize, label: &str, target: Target) -> (KernelSource, C
     let views: Vec<_> = n.inputs.iter().map(|e| e.full_view(ir)).collect();
     let offset = |k: usize| views[k].offset as usize;
     let around = |shape: &[usize], axis: usize| -> (usize, usize) {
-        (
-            shape[..axis].iter().product(),
-            shape[axis + 1..].iter().product(),
-        )
+        (shape[..axis].iter().product(), shape[axis + 1..].iter().product())
     };
-    let crate::ir::IrOp::Core(op) = &n.op else {
-        unreachable!("a family node is a core op")
-    };
+    let crate::ir::IrOp::Core(op) = &n.op else { unreachable!("a family node is a core op") };
     match op {
         Op::CumSum { axis, reverse } => {
             let (outer, inner) = around(&n.shape, *axis);
@@ -397,17 +325,10 @@ fn family(ir: &Ir, node: usize, label: &str, target: Target) -> (KernelSource, C
                 dtype: n.dtype,
                 src_offset: offset(0),
             };
-            let cost = Cost {
-                flops: desc.flops(),
-                bytes: desc.bytes(),
-            };
+            let cost = Cost { flops: desc.flops(), bytes: desc.bytes() };
             (cumsum(&desc, label, target), cost)
         }
-        Op::Fold {
-            axis,
-            stride,
-            dilation,
-        } => {
+        Op::Fold { axis, stride, dilation } => {
             let windows = views[0].shape;
             let (outer, inner) = around(&n.shape, *axis);
             let desc = FoldWindows {
@@ -421,37 +342,26 @@ fn family(ir: &Ir, node: usize, label: &str, target: Target) -> (KernelSource, C
                 dtype: n.dtype,
                 src_offset: offset(0),
             };
-            let cost = Cost {
-                flops: desc.flops(),
-                bytes: desc.bytes(),
-            };
+            let cost = Cost { flops: desc.flops(), bytes: desc.bytes() };
             (fold_windows(&desc, label, target), cost)
         }
         Op::ScatterAdd(axis) => {
             let (base, index, source) = (&views[0], &views[1], &views[2]);
             let (outer, inner) = around(&n.shape, *axis);
-            let shared =
-                index.shape.rank() == 1 && source.shape.rank() > 1 || index.shape != source.shape;
+            let shared = index.shape.rank() == 1 && source.shape.rank() > 1 || index.shape != source.shape;
             let desc = ScatterAdd {
                 outer,
                 bound: n.shape[*axis],
                 inner,
                 count: source.shape[*axis],
-                form: if shared {
-                    IndexForm::Shared
-                } else {
-                    IndexForm::Full
-                },
+                form: if shared { IndexForm::Shared } else { IndexForm::Full },
                 dtype: n.dtype,
                 base_offset: base.offset as usize,
                 base_is_scalar: base.shape.rank() == 0,
                 index_offset: index.offset as usize,
                 src_offset: source.offset as usize,
             };
-            let cost = Cost {
-                flops: desc.flops(),
-                bytes: desc.bytes(),
-            };
+            let cost = Cost { flops: desc.flops(), bytes: desc.bytes() };
             (scatter_add(&desc, label, target), cost)
         }
         _ => unreachable!("not of a small family"),

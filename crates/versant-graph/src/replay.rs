@@ -60,10 +60,7 @@ pub fn capture(
         }
         let buffer = device.alloc(example.numel())?;
         ids.push(buffer.id());
-        let value = Value {
-            buffer,
-            view: View::contiguous(example.dims()),
-        };
+        let value = Value { buffer, view: View::contiguous(example.dims()) };
         placeholders.push(Tensor::from_value(device, value, example.dtype(), location));
     }
     // A result of its own for each output, even where `f` returns an input or one tensor twice.
@@ -128,10 +125,7 @@ impl Replay {
                 location,
             });
         }
-        let given: Vec<Buffer> = inputs
-            .iter()
-            .map(|t| dense_buffer(t))
-            .collect::<Result<_>>()?;
+        let given: Vec<Buffer> = inputs.iter().map(|t| dense_buffer(t)).collect::<Result<_>>()?;
         let externals: Vec<Buffer> = self
             .sources
             .iter()
@@ -141,13 +135,9 @@ impl Replay {
             })
             .collect();
         let (externals, values) = buffers(&self.device, &self.plan, &externals)?;
-        self.device
-            .run(&self.plan.prepared, &externals, &self.scalars)?;
+        self.device.run(&self.plan.prepared, &externals, &self.scalars)?;
         let result = |&(at, shape, dtype): &(usize, Shape, DType)| {
-            let value = Value {
-                buffer: values[at].clone(),
-                view: View::contiguous(shape),
-            };
+            let value = Value { buffer: values[at].clone(), view: View::contiguous(shape) };
             Tensor::from_value(&self.device, value, dtype, location)
         };
         Ok(self.results.iter().map(result).collect())
@@ -178,11 +168,7 @@ impl Tensor {
     #[track_caller]
     pub(crate) fn copied(&self) -> Tensor {
         let location = Location::caller();
-        let op = if self.dtype() == DType::Bool {
-            Op::Cast
-        } else {
-            Op::Bitcast
-        };
+        let op = if self.dtype() == DType::Bool { Op::Cast } else { Op::Bitcast };
         Tensor::record(op, &[self], self.dims(), self.dtype(), location)
     }
 }

@@ -67,10 +67,7 @@ impl Inner {
         self.stats.misses += 1;
         let (key, locations) = found.to_key();
         let plan = Arc::new(Plan::new(device, key, &locations, !self.separate)?);
-        self.by_hash
-            .entry(found.hash)
-            .or_default()
-            .push(Arc::clone(&plan));
+        self.by_hash.entry(found.hash).or_default().push(Arc::clone(&plan));
         self.order.push_back(found.hash);
         if self.order.len() > MAX_PLANS
             && let Some(old) = self.order.pop_front()
@@ -109,11 +106,8 @@ pub fn eval(tensors: &[&Tensor]) -> Result<()> {
             });
         }
     }
-    let roots: Vec<Arc<Node>> = tensors
-        .iter()
-        .filter(|t| !t.is_ready())
-        .map(|t| Arc::clone(&t.node))
-        .collect();
+    let roots: Vec<Arc<Node>> =
+        tensors.iter().filter(|t| !t.is_ready()).map(|t| Arc::clone(&t.node)).collect();
     if roots.is_empty() {
         return Ok(());
     }
@@ -129,10 +123,7 @@ pub fn eval(tensors: &[&Tensor]) -> Result<()> {
 }
 
 /// The plan that computes these tensors over buffers given at each call; none is donated.
-pub(crate) fn capture_for_replay(
-    device: &Device,
-    results: &[Tensor],
-) -> Result<(Capture, Arc<Plan>)> {
+pub(crate) fn capture_for_replay(device: &Device, results: &[Tensor]) -> Result<(Capture, Arc<Plan>)> {
     let roots: Vec<Arc<Node>> = results.iter().map(|t| Arc::clone(&t.node)).collect();
     let plans = device.attachment::<Plans>();
     let mut inner = plans.lock();
@@ -149,10 +140,7 @@ fn execute(device: &Device, plan: &Plan, found: Capture) -> Result<()> {
     externals.clear();
     let outputs = found.outputs();
     for (node, buffer) in outputs.iter().zip(values) {
-        let value = Value {
-            buffer,
-            view: View::contiguous(node.shape),
-        };
+        let value = Value { buffer, view: View::contiguous(node.shape) };
         let old = std::mem::replace(&mut *node.state(), State::Ready(Box::new(value)));
         drop(old);
     }
@@ -160,17 +148,9 @@ fn execute(device: &Device, plan: &Plan, found: Capture) -> Result<()> {
 }
 
 /// The externals of a run, inputs then fresh outputs, and the buffer of each output.
-pub(crate) fn buffers(
-    device: &Device,
-    plan: &Plan,
-    inputs: &[Buffer],
-) -> Result<(Vec<Buffer>, Vec<Buffer>)> {
+pub(crate) fn buffers(device: &Device, plan: &Plan, inputs: &[Buffer]) -> Result<(Vec<Buffer>, Vec<Buffer>)> {
     let mut externals = inputs.to_vec();
-    let fresh = plan
-        .outputs
-        .iter()
-        .filter(|o| matches!(o, Output::Fresh { .. }))
-        .count();
+    let fresh = plan.outputs.iter().filter(|o| matches!(o, Output::Fresh { .. })).count();
     let mut new: Vec<Option<Buffer>> = vec![None; fresh];
     let mut recent = plan.recent.lock().unwrap_or_else(PoisonError::into_inner);
     recent.resize(fresh, 0);
@@ -188,9 +168,7 @@ pub(crate) fn buffers(
         .outputs
         .iter()
         .map(|o| match o {
-            Output::Fresh { external, .. } | Output::Donated { external } => {
-                externals[*external].clone()
-            }
+            Output::Fresh { external, .. } | Output::Donated { external } => externals[*external].clone(),
         })
         .collect();
     Ok((externals, values))
@@ -236,12 +214,7 @@ pub fn is_planned(tensors: &[&Tensor]) -> Result<bool> {
 
 /// What the device ran last.
 pub fn latest_plan(device: &Device) -> Option<Explanation> {
-    device
-        .attachment::<Plans>()
-        .lock()
-        .latest
-        .as_ref()
-        .map(|p| p.explanation.clone())
+    device.attachment::<Plans>().lock().latest.as_ref().map(|p| p.explanation.clone())
 }
 
 /// How often the device's plan cache was hit.
@@ -294,9 +267,7 @@ impl Tensor {
             return Ok(words[start..].iter().map(|&w| T::from_word(w)).collect());
         }
         let words = self.device().read(&value.buffer, value.buffer.words())?;
-        Ok(offsets(&value.view)
-            .map(|o| T::from_word(words[o]))
-            .collect())
+        Ok(offsets(&value.view).map(|o| T::from_word(words[o])).collect())
     }
 
     /// The only element of a tensor, computed if need be.

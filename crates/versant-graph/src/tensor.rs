@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use smallvec::SmallVec;
 use versant_device::{Buffer, Device};
-use versant_kernels::{DType, Shape, View};
+use versant_kernels::{DType, MAX_NUMEL, Shape, View};
 
 use crate::error::{GraphError, Operand, Result};
 use crate::op::Op;
@@ -165,13 +165,7 @@ impl std::fmt::Debug for Tensor {
             State::Ready(_) => "ready",
             State::Failed(_) => "failed",
         };
-        write!(
-            f,
-            "Tensor({} {}{}, {state})",
-            self.node.op.name(),
-            self.dtype(),
-            self.node.shape
-        )
+        write!(f, "Tensor({} {}{}, {state})", self.node.op.name(), self.dtype(), self.node.shape)
     }
 }
 
@@ -190,13 +184,7 @@ impl Tensor {
     ) -> Tensor {
         let shape = value.view.shape;
         let device = device.clone();
-        let draft = Draft {
-            op: Op::Buffer,
-            shape,
-            dtype,
-            device,
-            location,
-        };
+        let draft = Draft { op: Op::Buffer, shape, dtype, device, location };
         Tensor::from_node(Arc::new(Node::new(draft, State::Ready(Box::new(value)))))
     }
 
@@ -208,13 +196,7 @@ impl Tensor {
         dtype: DType,
         location: &'static Location<'static>,
     ) -> Tensor {
-        let draft = Draft {
-            op,
-            shape,
-            dtype,
-            device: device.clone(),
-            location,
-        };
+        let draft = Draft { op, shape, dtype, device: device.clone(), location };
         Tensor::from_node(Arc::new(Node::new(draft, State::Pending(Inputs::new()))))
     }
 
@@ -224,13 +206,7 @@ impl Tensor {
     pub fn failed(device: &Device, error: GraphError) -> Tensor {
         let location = Location::caller();
         let device = device.clone();
-        let draft = Draft {
-            op: Op::Buffer,
-            shape: Shape::SCALAR,
-            dtype: DType::F32,
-            device,
-            location,
-        };
+        let draft = Draft { op: Op::Buffer, shape: Shape::SCALAR, dtype: DType::F32, device, location };
         Tensor::from_node(Arc::new(Node::new(draft, State::Failed(Box::new(error)))))
     }
 
@@ -274,13 +250,11 @@ impl Tensor {
                 return Tensor::failed(device, error);
             }
         }
-        let draft = Draft {
-            op,
-            shape,
-            dtype,
-            device: device.clone(),
-            location,
-        };
+        if shape.numel() > MAX_NUMEL {
+            let why = format!("the result {shape} would have more than 2^31 - 1 elements");
+            return Tensor::invalid(op.name(), inputs, location, why);
+        }
+        let draft = Draft { op, shape, dtype, device: device.clone(), location };
         let edges = inputs.iter().map(|t| Arc::clone(&t.node)).collect();
         Tensor::from_node(Arc::new(Node::new(draft, State::Pending(edges))))
     }
@@ -327,10 +301,7 @@ impl Tensor {
 
     /// This tensor as one operand of a message.
     pub(crate) fn operand(&self) -> Operand {
-        Operand {
-            dtype: self.dtype(),
-            shape: self.shape().to_vec(),
-        }
+        Operand { dtype: self.dtype(), shape: self.shape().to_vec() }
     }
 
     /// Whether the value is computed (and not only recorded).

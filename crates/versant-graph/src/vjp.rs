@@ -33,11 +33,9 @@ pub(crate) fn vjp(node: &Node, g: &Tensor, x: &[Tensor], y: &Tensor, need: &[boo
                 dilation: attrs.dilation,
                 groups: attrs.groups,
             };
-            let conv =
-                |a: &Tensor, w: &Tensor, like: &Tensor| forward(a, w, &options, like, location);
-            let input = |g: &Tensor, w: &Tensor, like: &Tensor| {
-                g.conv_input_grad(w, **attrs, like.shape(), location)
-            };
+            let conv = |a: &Tensor, w: &Tensor, like: &Tensor| forward(a, w, &options, like, location);
+            let input =
+                |g: &Tensor, w: &Tensor, like: &Tensor| g.conv_input_grad(w, **attrs, like.shape(), location);
             let weight = |x: &Tensor, g: &Tensor, like: &Tensor| {
                 x.conv_weight_grad(g, **attrs, like.shape(), location)
             };
@@ -50,36 +48,18 @@ pub(crate) fn vjp(node: &Node, g: &Tensor, x: &[Tensor], y: &Tensor, need: &[boo
             out[0] = need[0].then_some(ga);
             out[1] = need[1].then_some(gb);
         }
-        Op::Fold {
-            axis,
-            stride,
-            dilation,
-        } => {
-            let movement = Movement::Window {
-                axis: *axis,
-                stride: *stride,
-                dilation: *dilation,
-            };
+        Op::Fold { axis, stride, dilation } => {
+            let movement = Movement::Window { axis: *axis, stride: *stride, dilation: *dilation };
             out[0] = Some(g.moved(movement, x[0].dims(), location));
         }
         Op::Gather(axis) => {
             let index = &x[1];
             let lined = (0..index.rank()).all(|a| a == *axis || index.shape()[a] == 1);
-            let index = if lined {
-                index.flatten(0)
-            } else {
-                index.clone()
-            };
+            let index = if lined { index.flatten(0) } else { index.clone() };
             // The forward clamps, so the gradient goes to where it clamped to.
             let last = Tensor::number(&index, (x[0].shape()[*axis].max(1) - 1) as f32);
             let index = index.maximum(&Tensor::number(&index, 0.0)).minimum(&last);
-            out[0] = Some(Tensor::scattered(
-                *axis,
-                &index,
-                g,
-                x[0].shape()[*axis],
-                location,
-            ));
+            out[0] = Some(Tensor::scattered(*axis, &index, g, x[0].shape()[*axis], location));
         }
         Op::ScatterAdd(axis) => {
             out[0] = Some(g.clone());
@@ -152,15 +132,12 @@ fn unscatter(axis: usize, index: &Tensor, g: &Tensor, source: &Tensor) -> Tensor
     let index = if index.rank() == 1 && source.rank() > 1 {
         let mut dims = vec![1; source.rank()];
         dims[axis] = index.numel();
-        index
-            .shaped(&dims, index.node.location)
-            .broadcast_to(source.shape())
+        index.shaped(&dims, index.node.location).broadcast_to(source.shape())
     } else {
         index.clone()
     };
-    let inside = index
-        .ge(&Tensor::number(&index, 0.0))
-        .and(&index.lt(&Tensor::number(&index, extent as f32)));
+    let inside =
+        index.ge(&Tensor::number(&index, 0.0)).and(&index.lt(&Tensor::number(&index, extent as f32)));
     inside.select(&g.gather(axis, &index), &Tensor::number(g, 0.0))
 }
 
@@ -176,13 +153,8 @@ fn reduce_vjp(
     match kind {
         ReduceKind::Sum => Some(wide(g)),
         ReduceKind::Max | ReduceKind::Min => {
-            let arg = if kind == ReduceKind::Max {
-                ReduceKind::ArgMax
-            } else {
-                ReduceKind::ArgMin
-            };
-            let winner =
-                Tensor::record(Op::Reduce(arg, axes), &[x], y.dims(), DType::I32, location);
+            let arg = if kind == ReduceKind::Max { ReduceKind::ArgMax } else { ReduceKind::ArgMin };
+            let winner = Tensor::record(Op::Reduce(arg, axes), &[x], y.dims(), DType::I32, location);
             let hit = position(x, axes, location).eq(&wide(&winner));
             Some(hit.select(&wide(g), &Tensor::number(g, 0.0)))
         }
@@ -193,13 +165,10 @@ fn reduce_vjp(
 
 /// Row-major position of each element among the reduced axes.
 fn position(x: &Tensor, axes: u8, location: &'static Location<'static>) -> Tensor {
-    let reduced: Vec<usize> = (0..x.rank())
-        .map(|a| if axes >> a & 1 == 1 { x.shape()[a] } else { 1 })
-        .collect();
+    let reduced: Vec<usize> =
+        (0..x.rank()).map(|a| if axes >> a & 1 == 1 { x.shape()[a] } else { 1 }).collect();
     let count = reduced.iter().product();
-    Tensor::arange(x.device(), count, DType::I32)
-        .shaped(&reduced, location)
-        .broadcast_to(x.shape())
+    Tensor::arange(x.device(), count, DType::I32).shaped(&reduced, location).broadcast_to(x.shape())
 }
 
 /// For each element the product of all others of its reduction: exact with zeros, to any order of
@@ -211,14 +180,10 @@ fn product_of_others(x: &Tensor, axes: u8, location: &'static Location<'static>)
     let moved = x.permute(&order);
     let count: usize = gone.iter().map(|&a| x.shape()[a]).product();
     let outer: usize = kept.iter().map(|&a| x.shape()[a]).product();
-    let lines = moved
-        .shaped(&[outer, 1, count], location)
-        .broadcast_to(&[outer, count, count]);
+    let lines = moved.shaped(&[outer, 1, count], location).broadcast_to(&[outer, count, count]);
     let i = Tensor::arange(x.device(), count, DType::I32);
     let own = i.shaped(&[count, 1], location).eq(&i);
-    let others = own
-        .select(&Tensor::number(x, 1.0), &lines)
-        .prod(&[-1], false);
+    let others = own.select(&Tensor::number(x, 1.0), &lines).prod(&[-1], false);
     let mut inverse = vec![0; order.len()];
     for (i, &axis) in order.iter().enumerate() {
         inverse[axis] = i;
@@ -227,12 +192,7 @@ fn product_of_others(x: &Tensor, axes: u8, location: &'static Location<'static>)
 }
 
 /// The adjoint of a movement.
-fn move_back(
-    movement: &Movement,
-    g: &Tensor,
-    x: &Tensor,
-    location: &'static Location<'static>,
-) -> Tensor {
+fn move_back(movement: &Movement, g: &Tensor, x: &Tensor, location: &'static Location<'static>) -> Tensor {
     let shape = x.dims();
     let rank = shape.rank();
     match movement {
@@ -252,33 +212,18 @@ fn move_back(
                 .collect();
             g.sum(&axes, true).shaped(&shape, location)
         }
-        Movement::Slice { start, step } => (0..rank).fold(g.clone(), |g, axis| {
-            unslice(g, axis, start[axis], step[axis], shape[axis])
-        }),
+        Movement::Slice { start, step } => {
+            (0..rank).fold(g.clone(), |g, axis| unslice(g, axis, start[axis], step[axis], shape[axis]))
+        }
         Movement::Pad(before) => {
             let mut start = [0; MAX_RANK];
             for (s, b) in start.iter_mut().zip(before) {
                 *s = *b as isize;
             }
-            g.moved(
-                Movement::Slice {
-                    start,
-                    step: [1; MAX_RANK],
-                },
-                shape,
-                location,
-            )
+            g.moved(Movement::Slice { start, step: [1; MAX_RANK] }, shape, location)
         }
-        Movement::Window {
-            axis,
-            stride,
-            dilation,
-        } => {
-            let op = Op::Fold {
-                axis: *axis,
-                stride: *stride,
-                dilation: *dilation,
-            };
+        Movement::Window { axis, stride, dilation } => {
+            let op = Op::Fold { axis: *axis, stride: *stride, dilation: *dilation };
             Tensor::record(op, &[g], shape, g.dtype(), location)
         }
     }
@@ -307,9 +252,7 @@ fn unslice(g: Tensor, axis: usize, start: isize, step: isize, extent: usize) -> 
         let mut dims = g.shape().to_vec();
         dims[axis] = len * width;
         let location = g.node.location;
-        g = spread
-            .shaped(&dims, location)
-            .narrow(axis, 0, (len - 1) * width + 1);
+        g = spread.shaped(&dims, location).narrow(axis, 0, (len - 1) * width + 1);
     }
     let used = g.shape()[axis];
     let first = first as usize;

@@ -14,58 +14,31 @@ fn arithmetic_and_views() {
     let dev = device();
     let a = Tensor::from_slice(&dev, &[1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0], &[2, 3]);
     let b = (&a * 2.0 + 1.0).t().reshape(&[6]);
-    close(
-        &b.to_vec::<f32>().unwrap(),
-        &[3.0, 9.0, 5.0, 11.0, 7.0, 13.0],
-    );
+    close(&b.to_vec::<f32>().unwrap(), &[3.0, 9.0, 5.0, 11.0, 7.0, 13.0]);
     let c = Tensor::cat(&[&a, &(&a * 10.0)], 1).sum(&[0], false);
-    close(
-        &c.to_vec::<f32>().unwrap(),
-        &[5.0, 7.0, 9.0, 50.0, 70.0, 90.0],
-    );
+    close(&c.to_vec::<f32>().unwrap(), &[5.0, 7.0, 9.0, 50.0, 70.0, 90.0]);
     let p = a.pad(&[(1, 0), (0, 1)], 7.0);
-    close(
-        &p.to_vec::<f32>().unwrap(),
-        &[7.0, 7.0, 7.0, 7.0, 1.0, 2.0, 3.0, 7.0, 4.0, 5.0, 6.0, 7.0],
-    );
+    close(&p.to_vec::<f32>().unwrap(), &[7.0, 7.0, 7.0, 7.0, 1.0, 2.0, 3.0, 7.0, 4.0, 5.0, 6.0, 7.0]);
     let m = a.matmul(&a.t());
     close(&m.to_vec::<f32>().unwrap(), &[14.0, 32.0, 32.0, 77.0]);
     assert_eq!(a.argmax(1, false).to_vec::<i32>().unwrap(), [2, 2]);
-    close(
-        &a.cumsum(1).to_vec::<f32>().unwrap(),
-        &[1.0, 3.0, 6.0, 4.0, 9.0, 15.0],
-    );
+    close(&a.cumsum(1).to_vec::<f32>().unwrap(), &[1.0, 3.0, 6.0, 4.0, 9.0, 15.0]);
     let i = Tensor::from_slice(&dev, &[1i32, 0, 1], &[3]);
-    close(
-        &a.index_select(0, &i)
-            .sum(&[1], false)
-            .to_vec::<f32>()
-            .unwrap(),
-        &[15.0, 6.0, 15.0],
-    );
-    assert_eq!(
-        Tensor::arange(&dev, 3, DType::U32).to_vec::<u32>().unwrap(),
-        [0, 1, 2]
-    );
+    close(&a.index_select(0, &i).sum(&[1], false).to_vec::<f32>().unwrap(), &[15.0, 6.0, 15.0]);
+    assert_eq!(Tensor::arange(&dev, 3, DType::U32).to_vec::<u32>().unwrap(), [0, 1, 2]);
 }
 
 #[test]
 fn softmax_cross_entropy_is_two_launches() {
     let dev = device();
     let x: Vec<f32> = (0..40).map(|i| (i as f32 * 0.7).sin()).collect();
-    let x = Tensor::from_slice(&dev, &x, &[4, 10])
-        .into_parameter("x")
-        .unwrap();
+    let x = Tensor::from_slice(&dev, &x, &[4, 10]).into_parameter("x").unwrap();
     let y = Tensor::from_slice(&dev, &[1i32, 3, 9, 0], &[4]);
     let m = x.max(&[-1], true).detach();
     let shifted = &x - &m;
     let logp = &shifted - shifted.exp().sum(&[-1], true).ln();
     let hot = y.one_hot(10);
-    let loss = hot
-        .select(&logp, &Tensor::zeros(&dev, &[]))
-        .sum(&[-1], false)
-        .mean_all()
-        .neg();
+    let loss = hot.select(&logp, &Tensor::zeros(&dev, &[])).sum(&[-1], false).mean_all().neg();
     let g = loss.backward().unwrap().get(&x).unwrap().clone();
     let e = explain(&[&loss, &g]).unwrap();
     println!("{e}");
@@ -79,29 +52,16 @@ fn softmax_cross_entropy_is_two_launches() {
 fn a_small_net_trains_with_two_plans() {
     let dev = device();
     let init = |n: usize, s: f32| -> Vec<f32> {
-        (0..n)
-            .map(|i| ((i * 37 + 11) % 101) as f32 / 101.0 * s - s / 2.0)
-            .collect()
+        (0..n).map(|i| ((i * 37 + 11) % 101) as f32 / 101.0 * s - s / 2.0).collect()
     };
-    let mut w1 = Tensor::from_slice(&dev, &init(8 * 9, 0.6), &[8, 1, 3, 3])
-        .into_parameter("w1")
-        .unwrap();
-    let mut w2 = Tensor::from_slice(&dev, &init(4 * 8 * 9, 0.2), &[8 * 9 * 4 / 8, 8])
-        .into_parameter("w2")
-        .unwrap();
+    let mut w1 = Tensor::from_slice(&dev, &init(8 * 9, 0.6), &[8, 1, 3, 3]).into_parameter("w1").unwrap();
+    let mut w2 =
+        Tensor::from_slice(&dev, &init(4 * 8 * 9, 0.2), &[8 * 9 * 4 / 8, 8]).into_parameter("w2").unwrap();
     let x = Tensor::from_slice(&dev, &init(5 * 36, 2.0), &[5, 1, 6, 6]);
     let t = Tensor::from_slice(&dev, &init(5 * 8, 2.0), &[5, 8]);
     let mut losses = vec![];
     for step in 0..20 {
-        let h = x
-            .conv2d(
-                &w1,
-                &ConvOptions {
-                    padding: [1; 2],
-                    ..Default::default()
-                },
-            )
-            .relu();
+        let h = x.conv2d(&w1, &ConvOptions { padding: [1; 2], ..Default::default() }).relu();
         let h = h.window(2, 2, 2, 1).window(3, 2, 2, 1);
         let h = h.max(&[-1, -2], false).reshape(&[5, -1]).narrow(1, 0, 36);
         let d = h.matmul(&w2) - &t;
@@ -136,10 +96,8 @@ fn second_derivative() {
     let y = (&x * &x).sin().sum_all();
     let g = grad_of(&y, &[&x]).unwrap().remove(0);
     let gg = grad_of(&g.sum_all(), &[&x]).unwrap().remove(0);
-    let want: Vec<f32> = [0.3f32, -0.8]
-        .iter()
-        .map(|x| 2.0 * (x * x).cos() - 4.0 * x * x * (x * x).sin())
-        .collect();
+    let want: Vec<f32> =
+        [0.3f32, -0.8].iter().map(|x| 2.0 * (x * x).cos() - 4.0 * x * x * (x * x).sin()).collect();
     close(&gg.to_vec::<f32>().unwrap(), &want);
 }
 

@@ -29,11 +29,7 @@ pub fn apply(row: &Elementwise, x: &[Tensor]) -> Tensor {
 
 /// The tolerance of a row. Bits count only where nothing is rounded.
 fn accuracy(row: &Elementwise) -> Accuracy {
-    if row.tolerance == 0.0 {
-        Accuracy::Exact
-    } else {
-        Accuracy::Near(row.tolerance, 1e-3)
-    }
+    if row.tolerance == 0.0 { Accuracy::Exact } else { Accuracy::Near(row.tolerance, 1e-3) }
 }
 
 /// An arrangement of the operands: how its parent looks, and the view of the parent.
@@ -43,11 +39,7 @@ struct Layout {
     view: fn(&Tensor) -> Tensor,
 }
 
-const fn layout(
-    name: &'static str,
-    parent: &'static [usize],
-    view: fn(&Tensor) -> Tensor,
-) -> Layout {
+const fn layout(name: &'static str, parent: &'static [usize], view: fn(&Tensor) -> Tensor) -> Layout {
     Layout { name, parent, view }
 }
 
@@ -56,9 +48,7 @@ const LAYOUTS: &[Layout] = &[
     layout("contiguous", &[5, 7], |t| t.clone()),
     layout("inner", &[9, 11], |t| t.narrow(0, 2, 5).narrow(1, 3, 7)),
     layout("transposed", &[7, 5], |t| t.t()),
-    layout("stepped", &[11, 15], |t| {
-        t.slice_step(0, 1, 5, 2).slice_step(1, 1, 7, 2)
-    }),
+    layout("stepped", &[11, 15], |t| t.slice_step(0, 1, 5, 2).slice_step(1, 1, 7, 2)),
     layout("flipped", &[5, 7], |t| t.flip(&[0, 1])),
     layout("row", &[7], |t| t.broadcast_to(&[5, 7])),
     layout("column", &[5, 1], |t| t.broadcast_to(&[5, 7])),
@@ -74,17 +64,8 @@ const LAYOUTS: &[Layout] = &[
 fn operands(row: &Elementwise, dtype: DType, shape: &[usize], seed: u64) -> Vec<Input> {
     (0..row.f.arity)
         .map(|k| {
-            let dtype = if row.f.arity == 3 && k == 0 {
-                DType::Bool
-            } else {
-                dtype
-            };
-            Input::random(
-                shape,
-                dtype,
-                row.domain,
-                seed.wrapping_mul(31).wrapping_add(k as u64),
-            )
+            let dtype = if row.f.arity == 3 && k == 0 { DType::Bool } else { dtype };
+            Input::random(shape, dtype, row.domain, seed.wrapping_mul(31).wrapping_add(k as u64))
         })
         .collect()
 }
@@ -106,11 +87,7 @@ fn grid(rows: &[&'static Elementwise], dtype: DType, layout: &'static Layout) ->
             .map(|row| {
                 let (own, others) = rest.split_at(row.f.arity);
                 rest = others;
-                Output {
-                    label: row.f.name,
-                    tensor: apply(row, own),
-                    accuracy: accuracy(row),
-                }
+                Output { label: row.f.name, tensor: apply(row, own), accuracy: accuracy(row) }
             })
             .collect()
     })
@@ -119,35 +96,18 @@ fn grid(rows: &[&'static Elementwise], dtype: DType, layout: &'static Layout) ->
 /// Operands of different extents, in both orders, and a scalar on either side.
 fn broadcasts(row: &'static Elementwise, dtype: DType) -> Case {
     let shapes: [&[usize]; 4] = [&[3, 1, 4], &[5, 1], &[], &[4]];
-    let inputs = shapes
-        .iter()
-        .enumerate()
-        .map(|(k, s)| Input::random(s, dtype, row.domain, 7 + k as u64))
-        .collect();
-    Case::several(
-        format!("{} {dtype} broadcast", row.f.name),
-        inputs,
-        move |_, x| {
-            let pairs = [
-                ("3", 0, 1),
-                ("5", 1, 0),
-                ("scalar right", 0, 2),
-                ("scalar left", 2, 3),
-                ("line", 3, 0),
-            ];
-            pairs
-                .into_iter()
-                .map(|(label, a, b)| {
-                    let pair = [x[a].clone(), x[b].clone()];
-                    Output {
-                        label,
-                        tensor: apply(row, &pair),
-                        accuracy: accuracy(row),
-                    }
-                })
-                .collect()
-        },
-    )
+    let inputs =
+        shapes.iter().enumerate().map(|(k, s)| Input::random(s, dtype, row.domain, 7 + k as u64)).collect();
+    Case::several(format!("{} {dtype} broadcast", row.f.name), inputs, move |_, x| {
+        let pairs = [("3", 0, 1), ("5", 1, 0), ("scalar right", 0, 2), ("scalar left", 2, 3), ("line", 3, 0)];
+        pairs
+            .into_iter()
+            .map(|(label, a, b)| {
+                let pair = [x[a].clone(), x[b].clone()];
+                Output { label, tensor: apply(row, &pair), accuracy: accuracy(row) }
+            })
+            .collect()
+    })
 }
 
 const SPECIAL: [f32; 18] = [
@@ -194,11 +154,7 @@ fn special(row: &'static Elementwise, dtype: DType) -> Case {
         2 => vec![input(&first), input(&second)],
         _ => {
             let condition = (0..n * n).map(|i| (i % 2) as u32).collect();
-            vec![
-                Input::words(&[n * n], DType::Bool, condition),
-                input(&first),
-                input(&second),
-            ]
+            vec![Input::words(&[n * n], DType::Bool, condition), input(&first), input(&second)]
         }
     };
     // The sign of a zero and the last bits of huge results are not promised.
@@ -206,36 +162,22 @@ fn special(row: &'static Elementwise, dtype: DType) -> Case {
         DType::F32 => Accuracy::Near(row.tolerance.max(1e-6) * 4.0, 1e-3),
         _ => Accuracy::Exact,
     };
-    Case::new(
-        format!("{} {dtype} special", row.f.name),
-        inputs,
-        accuracy,
-        move |_, x| apply(row, x),
-    )
+    Case::new(format!("{} {dtype} special", row.f.name), inputs, accuracy, move |_, x| apply(row, x))
 }
 
 /// Many elements, so that every path of a kernel runs: vectors of four, the rest, several workgroups.
 fn large(row: &'static Elementwise, shape: &'static [usize], turned: bool) -> Case {
     let dtype = row.types[0];
-    let name = format!(
-        "{} large {shape:?}{}",
-        row.f.name,
-        if turned { " turned" } else { "" }
-    );
-    Case::new(
-        name,
-        operands(row, dtype, shape, 5),
-        accuracy(row),
-        move |_, x| {
-            let mut x = x.to_vec();
-            if turned {
-                x[0] = x[0].t();
-                let last = x.len() - 1;
-                x[last] = x[last].slice_step(0, 0, 1, 1).broadcast_to(shape).t();
-            }
-            apply(row, &x)
-        },
-    )
+    let name = format!("{} large {shape:?}{}", row.f.name, if turned { " turned" } else { "" });
+    Case::new(name, operands(row, dtype, shape, 5), accuracy(row), move |_, x| {
+        let mut x = x.to_vec();
+        if turned {
+            x[0] = x[0].t();
+            let last = x.len() - 1;
+            x[last] = x[last].slice_step(0, 0, 1, 1).broadcast_to(shape).t();
+        }
+        apply(row, &x)
+    })
 }
 
 /// Derivatives of a row, inside its domain.
@@ -248,22 +190,14 @@ fn derivative(row: &'static Elementwise) -> Case {
         domain = (-2.0, 2.0);
     }
     let mut inputs: Vec<Input> = operands(row, DType::F32, &[2, 6], 900);
-    for (k, input) in inputs
-        .iter_mut()
-        .enumerate()
-        .filter(|(_, i)| i.dtype == DType::F32)
-    {
+    for (k, input) in inputs.iter_mut().enumerate().filter(|(_, i)| i.dtype == DType::F32) {
         *input = Input::random(&[2, 6], DType::F32, domain, 40 + k as u64);
     }
     match row.f.name {
         // Away from the kinks, and from equal operands.
         "abs" | "relu" => {
-            inputs[0] = Input::f32(
-                &[2, 6],
-                &[
-                    -2.0, 1.5, 0.5, -0.4, 1.0, -1.2, 0.3, 0.9, -0.6, 1.9, -1.1, 0.7,
-                ],
-            );
+            inputs[0] =
+                Input::f32(&[2, 6], &[-2.0, 1.5, 0.5, -0.4, 1.0, -1.2, 0.3, 0.9, -0.6, 1.9, -1.1, 0.7]);
         }
         "minimum" | "maximum" => {
             let both = Input::distinct(&[4, 6], 3);
@@ -279,13 +213,7 @@ fn derivative(row: &'static Elementwise) -> Case {
         }
         _ => {}
     }
-    Case::new(
-        format!("{} derivative", row.f.name),
-        inputs,
-        accuracy(row),
-        move |_, x| apply(row, x),
-    )
-    .smooth()
+    Case::new(format!("{} derivative", row.f.name), inputs, accuracy(row), move |_, x| apply(row, x)).smooth()
 }
 
 /// The cases of this file.
@@ -293,11 +221,8 @@ pub fn cases() -> Vec<Case> {
     let mut all = Vec::new();
     for &dtype in &[DType::F32, DType::I32, DType::U32, DType::Bool] {
         for arity in 1..=3 {
-            let rows: Vec<&Elementwise> = TABLE
-                .iter()
-                .copied()
-                .filter(|r| r.f.arity == arity && r.types.contains(&dtype))
-                .collect();
+            let rows: Vec<&Elementwise> =
+                TABLE.iter().copied().filter(|r| r.f.arity == arity && r.types.contains(&dtype)).collect();
             for layout in LAYOUTS {
                 all.extend(rows.chunks(6).map(|rows| grid(rows, dtype, layout)));
             }
@@ -312,18 +237,11 @@ pub fn cases() -> Vec<Case> {
         }
         if row.types.contains(&DType::F32) && !row.is_test {
             let zero = matches!(row.derivative, Derivative::Zero);
-            assert!(
-                !zero || row.f.arity < 3,
-                "a new kind of row: {}",
-                row.f.name
-            );
+            assert!(!zero || row.f.arity < 3, "a new kind of row: {}", row.f.name);
             all.push(derivative(row));
         }
     }
-    for row in TABLE
-        .iter()
-        .filter(|r| ["exp", "add", "eq", "select"].contains(&r.f.name))
-    {
+    for row in TABLE.iter().filter(|r| ["exp", "add", "eq", "select"].contains(&r.f.name)) {
         all.push(large(row, &[67, 1031], false));
         all.push(large(row, &[131, 131], true));
     }

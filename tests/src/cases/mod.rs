@@ -55,20 +55,12 @@ pub struct Input {
 impl Input {
     /// f32 elements.
     pub fn f32(shape: &[usize], values: &[f32]) -> Input {
-        Input::words(
-            shape,
-            DType::F32,
-            values.iter().map(|v| v.to_bits()).collect(),
-        )
+        Input::words(shape, DType::F32, values.iter().map(|v| v.to_bits()).collect())
     }
 
     /// i32 elements.
     pub fn i32(shape: &[usize], values: &[i32]) -> Input {
-        Input::words(
-            shape,
-            DType::I32,
-            values.iter().map(|&v| v as u32).collect(),
-        )
+        Input::words(shape, DType::I32, values.iter().map(|&v| v as u32).collect())
     }
 
     /// Elements as words.
@@ -76,16 +68,8 @@ impl Input {
     /// # Panics
     /// If their number does not make the shape.
     pub fn words(shape: &[usize], dtype: DType, words: Vec<u32>) -> Input {
-        assert_eq!(
-            shape.iter().product::<usize>(),
-            words.len(),
-            "a case with a wrong input"
-        );
-        Input {
-            shape: shape.to_vec(),
-            dtype,
-            words,
-        }
+        assert_eq!(shape.iter().product::<usize>(), words.len(), "a case with a wrong input");
+        Input { shape: shape.to_vec(), dtype, words }
     }
 
     /// Random elements: reals in `low..high`, small integers, truth values.
@@ -104,9 +88,7 @@ impl Input {
     /// Distinct reals in random order, at least `2 / count` apart: safe for the differences of extremes.
     pub fn distinct(shape: &[usize], seed: u64) -> Input {
         let count: usize = shape.iter().product();
-        let mut values: Vec<f32> = (0..count)
-            .map(|i| (2.0 * i as f32 + 1.0) / count as f32 - 1.0)
-            .collect();
+        let mut values: Vec<f32> = (0..count).map(|i| (2.0 * i as f32 + 1.0) / count as f32 - 1.0).collect();
         let mut rng = Rng(seed);
         for i in (1..count).rev() {
             values.swap(i, rng.below(i + 1));
@@ -202,11 +184,7 @@ impl Case {
         f: impl Fn(&Device, &[Tensor]) -> Tensor + Send + Sync + 'static,
     ) -> Case {
         Case::several(name, inputs, move |device, x| {
-            vec![Output {
-                label: "",
-                tensor: f(device, x),
-                accuracy,
-            }]
+            vec![Output { label: "", tensor: f(device, x), accuracy }]
         })
     }
 
@@ -216,12 +194,7 @@ impl Case {
         inputs: Vec<Input>,
         build: impl Fn(&Device, &[Tensor]) -> Vec<Output> + Send + Sync + 'static,
     ) -> Case {
-        Case {
-            name: name.into(),
-            inputs,
-            differentiable: false,
-            build: Arc::new(build),
-        }
+        Case { name: name.into(), inputs, differentiable: false, build: Arc::new(build) }
     }
 
     /// Marks the case as one whose derivatives are tested.
@@ -279,13 +252,7 @@ fn show(dtype: DType, word: u32) -> String {
 /// How many elements differ, and the first of them.
 pub fn compare(accuracy: Accuracy, got: &Tensor, want: &Array) -> Result<(), String> {
     if got.shape() != want.shape.dims() || got.dtype() != want.dtype {
-        return Err(format!(
-            "is {}{:?}, not {}{}",
-            got.dtype(),
-            got.shape(),
-            want.dtype,
-            want.shape
-        ));
+        return Err(format!("is {}{:?}, not {}{}", got.dtype(), got.shape(), want.dtype, want.shape));
     }
     let got = words_of(got).map_err(|e| e.to_string())?;
     compare_words(accuracy, want.dtype, &got, &want.words)
@@ -295,27 +262,16 @@ pub fn compare(accuracy: Accuracy, got: &Tensor, want: &Array) -> Result<(), Str
 ///
 /// # Errors
 /// How many elements differ, and the first of them.
-pub fn compare_words(
-    accuracy: Accuracy,
-    dtype: DType,
-    got: &[u32],
-    want: &[u32],
-) -> Result<(), String> {
+pub fn compare_words(accuracy: Accuracy, dtype: DType, got: &[u32], want: &[u32]) -> Result<(), String> {
     if got.len() != want.len() {
         return Err(format!("has {} elements, not {}", got.len(), want.len()));
     }
-    let wrong: Vec<usize> = (0..want.len())
-        .filter(|&i| !accuracy.accepts(dtype, got[i], want[i]))
-        .collect();
+    let wrong: Vec<usize> = (0..want.len()).filter(|&i| !accuracy.accepts(dtype, got[i], want[i])).collect();
     let Some(&first) = wrong.first() else {
         return Ok(());
     };
     let (g, w) = (show(dtype, got[first]), show(dtype, want[first]));
-    Err(format!(
-        "{} of {} elements differ, first at {first}: {g} instead of {w}",
-        wrong.len(),
-        want.len()
-    ))
+    Err(format!("{} of {} elements differ, first at {first}: {g} instead of {w}", wrong.len(), want.len()))
 }
 
 #[cfg(test)]
@@ -330,16 +286,8 @@ mod tests {
         assert!(!near.accepts(DType::F32, bits(100.2), bits(100.0)));
         assert!(near.accepts(DType::F32, bits(-0.0), bits(0.0)));
         assert!(!Accuracy::Exact.accepts(DType::F32, bits(-0.0), bits(0.0)));
-        for (got, want) in [
-            (f32::NAN, 0.0),
-            (0.0, f32::NAN),
-            (f32::INFINITY, 1.0),
-            (1.0, f32::INFINITY),
-        ] {
-            assert!(
-                !near.accepts(DType::F32, bits(got), bits(want)),
-                "{got} for {want}"
-            );
+        for (got, want) in [(f32::NAN, 0.0), (0.0, f32::NAN), (f32::INFINITY, 1.0), (1.0, f32::INFINITY)] {
+            assert!(!near.accepts(DType::F32, bits(got), bits(want)), "{got} for {want}");
         }
         assert!(Accuracy::Exact.accepts(DType::F32, 0x7fc0_0001, bits(f32::NAN)));
         assert!(!near.accepts(DType::I32, 5, 6));

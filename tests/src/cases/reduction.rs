@@ -7,12 +7,8 @@ use super::{Accuracy, Accuracy::Exact, Case, Input};
 
 type Reduce = fn(&Tensor, &[isize], bool) -> Tensor;
 
-const REDUCTIONS: &[(&str, Reduce)] = &[
-    ("sum", Tensor::sum),
-    ("prod", Tensor::prod),
-    ("max", Tensor::max),
-    ("min", Tensor::min),
-];
+const REDUCTIONS: &[(&str, Reduce)] =
+    &[("sum", Tensor::sum), ("prod", Tensor::prod), ("max", Tensor::max), ("min", Tensor::min)];
 
 /// Tolerance over `terms` elements of size at most 1.
 fn accuracy(name: &str, dtype: DType, terms: usize) -> Accuracy {
@@ -25,11 +21,7 @@ fn accuracy(name: &str, dtype: DType, terms: usize) -> Accuracy {
 
 /// Values whose products neither vanish nor explode.
 fn domain(name: &str) -> (f32, f32) {
-    if name == "prod" {
-        (0.8, 1.2)
-    } else {
-        (-1.0, 1.0)
-    }
+    if name == "prod" { (0.8, 1.2) } else { (-1.0, 1.0) }
 }
 
 /// Every set of axes of a rank-3 tensor, kept or not.
@@ -43,12 +35,9 @@ fn axis_sets() -> Vec<Case> {
                 let input = Input::random(&[3, 4, 5], dtype, domain(name), 11);
                 let label = format!("{name} {dtype} over {axes:?}");
                 let terms = axes.iter().map(|&a| [3, 4, 5][a as usize]).product();
-                let case = Case::new(
-                    label,
-                    vec![input],
-                    accuracy(name, dtype, terms),
-                    move |_, x| reduce(&x[0], &axes, keep),
-                );
+                let case = Case::new(label, vec![input], accuracy(name, dtype, terms), move |_, x| {
+                    reduce(&x[0], &axes, keep)
+                });
                 all.push(case);
             }
         }
@@ -67,15 +56,7 @@ fn axis_sets() -> Vec<Case> {
             };
             let label = format!("{name} derivative over {axes:?}");
             let reduce = move |_: &_, x: &[Tensor]| reduce(&x[0], &axes, true);
-            all.push(
-                Case::new(
-                    label,
-                    vec![input],
-                    accuracy(name, DType::F32, terms * 4),
-                    reduce,
-                )
-                .smooth(),
-            );
+            all.push(Case::new(label, vec![input], accuracy(name, DType::F32, terms * 4), reduce).smooth());
         }
     }
     all
@@ -112,7 +93,8 @@ fn extents() -> Vec<Case> {
             }
         }
     }
-    let forms: [(&str, fn(&Tensor) -> Tensor); 6] = [
+    type Form = (&'static str, fn(&Tensor) -> Tensor);
+    let forms: [Form; 6] = [
         ("transposed", |t| t.t()),
         ("flipped step", |t| t.slice_step(1, 1, 9, 2).flip(&[0])),
         ("broadcast", |t| t.unsqueeze(1).broadcast_to(&[19, 6, 23])),
@@ -139,10 +121,7 @@ fn special() -> Vec<Case> {
     let mut all = Vec::new();
     // Each row has its own mixture: all values, only infinities, one NaN at a place that differs.
     let n = specials(DType::F32).len();
-    let mut rows: Vec<f32> = specials(DType::F32)
-        .iter()
-        .map(|&w| f32::from_bits(w))
-        .collect();
+    let mut rows: Vec<f32> = specials(DType::F32).iter().map(|&w| f32::from_bits(w)).collect();
     rows.extend(vec![f32::NEG_INFINITY; n]);
     rows.extend(vec![f32::INFINITY; n]);
     rows.extend((0..n).map(|i| if i == n - 1 { f32::NAN } else { i as f32 }));
@@ -153,26 +132,14 @@ fn special() -> Vec<Case> {
         for axis in [0, 1] {
             let near = Accuracy::Near(0.0, 1.0);
             let name = format!("{name} of special values over {axis}");
-            all.push(Case::new(name, vec![input.clone()], near, move |_, x| {
-                reduce(&x[0], &[axis], false)
-            }));
+            all.push(Case::new(name, vec![input.clone()], near, move |_, x| reduce(&x[0], &[axis], false)));
         }
     }
     for axis in [0, 1] {
         let max = move |_: &_, x: &[Tensor]| x[0].argmax(axis, false);
-        all.push(Case::new(
-            format!("argmax of special values over {axis}"),
-            vec![input.clone()],
-            Exact,
-            max,
-        ));
+        all.push(Case::new(format!("argmax of special values over {axis}"), vec![input.clone()], Exact, max));
         let min = move |_: &_, x: &[Tensor]| x[0].argmin(axis, false);
-        all.push(Case::new(
-            format!("argmin of special values over {axis}"),
-            vec![input.clone()],
-            Exact,
-            min,
-        ));
+        all.push(Case::new(format!("argmin of special values over {axis}"), vec![input.clone()], Exact, min));
     }
     for &(name, reduce) in REDUCTIONS {
         for dtype in [DType::F32, DType::I32, DType::U32] {
@@ -183,30 +150,21 @@ fn special() -> Vec<Case> {
                 Exact,
                 move |_, x| reduce(&x[0], &[1], false),
             ));
-            all.push(Case::new(
-                format!("{name} {dtype} to nothing"),
-                vec![input],
-                Exact,
-                move |_, x| reduce(&x[0], &[0], false),
-            ));
+            all.push(Case::new(format!("{name} {dtype} to nothing"), vec![input], Exact, move |_, x| {
+                reduce(&x[0], &[0], false)
+            }));
             if dtype != DType::F32 {
                 let words = specials(dtype).repeat(3);
                 let input = Input::words(&[3, words.len() / 3], dtype, words);
-                all.push(Case::new(
-                    format!("{name} {dtype} wraps"),
-                    vec![input],
-                    Exact,
-                    move |_, x| reduce(&x[0], &[0, 1], false),
-                ));
+                all.push(Case::new(format!("{name} {dtype} wraps"), vec![input], Exact, move |_, x| {
+                    reduce(&x[0], &[0, 1], false)
+                }));
             }
         }
     }
-    all.push(Case::new(
-        "sum f32 with infinities",
-        vec![input],
-        Accuracy::Near(1e-5, 1.0),
-        |_, x| x[0].narrow(0, 1, 3).sum(&[1], false),
-    ));
+    all.push(Case::new("sum f32 with infinities", vec![input], Accuracy::Near(1e-5, 1.0), |_, x| {
+        x[0].narrow(0, 1, 3).sum(&[1], false)
+    }));
     all
 }
 
@@ -218,12 +176,7 @@ fn arg_reductions() -> Vec<Case> {
             .words
             .iter()
             .map(|w| {
-                if dtype == DType::F32 {
-                    (w % 5) as f32
-                } else {
-                    0.0
-                }
-                .to_bits()
+                if dtype == DType::F32 { (w % 5) as f32 } else { 0.0 }.to_bits()
                     + if dtype == DType::F32 { 0 } else { w % 5 }
             })
             .collect();
@@ -248,34 +201,16 @@ fn arg_reductions() -> Vec<Case> {
         }
     }
     let long = Input::distinct(&[2, 5003], 5);
-    all.push(Case::new(
-        "argmax of long rows",
-        vec![long.clone()],
-        Exact,
-        |_, x| x[0].argmax(1, false),
-    ));
-    all.push(Case::new(
-        "argmin of long columns",
-        vec![long],
-        Exact,
-        |_, x| x[0].t().argmin(0, false),
-    ));
+    all.push(Case::new("argmax of long rows", vec![long.clone()], Exact, |_, x| x[0].argmax(1, false)));
+    all.push(Case::new("argmin of long columns", vec![long], Exact, |_, x| x[0].t().argmin(0, false)));
     let tied = Input::f32(&[2, 4], &[1.0, 1.0, 0.0, 1.0, -2.0, -2.0, -2.0, -3.0]);
-    all.push(Case::new(
-        "max with ties and argmax",
-        vec![tied],
-        Exact,
-        |_, x| {
-            let hit = x[0].argmax(1, false).cast(DType::F32);
-            Tensor::stack(&[&x[0].max(&[1], false), &hit], 0)
-        },
-    ));
-    all.push(Case::new(
-        "argmax of nothing",
-        vec![Input::f32(&[2, 0], &[])],
-        Exact,
-        |_, x| x[0].argmax(1, false),
-    ));
+    all.push(Case::new("max with ties and argmax", vec![tied], Exact, |_, x| {
+        let hit = x[0].argmax(1, false).cast(DType::F32);
+        Tensor::stack(&[&x[0].max(&[1], false), &hit], 0)
+    }));
+    all.push(Case::new("argmax of nothing", vec![Input::f32(&[2, 0], &[])], Exact, |_, x| {
+        x[0].argmax(1, false)
+    }));
     all
 }
 
@@ -286,12 +221,9 @@ fn cumulative() -> Vec<Case> {
             let input = Input::random(&[3, 5, 4], dtype, (-1.0, 1.0), 41);
             let accuracy = accuracy("sum", dtype, 5);
             all.push(
-                Case::new(
-                    format!("cumsum {dtype} over {axis}"),
-                    vec![input],
-                    accuracy,
-                    move |_, x| x[0].cumsum(axis),
-                )
+                Case::new(format!("cumsum {dtype} over {axis}"), vec![input], accuracy, move |_, x| {
+                    x[0].cumsum(axis)
+                })
                 .smooth(),
             );
         }
@@ -303,12 +235,9 @@ fn cumulative() -> Vec<Case> {
         accuracy("sum", DType::F32, 300),
         |_, x| x[0].cumsum(1),
     ));
-    all.push(Case::new(
-        "cumsum of long columns",
-        vec![long],
-        accuracy("sum", DType::F32, 300),
-        |_, x| x[0].t().cumsum(0),
-    ));
+    all.push(Case::new("cumsum of long columns", vec![long], accuracy("sum", DType::F32, 300), |_, x| {
+        x[0].t().cumsum(0)
+    }));
     all.push(
         Case::new(
             "cumsum of a flip",
@@ -318,12 +247,7 @@ fn cumulative() -> Vec<Case> {
         )
         .smooth(),
     );
-    all.push(Case::new(
-        "cumsum of nothing",
-        vec![Input::f32(&[0, 4], &[])],
-        Exact,
-        |_, x| x[0].cumsum(0),
-    ));
+    all.push(Case::new("cumsum of nothing", vec![Input::f32(&[0, 4], &[])], Exact, |_, x| x[0].cumsum(0)));
     all.push(Case::new(
         "cumsum with integers that wrap",
         vec![Input::i32(&[4], &[i32::MAX, 1, i32::MAX, 5])],

@@ -28,8 +28,7 @@ impl Tensor {
     #[track_caller]
     #[must_use]
     pub fn leaky_relu(&self, slope: f32) -> Tensor {
-        self.gt(&Tensor::number(self, 0.0))
-            .select(self, &(self * slope))
+        self.gt(&Tensor::number(self, 0.0)).select(self, &(self * slope))
     }
 
     /// `x * Phi(x)` with the normal distribution function (Hendrycks and Gimpel, 2016), by the error function.
@@ -147,11 +146,7 @@ impl Tensor {
             Ok(axis) => {
                 let (shifted, max) = self.below_max(axis);
                 let total = shifted.exp().sum(&[axis], true).ln() + max;
-                if keepdim {
-                    total
-                } else {
-                    total.squeeze(axis as usize)
-                }
+                if keepdim { total } else { total.squeeze(axis as usize) }
             }
             Err(failed) => failed,
         }

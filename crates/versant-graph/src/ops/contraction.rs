@@ -3,7 +3,7 @@
 use std::panic::Location;
 
 use versant_kernels::contract::ConvKind;
-use versant_kernels::{DType, Shape};
+use versant_kernels::{DType, MAX_NUMEL, Shape};
 
 use crate::Tensor;
 use crate::op::{ConvAttrs, Op};
@@ -24,44 +24,35 @@ pub struct ConvOptions {
 
 impl Default for ConvOptions {
     fn default() -> Self {
-        ConvOptions {
-            stride: [1; 2],
-            padding: [0; 2],
-            dilation: [1; 2],
-            groups: 1,
-        }
+        ConvOptions { stride: [1; 2], padding: [0; 2], dilation: [1; 2], groups: 1 }
     }
 }
 
 impl ConvOptions {
     pub(crate) fn attrs(&self) -> ConvAttrs {
-        let ConvOptions {
-            stride,
-            padding,
-            dilation,
-            groups,
-        } = *self;
-        ConvAttrs {
-            stride,
-            padding,
-            dilation,
-            groups,
-        }
+        let ConvOptions { stride, padding, dilation, groups } = *self;
+        ConvAttrs { stride, padding, dilation, groups }
     }
 
-    /// Output extent of one spatial axis, or `None` where the kernel does not fit.
+    /// Output extent of one spatial axis, or `None` where the kernel does not fit, or positions do not fit 31
+    /// bits.
     fn extent(&self, axis: usize, input: usize, kernel: usize) -> Option<usize> {
         let padded = self.padding[axis].checked_mul(2)?.checked_add(input)?;
-        let span = kernel
-            .checked_sub(1)?
-            .checked_mul(self.dilation[axis])?
-            .checked_add(1)?;
+        let span = kernel.checked_sub(1)?.checked_mul(self.dilation[axis])?.checked_add(1)?;
+        if padded > MAX_NUMEL {
+            return None;
+        }
         Some(padded.checked_sub(span)? / self.stride[axis] + 1)
     }
 
     fn problem(&self) -> Option<&'static str> {
         let positive = self.stride.iter().chain(&self.dilation).all(|&x| x > 0) && self.groups > 0;
-        (!positive).then_some("stride, dilation and groups must be positive")
+        if !positive {
+            return Some("stride, dilation and groups must be positive");
+        }
+        let numbers = self.stride.iter().chain(&self.dilation).chain(&self.padding);
+        let fits = numbers.chain([&self.groups]).all(|&x| x <= MAX_NUMEL);
+        (!fits).then_some("stride, dilation, padding and groups must be below 2^31")
     }
 }
 
@@ -80,20 +71,11 @@ impl Tensor {
             return fail("needs at least one axis on either side");
         }
         if self.rank() == 2 && other.rank() == 2 && self.shape()[1] == other.shape()[0] {
-            let shape =
-                Shape::new(&[self.shape()[0], other.shape()[1]]).expect("rank 2 is a shape");
+            let shape = Shape::new(&[self.shape()[0], other.shape()[1]]).expect("rank 2 is a shape");
             return Tensor::record(Op::MatMul, &[self, other], shape, DType::F32, location);
         }
-        let a = if self.rank() == 1 {
-            self.unsqueeze(0)
-        } else {
-            self.clone()
-        };
-        let b = if other.rank() == 1 {
-            other.unsqueeze(1)
-        } else {
-            other.clone()
-        };
+        let a = if self.rank() == 1 { self.unsqueeze(0) } else { self.clone() };
+        let b = if other.rank() == 1 { other.unsqueeze(1) } else { other.clone() };
         let (ra, rb) = (a.rank(), b.rank());
         let (m, k, n) = (a.shape()[ra - 2], a.shape()[ra - 1], b.shape()[rb - 1]);
         if b.shape()[rb - 2] != k {
@@ -137,11 +119,10 @@ impl Tensor {
             return fail(why);
         }
         let (x, w) = (self.shape(), weight.shape());
-        if x[1] != w[1] * options.groups || w[0] % options.groups != 0 {
+        if w[1].checked_mul(options.groups) != Some(x[1]) || w[0] % options.groups != 0 {
             return fail("channels do not match the weights and groups");
         }
-        let (Some(h), Some(wd)) = (options.extent(0, x[2], w[2]), options.extent(1, x[3], w[3]))
-        else {
+        let (Some(h), Some(wd)) = (options.extent(0, x[2], w[2]), options.extent(1, x[3], w[3])) else {
             return fail("the kernel is larger than the padded input");
         };
         let shape = Shape::new(&[x[0], w[0], h, wd]).expect("rank 4 is a shape");
@@ -166,11 +147,7 @@ impl Tensor {
             groups: options.groups,
         };
         let wide = self.unsqueeze(2).conv2d(&weight.unsqueeze(2), &flat);
-        if wide.error().is_some() {
-            wide
-        } else {
-            wide.squeeze(2)
-        }
+        if wide.error().is_some() { wide } else { wide.squeeze(2) }
     }
 
     /// Transposed 2-D convolution, the gradient of [`Tensor::conv2d`] by its input (Zeiler et al., CVPR
@@ -189,6 +166,9 @@ impl Tensor {
         if self.rank() != 4 || weight.rank() != 4 {
             return fail("needs an input [N, C, H, W] and weights [C, O / groups, kh, kw]");
         }
+        if self.dtype() != DType::F32 || weight.dtype() != DType::F32 {
+            return fail("only defined for f32");
+        }
         if let Some(why) = options.problem() {
             return fail(why);
         }
@@ -197,12 +177,14 @@ impl Tensor {
             return fail("channels do not match the weights and groups");
         }
         let extent = |axis: usize| {
-            let steps = x[2 + axis].checked_sub(1)? * options.stride[axis];
-            let span = w[2 + axis].checked_sub(1)? * options.dilation[axis] + 1;
-            (steps + span + output_padding[axis]).checked_sub(2 * options.padding[axis])
+            let steps = x[2 + axis].checked_sub(1)?.checked_mul(options.stride[axis])?;
+            let span = w[2 + axis].checked_sub(1)?.checked_mul(options.dilation[axis])?;
+            let end = steps.checked_add(span)?.checked_add(output_padding[axis])?.checked_add(1)?;
+            let padding = options.padding[axis].checked_mul(2)?;
+            end.checked_sub(padding).filter(|_| end <= MAX_NUMEL)
         };
         let (Some(h), Some(wd)) = (extent(0), extent(1)) else {
-            return fail("the output would have no elements");
+            return fail("the output would have less than nothing, or more than 2^31 - 1 rows or columns");
         };
         if (0..2).any(|a| output_padding[a] >= options.stride[a].max(options.dilation[a])) {
             return fail("output padding must be below the stride or the dilation");

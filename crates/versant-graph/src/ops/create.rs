@@ -3,7 +3,7 @@
 use std::panic::Location;
 
 use versant_device::Device;
-use versant_kernels::{DType, RandomKey, Shape, View};
+use versant_kernels::{DType, MAX_NUMEL, RandomKey, Shape, View};
 
 use crate::Tensor;
 use crate::error::{GraphError, Operand};
@@ -58,26 +58,15 @@ impl Tensor {
         let location = Location::caller();
         let checked = Shape::new(shape).filter(|s| s.numel() == data.len());
         let Some(dims) = checked else {
-            let operands = vec![Operand {
-                dtype: T::DTYPE,
-                shape: shape.to_vec(),
-            }];
+            let operands = vec![Operand { dtype: T::DTYPE, shape: shape.to_vec() }];
             let why = format!("{} elements do not make this shape", data.len());
-            let error = GraphError::Invalid {
-                op: "from_slice",
-                why,
-                operands,
-                location,
-            };
+            let error = GraphError::Invalid { op: "from_slice", why, operands, location };
             return Tensor::failed(device, error);
         };
         let words: Vec<u32> = data.iter().map(|x| x.to_word()).collect();
         match device.upload(&words) {
             Ok(buffer) => {
-                let value = Value {
-                    buffer,
-                    view: View::contiguous(dims),
-                };
+                let value = Value { buffer, view: View::contiguous(dims) };
                 Tensor::from_value(device, value, T::DTYPE, location)
             }
             Err(error) => Tensor::failed(device, error.into()),
@@ -105,13 +94,7 @@ impl Tensor {
     #[track_caller]
     pub(crate) fn number(like: &Tensor, value: f32) -> Tensor {
         let op = Op::Literal(word_of(value, like.dtype()));
-        Tensor::leaf(
-            like.device(),
-            op,
-            Shape::SCALAR,
-            like.dtype(),
-            Location::caller(),
-        )
+        Tensor::leaf(like.device(), op, Shape::SCALAR, like.dtype(), Location::caller())
     }
 
     /// A tensor of `shape` with every element `value`.
@@ -140,6 +123,12 @@ impl Tensor {
     #[must_use]
     pub fn arange(device: &Device, n: usize, dtype: DType) -> Tensor {
         let location = Location::caller();
+        if n > MAX_NUMEL {
+            let why = format!("{n} elements are more than 2^31 - 1");
+            let operands = Vec::new();
+            let error = GraphError::Invalid { op: "arange", why, operands, location };
+            return Tensor::failed(device, error);
+        }
         let shape = Shape::new(&[n]).expect("rank 1 is a shape");
         match dtype {
             DType::I32 | DType::U32 => Tensor::leaf(device, Op::Iota, shape, dtype, location),

@@ -6,8 +6,8 @@
 //! function where drivers differ from the definition.
 
 use versant_kernels::lanes::{
-    binary_f32, binary_i32, binary_u32, compare_f32, compare_i32, compare_u32, ternary_u32,
-    test_f32, unary_f32, unary_i32, unary_u32,
+    binary_f32, binary_i32, binary_u32, compare_f32, compare_i32, compare_u32, ternary_u32, test_f32,
+    unary_f32, unary_i32, unary_u32,
 };
 use versant_kernels::{DType, MapFn, math};
 

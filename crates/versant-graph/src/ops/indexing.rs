@@ -32,13 +32,7 @@ impl Tensor {
         if self.shape()[axis] == 0 && index.numel() > 0 {
             return fail("nothing to take from an empty axis");
         }
-        Tensor::record(
-            Op::Gather(axis),
-            &[self, index],
-            index.dims(),
-            self.dtype(),
-            location,
-        )
+        Tensor::record(Op::Gather(axis), &[self, index], index.dims(), self.dtype(), location)
     }
 
     /// `out[.., i, ..] = self[.., index[i], ..]` along `axis`, with one-dimensional indices (clamped to the
@@ -59,13 +53,7 @@ impl Tensor {
             return fail("nothing to take from an empty axis");
         }
         let index = index.shaped(&along, location);
-        Tensor::record(
-            Op::Gather(axis),
-            &[self, &index],
-            shape,
-            self.dtype(),
-            location,
-        )
+        Tensor::record(Op::Gather(axis), &[self, &index], shape, self.dtype(), location)
     }
 
     /// `self` plus, for every element of `source`, that element at `index` along `axis`. The indices have
@@ -89,13 +77,7 @@ impl Tensor {
             return fail("extents do not match");
         }
         let op = Op::ScatterAdd(axis);
-        Tensor::record(
-            op,
-            &[self, index, source],
-            self.dims(),
-            self.dtype(),
-            location,
-        )
+        Tensor::record(op, &[self, index, source], self.dims(), self.dtype(), location)
     }
 
     /// The scattered sum over zeros.
@@ -122,7 +104,6 @@ impl Tensor {
             let why = "indices must be i32 or u32 of rank below 8";
             return Tensor::invalid("one_hot", &[self], location, why);
         }
-        self.unsqueeze(self.rank())
-            .eq(&Tensor::arange(self.device(), classes, self.dtype()))
+        self.unsqueeze(self.rank()).eq(&Tensor::arange(self.device(), classes, self.dtype()))
     }
 }

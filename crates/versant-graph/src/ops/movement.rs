@@ -2,9 +2,11 @@
 
 use std::panic::Location;
 
-use versant_kernels::{MAX_RANK, Shape};
+use versant_device::Device;
+use versant_kernels::{MAX_NUMEL, MAX_RANK, Shape};
 
 use crate::Tensor;
+use crate::error::GraphError;
 use crate::op::{Movement, Op};
 
 impl Tensor {
@@ -15,13 +17,7 @@ impl Tensor {
         shape: Shape,
         location: &'static Location<'static>,
     ) -> Tensor {
-        Tensor::record(
-            Op::View(Box::new(movement)),
-            &[self],
-            shape,
-            self.dtype(),
-            location,
-        )
+        Tensor::record(Op::View(Box::new(movement)), &[self], shape, self.dtype(), location)
     }
 
     /// The same elements in row-major order under another shape; one extent may be -1 and is inferred.
@@ -30,11 +26,8 @@ impl Tensor {
     pub fn reshape(&self, shape: &[isize]) -> Tensor {
         let location = Location::caller();
         let fail = |why: String| Tensor::invalid("reshape", &[self], location, why);
-        let known: usize = shape
-            .iter()
-            .filter(|&&d| d >= 0)
-            .map(|&d| d as usize)
-            .product();
+        let extents = shape.iter().filter(|&&d| d >= 0);
+        let known = extents.fold(1usize, |n, &d| n.saturating_mul(d as usize));
         let unknown = shape.iter().filter(|&&d| d < 0).count();
         let fits = match unknown {
             0 => known == self.numel(),
@@ -45,10 +38,7 @@ impl Tensor {
             return fail(format!("{} elements do not make {shape:?}", self.numel()));
         }
         let rest = self.numel().checked_div(known).unwrap_or(0);
-        let dims: Vec<usize> = shape
-            .iter()
-            .map(|&d| if d < 0 { rest } else { d as usize })
-            .collect();
+        let dims: Vec<usize> = shape.iter().map(|&d| if d < 0 { rest } else { d as usize }).collect();
         if dims == self.shape() {
             return self.clone();
         }
@@ -63,12 +53,7 @@ impl Tensor {
         match Shape::new(dims).filter(|s| s.numel() == self.numel()) {
             Some(shape) if shape == self.dims() => self.clone(),
             Some(shape) => self.moved(Movement::Reshape, shape, location),
-            None => Tensor::invalid(
-                "reshape",
-                &[self],
-                location,
-                format!("cannot become {dims:?}"),
-            ),
+            None => Tensor::invalid("reshape", &[self], location, format!("cannot become {dims:?}")),
         }
     }
 
@@ -125,12 +110,7 @@ impl Tensor {
     pub fn broadcast_to(&self, shape: &[usize]) -> Tensor {
         let location = Location::caller();
         let fits = shape.len() >= self.rank()
-            && self
-                .shape()
-                .iter()
-                .rev()
-                .zip(shape.iter().rev())
-                .all(|(&a, &b)| a == b || a == 1);
+            && self.shape().iter().rev().zip(shape.iter().rev()).all(|(&a, &b)| a == b || a == 1);
         match Shape::new(shape) {
             Some(dims) if dims == self.dims() => self.clone(),
             Some(dims) if fits => self.moved(Movement::Broadcast, dims, location),
@@ -153,9 +133,7 @@ impl Tensor {
     #[must_use]
     pub fn slice_step(&self, axis: usize, start: usize, len: usize, step: usize) -> Tensor {
         let location = Location::caller();
-        let last = len
-            .checked_sub(1)
-            .map_or(Some(0), |n| n.checked_mul(step)?.checked_add(start));
+        let last = len.checked_sub(1).map_or(Some(0), |n| n.checked_mul(step)?.checked_add(start));
         let inside = axis < self.rank()
             && step > 0
             && start <= self.shape()[axis]
@@ -167,16 +145,11 @@ impl Tensor {
         let mut starts = [0; MAX_RANK];
         let mut steps = [1; MAX_RANK];
         let mut shape = self.dims();
+        // A single element has no distance to the next: any step will do, and a huge one would overflow.
+        let step = if len > 1 { step } else { 1 };
         (starts[axis], steps[axis]) = (start as isize, step as isize);
         shape.dims_mut()[axis] = len;
-        self.moved(
-            Movement::Slice {
-                start: starts,
-                step: steps,
-            },
-            shape,
-            location,
-        )
+        self.moved(Movement::Slice { start: starts, step: steps }, shape, location)
     }
 
     /// Reverses the order along each of these axes.
@@ -193,14 +166,7 @@ impl Tensor {
         for &axis in axes {
             (starts[axis], steps[axis]) = (self.shape()[axis] as isize - 1, -1);
         }
-        self.moved(
-            Movement::Slice {
-                start: starts,
-                step: steps,
-            },
-            self.dims(),
-            location,
-        )
+        self.moved(Movement::Slice { start: starts, step: steps }, self.dims(), location)
     }
 
     /// Surrounds the tensor: `(before, after)` elements of `value` on each axis.
@@ -238,21 +204,19 @@ impl Tensor {
     #[must_use]
     pub fn cat(tensors: &[&Tensor], axis: usize) -> Tensor {
         let location = Location::caller();
-        let first = tensors
-            .first()
-            .expect("cat needs at least one tensor to know its device");
+        let Some(first) = tensors.first() else { return Tensor::nothing("cat", location) };
         let mut shape = first.dims();
         let fail = |why: &str| Tensor::invalid("cat", tensors, location, why);
         if axis >= first.rank() {
             return fail("the axis does not exist");
         }
-        let mut total = 0;
+        let mut total = 0usize;
         for t in tensors {
             let mut others = t.dims();
             if t.rank() != first.rank() || t.dtype() != first.dtype() {
                 return fail("ranks and types must be equal");
             }
-            total += t.shape()[axis];
+            total = total.saturating_add(t.shape()[axis]);
             others.dims_mut()[axis] = shape[axis];
             if others != shape {
                 return fail("extents differ on another axis");
@@ -269,8 +233,25 @@ impl Tensor {
     #[track_caller]
     #[must_use]
     pub fn stack(tensors: &[&Tensor], axis: usize) -> Tensor {
+        let location = Location::caller();
+        let Some(first) = tensors.first() else {
+            return Tensor::nothing("stack", location);
+        };
+        let same = |t: &&Tensor| t.shape() == first.shape() && t.dtype() == first.dtype();
+        if !tensors.iter().all(same) || axis > first.rank() || first.rank() == MAX_RANK {
+            let why = "shapes and types must be equal, and the new axis possible";
+            return Tensor::invalid("stack", tensors, location, why);
+        }
         let lifted: Vec<Tensor> = tensors.iter().map(|t| t.unsqueeze(axis)).collect();
         Tensor::cat(&lifted.iter().collect::<Vec<_>>(), axis)
+    }
+
+    /// The error of an empty list. It stands on the CPU, as no tensor tells the device; wherever it is used, the
+    /// error is what comes out.
+    fn nothing(op: &'static str, location: &'static Location<'static>) -> Tensor {
+        let why = "needs at least one tensor".to_owned();
+        let operands = Vec::new();
+        Tensor::failed(&Device::cpu(), GraphError::Invalid { op, why, operands, location })
     }
 
     /// Removes an axis of extent 1.
@@ -322,32 +303,26 @@ impl Tensor {
     pub fn window(&self, axis: usize, size: usize, stride: usize, dilation: usize) -> Tensor {
         let location = Location::caller();
         let good = axis < self.rank() && size > 0 && stride > 0 && dilation > 0;
-        let span = (size.max(1) - 1)
-            .checked_mul(dilation)
-            .and_then(|s| s.checked_add(1));
+        let span = (size.max(1) - 1).checked_mul(dilation).and_then(|s| s.checked_add(1));
         let (true, Some(span), true) = (good, span, self.rank() < MAX_RANK) else {
             let why = "the axis must exist; size, stride and dilation be positive; rank below 8";
             return Tensor::invalid("window", &[self], location, why);
         };
-        let count = self.shape()[axis]
-            .checked_sub(span)
-            .map_or(0, |rest| rest / stride + 1);
+        let count = self.shape()[axis].checked_sub(span).map_or(0, |rest| rest / stride + 1);
+        // Distances that nothing is apart by must not overflow.
+        let stride = if count > 1 { stride } else { 1 };
+        let dilation = if size > 1 { dilation } else { 1 };
         if size == stride && dilation == 1 {
             return self.tiled_window(axis, size, count);
+        }
+        if count == 0 && size > MAX_NUMEL {
+            return Tensor::invalid("window", &[self], location, "the window has too many taps");
         }
         let mut dims = self.shape().to_vec();
         dims[axis] = count;
         dims.push(size);
         let shape = Shape::new(&dims).expect("the rank was checked");
-        self.moved(
-            Movement::Window {
-                axis,
-                stride,
-                dilation,
-            },
-            shape,
-            location,
-        )
+        self.moved(Movement::Window { axis, stride, dilation }, shape, location)
     }
 
     /// Windows that touch but do not overlap are a split of the axis: its gradient is a movement again.

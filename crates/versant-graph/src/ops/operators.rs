@@ -31,9 +31,7 @@ impl Tensor {
     #[track_caller]
     #[must_use]
     pub fn apply(&self, row: &'static Elementwise, others: &[&Tensor]) -> Tensor {
-        let all: Vec<&Tensor> = std::iter::once(self)
-            .chain(others.iter().copied())
-            .collect();
+        let all: Vec<&Tensor> = std::iter::once(self).chain(others.iter().copied()).collect();
         Tensor::map(row, &all)
     }
 
@@ -52,12 +50,7 @@ impl Tensor {
             return Tensor::invalid(name, operands, location, "the condition must be bool");
         }
         if operands[skip..].iter().any(|t| t.dtype() != dtype) {
-            return Tensor::invalid(
-                name,
-                operands,
-                location,
-                "operands differ in type; cast one",
-            );
+            return Tensor::invalid(name, operands, location, "operands differ in type; cast one");
         }
         if !row.types.contains(&dtype) {
             return Tensor::invalid(name, operands, location, format!("not defined for {dtype}"));
@@ -71,10 +64,7 @@ impl Tensor {
         let Some(shape) = broadcast_shape(&shapes.iter().collect::<Vec<_>>()) else {
             return Tensor::invalid(name, operands, location, "shapes do not broadcast together");
         };
-        let wide: Vec<Tensor> = operands
-            .iter()
-            .map(|t| t.broadcast_for_map(shape, location))
-            .collect();
+        let wide: Vec<Tensor> = operands.iter().map(|t| t.broadcast_for_map(shape, location)).collect();
         let wide: Vec<&Tensor> = wide.iter().collect();
         Tensor::record(Op::Map(row), &wide, shape, result, location)
     }

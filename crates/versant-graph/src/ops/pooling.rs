@@ -2,7 +2,7 @@
 
 use std::panic::Location;
 
-use versant_kernels::{DType, MAX_RANK};
+use versant_kernels::{DType, MAX_NUMEL, MAX_RANK};
 
 use crate::Tensor;
 
@@ -20,11 +20,7 @@ pub struct PoolOptions {
 impl PoolOptions {
     /// Windows of `kernel` that touch but do not overlap, without a border.
     pub fn new(kernel: [usize; 2]) -> PoolOptions {
-        PoolOptions {
-            kernel,
-            stride: kernel,
-            padding: [0; 2],
-        }
+        PoolOptions { kernel, stride: kernel, padding: [0; 2] }
     }
 }
 
@@ -34,11 +30,7 @@ impl Tensor {
     fn pool_windows(&self, name: &'static str, options: &PoolOptions, border: f32) -> Tensor {
         let location = Location::caller();
         let fail = |why: &str| Tensor::invalid(name, &[self], location, why);
-        let PoolOptions {
-            kernel,
-            stride,
-            padding,
-        } = *options;
+        let PoolOptions { kernel, stride, padding } = *options;
         if self.rank() < 2 || self.rank() + 2 > MAX_RANK || self.dtype() != DType::F32 {
             return fail("needs f32 with two to six axes");
         }
@@ -49,19 +41,16 @@ impl Tensor {
             return fail("the padding is more than half of the kernel");
         }
         let first = self.rank() - 2;
-        if (0..2).any(|a| self.shape()[first + a] + 2 * padding[a] < kernel[a]) {
+        if (0..2).any(|a| self.shape()[first + a].saturating_add(padding[a].saturating_mul(2)) < kernel[a]) {
             return fail("the window is larger than the padded input");
+        }
+        if (0..2).any(|a| padding[a] > MAX_NUMEL) {
+            return fail("the padding is too large");
         }
         let mut amounts = vec![(0, 0); self.rank()];
         (amounts[first], amounts[first + 1]) = ((padding[0], padding[0]), (padding[1], padding[1]));
-        let padded = if padding == [0; 2] {
-            self.clone()
-        } else {
-            self.pad(&amounts, border)
-        };
-        padded
-            .window(first, kernel[0], stride[0], 1)
-            .window(first + 1, kernel[1], stride[1], 1)
+        let padded = if padding == [0; 2] { self.clone() } else { self.pad(&amounts, border) };
+        padded.window(first, kernel[0], stride[0], 1).window(first + 1, kernel[1], stride[1], 1)
     }
 
     /// Maximum over windows of the last two axes, `[.., H, W] → [.., H', W']`. The gradient goes to the
@@ -78,8 +67,7 @@ impl Tensor {
     #[track_caller]
     #[must_use]
     pub fn max_pool2d(&self, options: &PoolOptions) -> Tensor {
-        self.pool_windows("max_pool2d", options, f32::NEG_INFINITY)
-            .max(&[-2, -1], false)
+        self.pool_windows("max_pool2d", options, f32::NEG_INFINITY).max(&[-2, -1], false)
     }
 
     /// Average over windows of the last two axes. `count_padding` says whether border zeros count in the
@@ -101,50 +89,36 @@ impl Tensor {
         sums / ones.pool_windows(name, options, 0.0).sum(&[-2, -1], false)
     }
 
-    /// A pooling over the last axis alone, `[.., L]`.
+    /// The last axis `[.., L]` as a plane of one row, for a pooling along it.
     #[track_caller]
-    fn pool1d(&self, pool: impl Fn(&Tensor) -> Tensor) -> Tensor {
-        if self.rank() == 0 {
-            let why = "needs at least one axis";
-            return Tensor::invalid("pool1d", &[self], Location::caller(), why);
+    fn as_row(&self, name: &'static str) -> Tensor {
+        if self.rank() == 0 || self.rank() + 3 > MAX_RANK || self.dtype() != DType::F32 {
+            let why = "needs f32 with one to five axes";
+            return Tensor::invalid(name, &[self], Location::caller(), why);
         }
-        let axis = self.rank() - 1;
-        let pooled = pool(&self.unsqueeze(axis));
-        if pooled.error().is_some() {
-            pooled
-        } else {
-            pooled.squeeze(axis)
-        }
+        self.unsqueeze(self.rank() - 1)
+    }
+
+    /// Undoes [`Tensor::as_row`] after the pooling.
+    #[track_caller]
+    fn from_row(self) -> Tensor {
+        if self.error().is_some() { self } else { self.squeeze(self.rank() - 2) }
     }
 
     /// Maximum over windows of the last axis.
     #[track_caller]
     #[must_use]
     pub fn max_pool1d(&self, kernel: usize, stride: usize, padding: usize) -> Tensor {
-        let options = PoolOptions {
-            kernel: [1, kernel],
-            stride: [1, stride],
-            padding: [0, padding],
-        };
-        self.pool1d(|t| t.max_pool2d(&options))
+        let options = PoolOptions { kernel: [1, kernel], stride: [1, stride], padding: [0, padding] };
+        self.as_row("max_pool1d").max_pool2d(&options).from_row()
     }
 
     /// Average over windows of the last axis.
     #[track_caller]
     #[must_use]
-    pub fn avg_pool1d(
-        &self,
-        kernel: usize,
-        stride: usize,
-        padding: usize,
-        count_padding: bool,
-    ) -> Tensor {
-        let options = PoolOptions {
-            kernel: [1, kernel],
-            stride: [1, stride],
-            padding: [0, padding],
-        };
-        self.pool1d(|t| t.avg_pool2d(&options, count_padding))
+    pub fn avg_pool1d(&self, kernel: usize, stride: usize, padding: usize, count_padding: bool) -> Tensor {
+        let options = PoolOptions { kernel: [1, kernel], stride: [1, stride], padding: [0, padding] };
+        self.as_row("avg_pool1d").avg_pool2d(&options, count_padding).from_row()
     }
 
     /// Average of the last two axes over `output` windows that together cover them: window `i` of `n` over
@@ -182,17 +156,12 @@ impl Tensor {
         let first = self.rank() - 2;
         let (rows, high) = self.window_indices(self.shape()[first], output[0]);
         let (cols, wide) = self.window_indices(self.shape()[first + 1], output[1]);
-        let taken = self
-            .index_select(first, &rows)
-            .index_select(first + 1, &cols);
+        let taken = self.index_select(first, &rows).index_select(first + 1, &cols);
         let mut dims = self.shape()[..first].to_vec();
         dims.extend([output[0], high, output[1], wide]);
         let mut axes: Vec<usize> = (0..first + 4).collect();
         axes.swap(first + 1, first + 2);
-        taken
-            .shaped(&dims, location)
-            .permute(&axes)
-            .max(&[-2, -1], false)
+        taken.shaped(&dims, location).permute(&axes).max(&[-2, -1], false)
     }
 
     /// `None` if adaptive pooling is not possible, else the kernel where all windows are equal.
@@ -203,6 +172,12 @@ impl Tensor {
         }
         let plane = &self.shape()[self.rank() - 2..];
         if plane.contains(&0) {
+            return None;
+        }
+        let lead = self.numel() / (plane[0] * plane[1]).max(1);
+        let total = lead.saturating_mul(output[0]).saturating_mul(output[1]);
+        let matrix = (0..2).all(|a| plane[a].saturating_mul(output[a]) <= MAX_NUMEL);
+        if total > MAX_NUMEL || !matrix {
             return None;
         }
         let even = (0..2).all(|a| plane[a].is_multiple_of(output[a]));
@@ -223,20 +198,14 @@ impl Tensor {
     /// Indices of all windows one after another, each padded to the widest with its own last element, and
     /// that width. Repeating an element does not change a maximum, and a tie goes to the first.
     fn window_indices(&self, extent: usize, count: usize) -> (Tensor, usize) {
-        let width = (0..count)
-            .map(|i| adaptive_window(i, extent, count).len())
-            .max()
-            .unwrap_or(1);
+        let width = (0..count).map(|i| adaptive_window(i, extent, count).len()).max().unwrap_or(1);
         let indices: Vec<i32> = (0..count)
             .flat_map(|i| {
                 let window = adaptive_window(i, extent, count);
                 (0..width).map(move |k| (window.start + k).min(window.end - 1) as i32)
             })
             .collect();
-        (
-            Tensor::from_slice(self.device(), &indices, &[indices.len()]),
-            width,
-        )
+        (Tensor::from_slice(self.device(), &indices, &[indices.len()]), width)
     }
 }
 

@@ -49,10 +49,8 @@ impl Tensor {
         if keepdim {
             return kept;
         }
-        let dims: Vec<usize> = (0..self.rank())
-            .filter(|a| set >> a & 1 == 0)
-            .map(|a| self.shape()[a])
-            .collect();
+        let dims: Vec<usize> =
+            (0..self.rank()).filter(|a| set >> a & 1 == 0).map(|a| self.shape()[a]).collect();
         kept.shaped(&dims, location)
     }
 
@@ -93,19 +91,12 @@ impl Tensor {
     #[track_caller]
     #[must_use]
     pub fn mean(&self, axes: &[isize], keepdim: bool) -> Tensor {
+        if self.axis_set(axes).is_none() || self.dtype() != DType::F32 {
+            let why = format!("needs f32 with the axes {axes:?}");
+            return Tensor::invalid("mean", &[self], Location::caller(), why);
+        }
         let sum = self.sum(axes, keepdim);
         let count = self.numel() as f32 / sum.numel().max(1) as f32;
-        if sum.error().is_some() {
-            return sum;
-        }
-        if self.dtype() != DType::F32 {
-            return Tensor::invalid(
-                "mean",
-                &[self],
-                Location::caller(),
-                "not defined for integers",
-            );
-        }
         sum / count
     }
 
@@ -113,6 +104,10 @@ impl Tensor {
     #[track_caller]
     #[must_use]
     pub fn var(&self, axes: &[isize], keepdim: bool, correction: f32) -> Tensor {
+        if self.axis_set(axes).is_none() || self.dtype() != DType::F32 {
+            let why = format!("needs f32 with the axes {axes:?}");
+            return Tensor::invalid("var", &[self], Location::caller(), why);
+        }
         let centred = self - self.mean(axes, true);
         let sum = (&centred * &centred).sum(axes, keepdim);
         let count = self.numel() as f32 / sum.numel().max(1) as f32;
@@ -200,12 +195,6 @@ impl Tensor {
     #[track_caller]
     #[must_use]
     pub fn detach(&self) -> Tensor {
-        Tensor::record(
-            Op::Detach,
-            &[self],
-            self.dims(),
-            self.dtype(),
-            Location::caller(),
-        )
+        Tensor::record(Op::Detach, &[self], self.dims(), self.dtype(), Location::caller())
     }
 }
