@@ -110,8 +110,12 @@ fn contractions() -> Vec<Misuse> {
         row("conv2d", &["positive"], |g| g.image.conv2d(&g.image, &ConvOptions { stride: [0, 1], ..ONE })),
         row("conv2d", &["positive"], |g| g.image.conv2d(&g.image, &ConvOptions { dilation: [1, 0], ..ONE })),
         row("conv2d", &["positive"], |g| g.image.conv2d(&g.image, &ConvOptions { groups: 0, ..ONE })),
-        row("conv2d", &["groups must be below"], |g| g.image.conv2d(&g.image, &ConvOptions { groups: HUGE, ..ONE })),
-        row("conv2d", &["dilation"], |g| g.image.conv2d(&g.image, &ConvOptions { dilation: [HUGE, 1], ..ONE })),
+        row("conv2d", &["groups must be below"], |g| {
+            g.image.conv2d(&g.image, &ConvOptions { groups: HUGE, ..ONE })
+        }),
+        row("conv2d", &["dilation"], |g| {
+            g.image.conv2d(&g.image, &ConvOptions { dilation: [HUGE, 1], ..ONE })
+        }),
         row("conv2d", &["f32[2, 3, 4, 4]"], |g| {
             g.image.conv2d(&g.image, &ConvOptions { padding: [HUGE, 1], ..ONE })
         }),
