@@ -101,7 +101,7 @@ impl Tensor {
 
     /// Undoes [`Tensor::as_row`] after the pooling.
     #[track_caller]
-    fn from_row(self) -> Tensor {
+    fn drop_row(self) -> Tensor {
         if self.error().is_some() { self } else { self.squeeze(self.rank() - 2) }
     }
 
@@ -110,7 +110,7 @@ impl Tensor {
     #[must_use]
     pub fn max_pool1d(&self, kernel: usize, stride: usize, padding: usize) -> Tensor {
         let options = PoolOptions { kernel: [1, kernel], stride: [1, stride], padding: [0, padding] };
-        self.as_row("max_pool1d").max_pool2d(&options).from_row()
+        self.as_row("max_pool1d").max_pool2d(&options).drop_row()
     }
 
     /// Average over windows of the last axis.
@@ -118,7 +118,7 @@ impl Tensor {
     #[must_use]
     pub fn avg_pool1d(&self, kernel: usize, stride: usize, padding: usize, count_padding: bool) -> Tensor {
         let options = PoolOptions { kernel: [1, kernel], stride: [1, stride], padding: [0, padding] };
-        self.as_row("avg_pool1d").avg_pool2d(&options, count_padding).from_row()
+        self.as_row("avg_pool1d").avg_pool2d(&options, count_padding).drop_row()
     }
 
     /// Average of the last two axes over `output` windows that together cover them: window `i` of `n` over
