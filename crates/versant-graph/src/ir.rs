@@ -314,8 +314,11 @@ impl Builder<'_> {
     }
 }
 
+/// In the place of an operand's number: the result of the node.
+pub(crate) const RESULT: usize = usize::MAX;
+
 impl Ir {
-    /// Inserts a copy in front of each of these operands `(node, k)`.
+    /// Inserts a copy in front of each of these operands `(node, k)`, or behind the node if `k` is [`RESULT`].
     pub fn with_copies(&self, at: &[(usize, usize)]) -> Ir {
         let mut out = Ir::default();
         let mut place = Vec::with_capacity(self.nodes.len());
@@ -324,7 +327,7 @@ impl Ir {
             for edge in &mut node.inputs {
                 edge.node = place[edge.node];
             }
-            for &(_, k) in at.iter().filter(|(n, _)| *n == i) {
+            for &(_, k) in at.iter().filter(|&&(n, k)| n == i && k != RESULT) {
                 let source = &out.nodes[node.inputs[k].node];
                 let (dtype, location) = (source.dtype, node.location);
                 let shape = node.inputs[k].view.as_ref().map_or(source.shape, |v| v.shape);
@@ -332,8 +335,13 @@ impl Ir {
                 out.nodes.push(IrNode { op: IrOp::Copy, inputs, shape, dtype, location });
                 node.inputs[k] = Edge::whole(out.nodes.len() - 1);
             }
-            place.push(out.nodes.len());
+            let (shape, dtype, location) = (node.shape, node.dtype, node.location);
             out.nodes.push(node);
+            if at.contains(&(i, RESULT)) {
+                let inputs = smallvec![Edge::whole(out.nodes.len() - 1)];
+                out.nodes.push(IrNode { op: IrOp::Copy, inputs, shape, dtype, location });
+            }
+            place.push(out.nodes.len() - 1);
         }
         out.outputs = self.outputs.iter().map(|&o| place[o]).collect();
         out

@@ -8,13 +8,13 @@ use rustc_hash::FxHashMap;
 use versant_kernels::program::ProgramBinding;
 use versant_kernels::{Block, DType, Instr, InstrKind, Program, ReduceOut, Reg, Shape, Step, Store, View};
 
-use crate::ir::{Ir, IrOp};
+use crate::ir::{Ir, IrOp, RESULT};
 use crate::op::Op;
 
 /// Why a group did not become a program.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// The view of operand `k` of this node does not compose: it must be copied.
+    /// The view of operand `k` of this node, or of its [`RESULT`], does not compose: it must be copied.
     Copy(usize, usize),
     /// The members do not fit one domain, or the program grows beyond a limit.
     Apart,
@@ -431,12 +431,13 @@ impl Lowerer<'_> {
         let mut base = source;
         base.shape = n.shape;
         base.strides[axis] = 0;
-        let base = view.compose(&base).ok_or(Refusal::Copy(node, 0))?;
+        // Where a reader's positions are no coordinates of the result, the result has to be in memory.
+        let base = view.compose(&base).ok_or(Refusal::Copy(node, RESULT))?;
         let mut along = n.inputs[1].full_view(ir);
         if along.shape != n.shape {
             along = along.broadcast(n.shape);
         }
-        let at = view.compose(&along).ok_or(Refusal::Copy(node, 1))?;
+        let at = view.compose(&along).ok_or(Refusal::Copy(node, RESULT))?;
         let index = self.value(n.inputs[1].node, &at)?;
         let binding = self.binding(place, n.dtype, false);
         self.cost += 4;
