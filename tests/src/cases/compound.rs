@@ -47,6 +47,12 @@ fn indexing() -> Vec<Case> {
     all.push(Case::new("index_select of a view", inputs, Exact, |_, x| {
         x[0].permute(&[2, 1, 0]).index_select(1, &x[1]).flip(&[0])
     }));
+    // Readers whose positions are no coordinates of the gathered tensor: it must be stored, however cheap.
+    let inputs = vec![real(&[5, 7], 10), Input::i32(&[4], &[3, 1, 1, 0])];
+    all.push(Case::new("index_select read across its rows", inputs, Exact, |_, x| {
+        let taken = x[0].index_select(0, &x[1]);
+        taken.reshape(&[-1]).slice_step(0, 1, 9, 3).flip(&[0]) * 2.0
+    }));
     all.push(Case::new(
         "index_select by nothing",
         vec![real(&[4, 2], 6), Input::i32(&[0], &[])],
