@@ -63,7 +63,9 @@ pub(crate) struct Fused {
 
 /// Fuses a graph, inserting copies where a view cannot be read through.
 pub(crate) fn fuse(mut ir: Ir, limits: Limits) -> Fused {
-    loop {
+    // Every round copies operands that no later round has to copy, so there are fewer rounds than nodes.
+    let rounds = ir.nodes.len() + 8;
+    for _ in 0..rounds {
         if cfg!(debug_assertions) {
             ir.verify();
         }
@@ -74,6 +76,7 @@ pub(crate) fn fuse(mut ir: Ir, limits: Limits) -> Fused {
             Err(copies) => ir = ir.with_copies(&copies),
         }
     }
+    unreachable!("fusion asks for copies without end")
 }
 
 struct Fusion<'a> {

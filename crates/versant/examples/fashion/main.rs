@@ -138,7 +138,9 @@ impl Run {
 fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     let dev = Device::by_name(&options.device)?;
     let parts = if options.full {
-        fashion_mnist::full("data/fetched/fashion-mnist")?
+        let place = "data/fetched/fashion-mnist";
+        fashion_mnist::full(place)
+            .map_err(|e| format!("{e} (`cargo xtask data fashion-mnist` fetches it)"))?
     } else {
         fashion_mnist::embedded()?
     };
