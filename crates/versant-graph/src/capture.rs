@@ -267,8 +267,7 @@ impl Capture {
         self.donated.fill(false);
     }
 
-    /// Forgets everything but what is needed to hand the results out, so that donated buffers have no other
-    /// owner.
+    /// The live nodes of the outputs, to hand the results to.
     pub fn outputs(&self) -> Vec<Arc<Node>> {
         self.outputs.iter().map(|&i| Arc::clone(&self.nodes[i as usize])).collect()
     }

@@ -4,7 +4,7 @@ use std::panic::Location;
 use std::sync::{Arc, Mutex};
 
 use versant_device::{BufferRef, Cost, Device, DeviceKind, Kernel, Launch, Prepared, Recording};
-use versant_kernels::contract::{self, Contraction, ContractionKernels, Conv, ConvKind, MatMul, Operand};
+use versant_kernels::contract::{self, Contraction, Conv, ConvKind, MatMul, Operand};
 use versant_kernels::{
     CumSum, FoldWindows, IndexForm, KernelSource, ScatterAdd, Shape, Target, cumsum, fold_windows,
     program_native, program_wgsl, scatter_add,
@@ -256,13 +256,8 @@ fn ops_of(ir: &Ir, stored: &[bool], members: &[usize]) -> Vec<&'static str> {
 }
 
 fn scratch_words(fused: &Fused, k: usize, target: Target) -> usize {
-    match (&fused.kernels[k].form, &fused.kernels[k].lowered) {
-        (Form::Contraction(node, _), Some(lowered)) => {
-            let description = describe(&fused.ir, *node);
-            let kernels: ContractionKernels =
-                contract::contraction(&description, lowered.program.clone(), "", target);
-            kernels.scratch_words
-        }
+    match fused.kernels[k].form {
+        Form::Contraction(node, _) => contract::scratch_words(&describe(&fused.ir, node), target),
         _ => 0,
     }
 }

@@ -30,8 +30,14 @@ pub(super) fn kernels(
     }
     ContractionKernels {
         launches: vec![product, reduce(results, plan.splits, epilogue, label)],
-        scratch_words: results * plan.splits,
+        scratch_words: scratch_words(c, software),
     }
+}
+
+/// Words of scratch that [`kernels`] will ask for, without making their text.
+pub(super) fn scratch_words(c: &Contraction, software: bool) -> usize {
+    let plan = tiles::plan(c, software);
+    if plan.scratch { c.output_shape().numel() * plan.splits } else { 0 }
 }
 
 /// The launch that multiplies; without an epilogue its results go to scratch, `[split, result]`.

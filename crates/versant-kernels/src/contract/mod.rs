@@ -274,6 +274,17 @@ pub fn contraction(c: &Contraction, epilogue: Program, label: &str, target: Targ
     }
 }
 
+/// The [`ContractionKernels::scratch_words`] that [`contraction`] will ask for. It does not depend on the
+/// epilogue, so memory can be planned before epilogues are final, and no text is made.
+pub fn scratch_words(c: &Contraction, target: Target) -> usize {
+    match target {
+        Target::Gpu { software } if c.output_shape().numel() > 0 => {
+            gpu::scratch_words(&c.clone().without_idle_batch(), software)
+        }
+        _ => 0,
+    }
+}
+
 /// The work of a contraction without its epilogue: floating-point operations (two per multiply-add, with the
 /// taps that fall into the padding counted) and bytes, each operand element read once and each result
 /// element written once.
