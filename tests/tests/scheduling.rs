@@ -242,7 +242,7 @@ fn intermediate_buffers_are_reused() {
         }
         let plan = explain(&[&y]).unwrap();
         let one = 64 * 64 * 4;
-        assert!(plan.slot_bytes <= 2 * one, "20 products need two buffers in turn:\n{plan}");
+        assert!(plan.footprint.workspace <= 2 * one as u64, "20 products need two buffers in turn:\n{plan}");
         assert!(plan.peak.1 <= 2 * one, "{plan}");
         eval(&[&y]).unwrap();
         device.reset_peak();

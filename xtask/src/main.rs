@@ -4,6 +4,7 @@
 //! machine, so whatever needs wgpu or naga runs as an example or a test of the crate that has them.
 
 mod apt;
+mod bench;
 mod check;
 mod data;
 mod error;
@@ -46,6 +47,8 @@ enum Task {
     Golden(golden::Options),
     /// Kill the example `fashion` at random moments and resume it, checking its checkpoints.
     Kill(kill::Options),
+    /// Measure the library, and other engines beside it.
+    Bench(bench::Options),
 }
 
 fn main() -> ExitCode {
@@ -68,6 +71,7 @@ fn dispatch(task: Task) -> Result<()> {
         Task::Data(options) => data::run(&options),
         Task::Golden(options) => golden::run(&options),
         Task::Kill(options) => kill::run(&options),
+        Task::Bench(options) => bench::run(&options),
     }
 }
 

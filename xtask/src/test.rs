@@ -3,7 +3,9 @@
 //! What the tests read from the environment:
 //! * `VERSANT_REQUIRE_GPU=1`: a missing adapter fails a GPU test instead of skipping it;
 //! * `VERSANT_TEST_DEVICE`: the adapter that GPU tests open (`lavapipe` unless `--device` says otherwise);
-//! * `VERSANT_DEFAULT_LIMITS=1`: devices are opened with WebGPU's default limits, no optional feature.
+//! * `VERSANT_DEFAULT_LIMITS=1`: devices are opened with WebGPU's default limits, no optional feature;
+//! * `VERSANT_CHECKED=1`: every kernel is compiled with run-time checks. The first pass has them, the second runs
+//!   kernels as users do.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -18,7 +20,7 @@ pub struct Options {
     /// a part of an adapter's name. Default: lavapipe on Linux (installed if missing), elsewhere gpu.
     #[arg(long)]
     device: Option<String>,
-    /// Leave out the second pass, within WebGPU's default limits.
+    /// Leave out the second pass, within WebGPU's default limits and without run-time checks in kernels.
     #[arg(long)]
     quick: bool,
     /// Only tests whose name contains this.
@@ -31,11 +33,11 @@ pub fn run(options: &Options) -> Result<()> {
     if device == "lavapipe" {
         vulkan::ensure_software_adapter()?;
     }
-    let mut passes = vec![pass("the whole workspace", options, device, |command| {
-        command.arg("--workspace");
+    let mut passes = vec![pass("the whole workspace, kernels checked", options, device, |command| {
+        command.arg("--workspace").env("VERSANT_CHECKED", "1");
     })?];
     if !options.quick {
-        let name = "integration tests within WebGPU's default limits";
+        let name = "integration tests within WebGPU's default limits, kernels unchecked";
         passes.push(pass(name, options, device, |command| {
             // Integration tests are those that open adapters. Selected from the whole workspace, because
             // naming packages would build their dependencies again with other features.
@@ -72,7 +74,9 @@ fn pass(
         .args(["test", "--no-fail-fast"])
         .env("VERSANT_REQUIRE_GPU", "1")
         .env("VERSANT_TEST_DEVICE", device)
-        .env("MESA_SHADER_CACHE_DIR", cache);
+        .env("MESA_SHADER_CACHE_DIR", &cache)
+        // Verdicts on kernels from this tree do not belong among the user's.
+        .env("VERSANT_CACHE_DIR", cache.with_file_name("kernel-verdicts"));
     if std::env::var_os("LP_NUM_THREADS").is_none() {
         // Tests are many tiny dispatches, run side by side by the test harness: lavapipe's own worker
         // threads cost 20-40 us a dispatch where running in the caller's thread costs 1-7 us.

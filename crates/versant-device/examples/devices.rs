@@ -18,7 +18,7 @@ fn main() {
 /// A row of the table: what it is called, and a device's entry.
 type Row = (&'static str, fn(&DeviceInfo) -> String);
 
-const ROWS: [Row; 14] = [
+const ROWS: [Row; 15] = [
     ("device", |d| d.name.clone()),
     ("class", |d| format!("{:?}", d.class)),
     ("interface", |d| format!("{:?}", d.backend)),
@@ -38,6 +38,7 @@ const ROWS: [Row; 14] = [
     }),
     ("f16 in kernels", |d| yes(d.features.f16)),
     ("subgroup operations", |d| yes(d.features.subgroups)),
+    ("cooperative matrices", |d| yes(d.features.cooperative)),
     ("time stamps", |d| yes(d.features.timestamps)),
     ("read in place", |d| yes(d.features.mapped)),
 ];

@@ -4,7 +4,7 @@ use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::buffer::Buffer;
 use crate::counters::{Counters, Meter, bump};
@@ -15,9 +15,12 @@ use crate::gpu;
 use crate::info::{DeviceInfo, Limits};
 use crate::null::NullExecutor;
 use crate::options::{DeviceOptions, Select};
+use crate::pace::Pace;
+use crate::peak::{self, Peak};
 use crate::pool::{Fixed, MemoryStats, Pool, Role};
 use crate::recording::{MAX_SCALARS, ParamLayout, Recording};
 use crate::run_lock::RunLock;
+use crate::trace::{Span, Trace};
 use crate::workspace::Workspace;
 
 /// An open device. Clones share it; `==` tells whether two handles mean the same one.
@@ -35,7 +38,28 @@ struct Shared {
     meter: Arc<Meter>,
     pool: Arc<Pool>,
     runs: RunLock<RunState>,
+    /// The profile, if there is to be one.
+    trace: Option<Arc<Trace>>,
+    peak: OnceLock<Peak>,
     attachments: Mutex<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
+}
+
+impl Shared {
+    /// Completes the profile.
+    fn finish_trace(&self) {
+        if let Some(trace) = &self.trace {
+            if let Err(error) = self.executor.finish_trace() {
+                self.health.report(error);
+            }
+            trace.finish();
+        }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.finish_trace();
+    }
 }
 
 /// What runs share.
@@ -58,13 +82,49 @@ struct PreparedInner {
     /// Places in the workspace of the slots.
     places: Vec<usize>,
     params: Option<Fixed>,
+    footprint: Footprint,
+    pace: Mutex<Pace>,
     program: Mutex<Box<dyn Program>>,
+}
+
+/// Device memory of one run in bytes, as [`MemoryStats`] counts it: sizes rounded up as the pool does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Footprint {
+    /// The buffers given at run time, inputs and results.
+    pub externals: u64,
+    /// The intermediate buffers; plans of a device share theirs, so several need what the largest does.
+    pub workspace: u64,
+    /// Parameters and host scalars, of this plan and of those that the device held when it was prepared.
+    pub uniforms: u64,
+}
+
+impl Footprint {
+    /// All of it: the peak of a device that holds no other buffers and ran no larger plan.
+    pub fn total(&self) -> u64 {
+        self.externals + self.workspace + self.uniforms
+    }
 }
 
 impl Prepared {
     /// What was prepared.
     pub fn recording(&self) -> &Recording {
         &self.0.recording
+    }
+
+    /// The device memory that a run needs.
+    pub fn footprint(&self) -> Footprint {
+        self.0.footprint
+    }
+
+    /// How many submissions a run takes: one, unless its launches may together take longer than
+    /// [`MAX_SUBMISSION`](crate::MAX_SUBMISSION). Estimated from their costs until a run was timed.
+    pub fn submissions(&self) -> usize {
+        1 + lock(&self.0.pace).cuts().iter().filter(|&&cut| cut).count()
+    }
+
+    /// The launches that may even by themselves take longer than a submission should.
+    pub fn overlong(&self) -> Vec<usize> {
+        lock(&self.0.pace).overlong().collect()
     }
 }
 
@@ -96,11 +156,15 @@ impl Device {
         Device::open(&DeviceOptions::from_env())
     }
 
-    /// The host's processor.
+    /// The host's processor, never profiled.
     pub fn cpu() -> Device {
-        let (health, meter) = Default::default();
+        Device::cpu_with(SharedHealth::default(), None)
+    }
+
+    fn cpu_with(health: SharedHealth, trace: Option<Arc<Trace>>) -> Device {
+        let meter = Arc::<Meter>::default();
         let executor = CpuExecutor { meter: Arc::clone(&meter) };
-        Device::new(DeviceInfo::cpu(), Box::new(executor), health, meter)
+        Device::new(DeviceInfo::cpu(), Box::new(executor), health, meter, trace)
     }
 
     /// Any graphics adapter, real ones before software ones.
@@ -120,7 +184,7 @@ impl Device {
     pub fn null_with(limits: Limits) -> Device {
         let (health, meter) = Default::default();
         let executor = NullExecutor::new(Arc::clone(&meter));
-        Device::new(DeviceInfo::null(limits), Box::new(executor), health, meter)
+        Device::new(DeviceInfo::null(limits), Box::new(executor), health, meter, None)
     }
 
     /// A device by what [`Select`] understands: `cpu`, `vulkan`, part of an adapter's name, ….
@@ -139,22 +203,23 @@ impl Device {
     /// # Errors
     /// [`DeviceError::NoAdapter`] or [`DeviceError::UnknownDevice`] if nothing fits the selection,
     /// [`DeviceError::CannotOpen`] if a driver refuses, [`DeviceError::Unsupported`] if time stamps are
-    /// asked for and the adapter has none.
+    /// asked for (a profile needs them) and the adapter has none, [`DeviceError::Profile`] if a profile cannot
+    /// be written.
     pub fn open(options: &DeviceOptions) -> Result<Device> {
-        match options.select {
-            Select::Cpu => Ok(Device::cpu()),
-            Select::Null => Ok(Device::null()),
-            _ => {
-                let Some(adapter) = gpu::find(&options.select)? else {
-                    return Ok(Device::cpu());
-                };
-                let (health, meter): (SharedHealth, Arc<Meter>) = Default::default();
-                let (info, executor) = gpu::open(&adapter, options, &health, &meter)?;
-                let device = Device::new(info, Box::new(executor), health, meter);
-                device.0.health.settle()?;
-                Ok(device)
-            }
-        }
+        let (health, meter): (SharedHealth, Arc<Meter>) = Default::default();
+        let adapter = match options.select {
+            Select::Null => return Ok(Device::null()),
+            Select::Cpu => None,
+            _ => gpu::find(&options.select)?,
+        };
+        let Some(adapter) = adapter else {
+            let trace = Trace::of(options, &DeviceInfo::cpu(), &health)?;
+            return Ok(Device::cpu_with(health, trace));
+        };
+        let (info, executor, trace) = gpu::open(&adapter, options, &health, &meter)?;
+        let device = Device::new(info, Box::new(executor), health, meter, trace);
+        device.0.health.settle()?;
+        Ok(device)
     }
 
     /// All devices of this machine, the best adapters first, the CPU last.
@@ -164,7 +229,13 @@ impl Device {
         all
     }
 
-    fn new(info: DeviceInfo, executor: Box<dyn Executor>, health: SharedHealth, meter: Arc<Meter>) -> Device {
+    fn new(
+        info: DeviceInfo,
+        executor: Box<dyn Executor>,
+        health: SharedHealth,
+        meter: Arc<Meter>,
+        trace: Option<Arc<Trace>>,
+    ) -> Device {
         static NEXT_ID: AtomicU64 = AtomicU64::new(1);
         Device(Arc::new(Shared {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
@@ -174,6 +245,8 @@ impl Device {
             health,
             meter,
             runs: RunLock::new(RunState::default()),
+            trace,
+            peak: OnceLock::new(),
             attachments: Mutex::default(),
         }))
     }
@@ -238,6 +311,7 @@ impl Device {
         if words == 0 {
             return Ok(Vec::new());
         }
+        let _span = self.span("read");
         let _order = self.0.runs.lock()?;
         let data = self.0.executor.read(&buffer.memory().storage, words)?;
         self.0.health.settle()?;
@@ -249,6 +323,7 @@ impl Device {
         if data.is_empty() {
             return Ok(());
         }
+        let _span = self.span("write");
         self.0.executor.write(&buffer.memory().storage, data)?;
         bump(&self.0.meter.uploads);
         self.0.health.settle()
@@ -277,10 +352,15 @@ impl Device {
     pub fn prepare(&self, recording: Recording) -> Result<Prepared> {
         let shared = &*self.0;
         shared.health.check()?;
+        let _span = self.span("prepare");
         let limits = &shared.info.limits;
         recording.validate(shared.info.kind, limits)?;
+        let mut footprint = Footprint::default();
         for &words in &recording.slots {
-            shared.pool.capacity(words)?;
+            footprint.workspace += 4 * shared.pool.granule(words)? as u64;
+        }
+        for &words in &recording.externals {
+            footprint.externals += 4 * shared.pool.capacity(words)? as u64;
         }
         let layout = ParamLayout::new(&recording, limits.uniform_align);
         let program = shared.executor.prepare(&recording, &layout)?;
@@ -293,19 +373,24 @@ impl Device {
             if recording.scalar_words > 0 && state.scalars.is_none() {
                 state.scalars = Some(self.uniform(MAX_SCALARS, &[])?);
             }
+            let places = state.workspace.places().iter();
+            let workspace: u64 = places.map(|p| 4 * p.memory().words as u64).sum();
+            footprint.uniforms = shared.pool.stats().fixed.saturating_sub(workspace);
         }
         shared.health.settle()?;
         bump(&shared.meter.prepares);
         Ok(Prepared(Arc::new(PreparedInner {
             device: shared.id,
             places: Workspace::assign(&recording.slots),
+            pace: Mutex::new(Pace::guess(&recording, shared.info.class)),
             recording,
             params,
+            footprint,
             program: Mutex::new(program),
         })))
     }
 
-    /// Runs a prepared recording: in steady state one submission, and nothing is allocated or
+    /// Runs a prepared recording: in steady state one submission (see [`Prepared::submissions`]), and nothing is allocated or
     /// compiled. A GPU may still be at work when this returns; [`Device::read`] waits for it.
     ///
     /// `externals` are the recording's external buffers in order, at least as long as it says; `scalars`
@@ -317,7 +402,11 @@ impl Device {
     /// [`DeviceError::OutOfMemory`] if the workspace cannot grow, [`DeviceError::Reentrant`],
     /// [`DeviceError::Timeout`], [`DeviceError::DeviceLost`].
     pub fn run(&self, plan: &Prepared, externals: &[Buffer], scalars: &[u32]) -> Result<()> {
-        self.execute(plan, externals, scalars, |program, job| program.run(job))
+        let _span = self.span("run");
+        self.execute(plan, externals, scalars, |program, job| match &self.0.trace {
+            Some(trace) => program.run_traced(job, trace),
+            None => program.run(job),
+        })
     }
 
     /// As [`Device::run`], but every launch has a pass of its own; waits for the end and returns the
@@ -329,7 +418,9 @@ impl Device {
         if !self.0.info.features.timestamps {
             return Err(DeviceError::Unsupported { what: "time stamps (or was opened without them)" });
         }
-        self.execute(plan, externals, scalars, |program, job| program.run_timed(job))
+        let times = self.execute(plan, externals, scalars, |program, job| program.run_timed(job))?;
+        lock(&plan.0.pace).learn(&times);
+        Ok(times)
     }
 
     fn execute<T>(
@@ -345,8 +436,10 @@ impl Device {
         let mut state = shared.runs.lock()?;
         let RunState { workspace, scalars: scalar_memory } = &mut *state;
         workspace.fit(&*shared.executor, &shared.pool, &recording.slots, &plan.places)?;
+        let pace = lock(&plan.pace);
         let job = Job {
             recording,
+            cuts: pace.cuts(),
             slots: &plan.places,
             workspace: workspace.places(),
             externals,
@@ -389,6 +482,7 @@ impl Device {
     /// [`DeviceError::Timeout`], [`DeviceError::DeviceLost`].
     pub fn wait(&self) -> Result<()> {
         self.0.health.check()?;
+        let _span = self.span("wait");
         let _order = self.0.runs.lock()?;
         self.0.executor.wait()?;
         self.0.health.settle()
@@ -422,9 +516,26 @@ impl Device {
         self.0.pool.stats()
     }
 
+    /// What it can do at best: measured at the first call, which takes some tenths of a second and memory for two
+    /// large buffers (left out of [`MemoryStats::peak`], given back at once along with all idle memory).
+    ///
+    /// # Errors
+    /// [`DeviceError::Unsupported`] on the null device; as [`Device::run`] and [`Device::alloc`].
+    pub fn peak(&self) -> Result<Peak> {
+        if let Some(&known) = self.0.peak.get() {
+            return Ok(known);
+        }
+        let used = self.memory().peak;
+        let measured = peak::measure(self);
+        self.0.pool.trim();
+        self.0.pool.reset_peak(used);
+        let measured = measured?;
+        Ok(*self.0.peak.get_or_init(|| measured))
+    }
+
     /// Makes the memory's present use its peak.
     pub fn reset_peak(&self) {
-        self.0.pool.reset_peak();
+        self.0.pool.reset_peak(0);
     }
 
     /// Gives idle memory back to the system: what the pool holds, and the workspace.
@@ -437,8 +548,15 @@ impl Device {
         Ok(())
     }
 
+    /// Adds the time until the span is dropped to the device's profile, as a host event of this name. Without a
+    /// profile it costs a test.
+    pub fn span(&self, what: &'static str) -> Span<'_> {
+        Span::new(self.0.trace.as_deref(), what)
+    }
+
     /// Gives the device up. Every later call returns [`DeviceError::DeviceLost`].
     pub fn destroy(&self) {
+        self.0.finish_trace();
         self.0.health.lose("it was destroyed");
         self.0.executor.destroy();
     }

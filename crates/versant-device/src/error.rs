@@ -104,6 +104,14 @@ pub enum DeviceError {
         /// The missing feature.
         what: &'static str,
     },
+    /// The profile that was asked for cannot be written.
+    #[error("cannot write the profile {path}: {message}")]
+    Profile {
+        /// The file.
+        path: String,
+        /// What the system said.
+        message: String,
+    },
     /// A kernel's native function called back into its own device, which would wait for itself.
     #[error("a device was called from within one of its own kernels")]
     Reentrant,

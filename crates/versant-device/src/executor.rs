@@ -9,6 +9,7 @@ use crate::buffer::Buffer;
 use crate::error::{DeviceError, Result};
 use crate::pool::{Fixed, Role};
 use crate::recording::{BufferRef, Launch, ParamLayout, Recording};
+use crate::trace::Trace;
 
 /// A cache line of words, so that host buffers are aligned for vector loads without `unsafe`.
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -44,6 +45,8 @@ pub(crate) struct Memory {
 /// One run: a recording with the buffers it is to work on.
 pub(crate) struct Job<'a> {
     pub recording: &'a Recording,
+    /// Whether a new submission begins with each launch.
+    pub cuts: &'a [bool],
     /// Position in the workspace of each slot.
     pub slots: &'a [usize],
     pub workspace: &'a [Fixed],
@@ -100,6 +103,10 @@ pub(crate) trait Executor: Send + Sync {
     fn has_uniforms(&self) -> bool;
     /// Compiles a validated recording.
     fn prepare(&self, recording: &Recording, params: &ParamLayout) -> Result<Box<dyn Program>>;
+    /// Takes in all times of a profile.
+    fn finish_trace(&self) -> Result<()> {
+        Ok(())
+    }
     /// Waits until everything submitted is done.
     fn wait(&self) -> Result<()>;
     /// Gives the device up.
@@ -112,6 +119,17 @@ pub(crate) trait Program: Send {
     fn run(&mut self, job: &Job<'_>) -> Result<()>;
     /// Runs every launch in order and returns the nanoseconds of each; 0 for skipped ones.
     fn run_timed(&mut self, job: &Job<'_>) -> Result<Vec<u64>>;
+    /// As `run`, and adds the time of every launch to the device's profile, at once or later.
+    fn run_traced(&mut self, job: &Job<'_>, trace: &Trace) -> Result<()> {
+        let mut begin = trace.now();
+        let times = self.run_timed(job)?;
+        let launches = job.recording.launches.iter().zip(times).filter(|(l, _)| !l.is_empty());
+        trace.launches(launches.map(|(launch, nanos)| {
+            begin += nanos;
+            (&launch.kernel.label[..], launch.cost, begin - nanos, nanos)
+        }));
+        Ok(())
+    }
 }
 
 /// Whether a device still works, and the first error that arrived outside any call.

@@ -134,8 +134,13 @@ impl fmt::Display for Limits {
 pub struct Features {
     /// 16-bit floats in kernels (`enable f16;`).
     pub f16: bool,
+    /// 64-bit integers in kernels; asked for on software adapters only.
+    pub int64: bool,
     /// Subgroup operations.
     pub subgroups: bool,
+    /// Cooperative matrices (`enable wgpu_cooperative_matrix;`) of 16 x 16 x 16 elements of f16, summed in f32. Of
+    /// open devices only those with [`experimental`](crate::DeviceOptions::experimental); to be verified before use.
+    pub cooperative: bool,
     /// Time stamps, as [`Device::run_timed`](crate::Device::run_timed) needs them.
     pub timestamps: bool,
     /// Buffers are read in place, without a staging copy.
@@ -146,7 +151,9 @@ impl fmt::Display for Features {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let all = [
             (self.f16, "f16"),
+            (self.int64, "int64"),
             (self.subgroups, "subgroups"),
+            (self.cooperative, "cooperative matrices"),
             (self.timestamps, "timestamps"),
             (self.mapped, "mapped"),
         ];
@@ -202,6 +209,12 @@ impl DeviceInfo {
             limits,
             features: Features { timestamps: true, ..Features::default() },
         }
+    }
+
+    /// The identity of adapter, driver and interface: what is measured of kernels on one device holds on another of
+    /// equal fingerprint.
+    pub fn fingerprint(&self) -> String {
+        format!("{:?}/{}/{}", self.backend, self.name, self.driver)
     }
 
     /// Whether the device is a software rasteriser, for which kernels have their own variants.

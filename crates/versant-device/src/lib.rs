@@ -18,6 +18,7 @@
 //!     reads: 1,
 //!     writes: 1,
 //!     uses_scalars: false,
+//!     trusted: false,
 //!     native: Some(Arc::new(|reads, writes, _| {
 //!         for (out, x) in writes[0].iter_mut().zip(reads[0]) {
 //!             *out = 2 * x;
@@ -53,16 +54,24 @@ mod gpu;
 mod info;
 mod null;
 mod options;
+mod pace;
+mod peak;
 mod pool;
 mod recording;
 mod run_lock;
+mod trace;
 mod workspace;
 
 pub use buffer::Buffer;
 pub use counters::Counters;
-pub use device::{Device, Prepared};
+pub use device::{Device, Footprint, Prepared};
 pub use error::{DeviceError, Result};
 pub use info::{AdapterClass, Backend, DeviceInfo, DeviceKind, Features, Limits};
-pub use options::{DEFAULT_LIMITS_VAR, DEVICE_VAR, DeviceOptions, Select};
+pub use options::{
+    CHECKED_VAR, DEFAULT_LIMITS_VAR, DEVICE_VAR, DeviceOptions, EXPERIMENTAL_VAR, PROFILE_VAR, Select,
+};
+pub use pace::MAX_SUBMISSION;
+pub use peak::Peak;
 pub use pool::{ClassStats, MemoryStats};
 pub use recording::{BufferRef, Cost, Kernel, Launch, MAX_SCALARS, NativeFn, Recording};
+pub use trace::Span;

@@ -66,7 +66,11 @@ impl NullProgram {
     /// Looks every bind group up, then counts the passes that the launches would take.
     fn count(&mut self, job: &Job<'_>, pass_each: bool) -> Result<()> {
         let mut dispatched = false;
-        for (launch, binds) in job.recording.launches.iter().zip(&mut self.binds) {
+        let launches = job.recording.launches.iter().zip(job.cuts).zip(&mut self.binds);
+        for ((launch, &cut), binds) in launches {
+            if cut && std::mem::take(&mut dispatched) {
+                bump(&self.meter.submits);
+            }
             if launch.is_empty() {
                 continue;
             }

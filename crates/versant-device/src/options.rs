@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -12,6 +13,15 @@ pub const DEVICE_VAR: &str = "VERSANT_DEVICE";
 
 /// The environment variable that, set to `1`, forces WebGPU's default limits on every graphics device.
 pub const DEFAULT_LIMITS_VAR: &str = "VERSANT_DEFAULT_LIMITS";
+
+/// The environment variable that, set to `1`, makes [`DeviceOptions::checked`] the default.
+pub const CHECKED_VAR: &str = "VERSANT_CHECKED";
+
+/// The environment variable that, set to `1`, makes [`DeviceOptions::experimental`] the default.
+pub const EXPERIMENTAL_VAR: &str = "VERSANT_EXPERIMENTAL";
+
+/// The environment variable that names the file of a profile: the default of [`DeviceOptions::profile`].
+pub const PROFILE_VAR: &str = "VERSANT_PROFILE";
 
 /// Which device to open. Parses from the text that [`DEVICE_VAR`] holds.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -78,6 +88,17 @@ pub struct DeviceOptions {
     /// Force WebGPU's default limits and no optional feature (but time stamps, if asked for),
     /// however much the adapter offers.
     pub default_limits: bool,
+    /// Compile trusted kernels, too, with run-time checks: indices clamped, loops bounded, integer division
+    /// guarded, workgroup memory zeroed. Slower; for tests, where a fault must not depend on the driver. The
+    /// default is what [`CHECKED_VAR`] says.
+    pub checked: bool,
+    /// Ask for abilities that wgpu calls experimental: cooperative matrices. The default is what
+    /// [`EXPERIMENTAL_VAR`] says.
+    pub experimental: bool,
+    /// Write what host and device do, and when, to this file, for Perfetto or chrome://tracing. It is complete
+    /// once the device is dropped or destroyed; until then it has the ending `.part`. Launches run in a pass each,
+    /// and the device must have time stamps. The default is what [`PROFILE_VAR`] names.
+    pub profile: Option<PathBuf>,
     /// Ask for time stamps, which [`Device::run_timed`](crate::Device::run_timed) needs on a GPU.
     pub timestamps: bool,
     /// How long to wait for the device before a call returns [`Timeout`](crate::DeviceError::Timeout).
@@ -85,12 +106,15 @@ pub struct DeviceOptions {
 }
 
 impl Default for DeviceOptions {
-    /// The best device, all its limits, no time stamps, ten minutes (a software adapter may
+    /// The best device, all its limits, trusted kernels checked only if [`CHECKED_VAR`] is `1`, no time stamps, ten minutes (a software adapter may
     /// compile for many seconds and then run for minutes).
     fn default() -> Self {
         DeviceOptions {
             select: Select::Best,
             default_limits: false,
+            checked: is_set(CHECKED_VAR),
+            experimental: is_set(EXPERIMENTAL_VAR),
+            profile: std::env::var_os(PROFILE_VAR).filter(|p| !p.is_empty()).map(PathBuf::from),
             timestamps: false,
             timeout: Duration::from_secs(600),
         }
@@ -110,8 +134,13 @@ impl DeviceOptions {
 
     /// Whether default limits hold, be it by option or by [`DEFAULT_LIMITS_VAR`].
     pub(crate) fn wants_default_limits(&self) -> bool {
-        self.default_limits || std::env::var(DEFAULT_LIMITS_VAR).is_ok_and(|v| v == "1")
+        self.default_limits || is_set(DEFAULT_LIMITS_VAR)
     }
+}
+
+/// Whether an environment variable is `1`.
+fn is_set(variable: &str) -> bool {
+    std::env::var(variable).is_ok_and(|v| v == "1")
 }
 
 impl Select {

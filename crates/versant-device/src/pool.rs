@@ -151,7 +151,7 @@ impl Pool {
 
     /// Memory outside the pool: the workspace, parameter blocks, scalars.
     pub fn fixed(self: &Arc<Self>, executor: &dyn Executor, words: usize, usage: Usage) -> Result<Fixed> {
-        let words = self.capacity(words)?;
+        let words = self.granule(words)?;
         let storage = self.allocate(executor, words, usage)?;
         let mut state = lock(&self.state);
         state.fixed += bytes(words);
@@ -182,13 +182,27 @@ impl Pool {
         }
     }
 
-    pub fn reset_peak(&self) {
+    /// Makes the present use the peak, or `least` if that is more.
+    pub fn reset_peak(&self, least: u64) {
         let mut state = lock(&self.state);
-        state.peak = state.live + state.fixed;
+        state.peak = least.max(state.live + state.fixed);
+    }
+
+    /// The capacity in words that a request for memory outside the pool gets: it is not reused for another size, so
+    /// nothing is gained by a class.
+    pub fn granule(&self, words: usize) -> Result<usize> {
+        self.check(words)?;
+        Ok(words.next_multiple_of(MIN_WORDS).clamp(MIN_WORDS, self.max_words))
     }
 
     /// The capacity in words that a request gets.
     pub fn capacity(&self, words: usize) -> Result<usize> {
+        self.check(words)?;
+        // The class may lie beyond the largest buffer; the request does not.
+        Ok(size_class(words).min(self.max_words))
+    }
+
+    fn check(&self, words: usize) -> Result<()> {
         if words > self.max_words {
             return Err(DeviceError::LimitExceeded {
                 what: "bytes of a buffer",
@@ -196,8 +210,7 @@ impl Pool {
                 limit: bytes(self.max_words),
             });
         }
-        // The class may lie beyond the largest buffer; the request does not.
-        Ok(size_class(words).min(self.max_words))
+        Ok(())
     }
 
     /// Asks the executor; if it has nothing left, once more after the pool gave back what it holds.

@@ -30,6 +30,11 @@ pub struct Kernel {
     pub writes: usize,
     /// Whether binding 1 is used.
     pub uses_scalars: bool,
+    /// Whether whoever wrote the text vouches for it: every index is in range, every loop ends, no integer
+    /// is divided by zero, and workgroup memory is written before it is read, for every parameter block that
+    /// the kernel is launched with. Such a kernel is compiled without run-time checks, unless the device was
+    /// opened [checked](crate::DeviceOptions::checked).
+    pub trusted: bool,
     /// The CPU twin; may be `None` if only GPUs run it.
     pub native: Option<NativeFn>,
 }
@@ -42,6 +47,7 @@ impl fmt::Debug for Kernel {
             .field("reads", &self.reads)
             .field("writes", &self.writes)
             .field("uses_scalars", &self.uses_scalars)
+            .field("trusted", &self.trusted)
             .field("native", &self.native.is_some())
             .finish()
     }
@@ -269,11 +275,11 @@ pub(crate) struct PipelineKey {
 }
 
 impl PipelineKey {
-    fn parts(&self) -> (&str, usize, usize, bool, u64) {
+    fn parts(&self) -> (&str, [usize; 2], [bool; 2], u64) {
         let k = &*self.kernel;
         // Kernels without text exist on the null device only, where labels stand in for it.
         let text = if k.wgsl.is_empty() { &k.label } else { &k.wgsl };
-        (text, k.reads, k.writes, k.uses_scalars, self.param_bytes)
+        (text, [k.reads, k.writes], [k.uses_scalars, k.trusted], self.param_bytes)
     }
 }
 

@@ -267,6 +267,7 @@ fn a_kernel_that_calls_its_device_gets_an_error() {
         reads: 0,
         writes: 0,
         uses_scalars: false,
+        trusted: false,
         native: Some(Arc::new(move |_, _, _| {
             slot.get_or_init(|| inner.wait());
         })),

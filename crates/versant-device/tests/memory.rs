@@ -3,7 +3,7 @@
 mod common;
 
 use common::*;
-use versant_device::{Buffer, ClassStats, Device};
+use versant_device::{Buffer, ClassStats, Cost, Device};
 
 #[test]
 fn books_are_exact() {
@@ -105,4 +105,21 @@ fn attachments_belong_to_a_device() {
     assert_eq!((add(&one), add(&one), add(&two)), (0, 1, 0));
     assert_eq!(*one.attachment::<u8>(), 0);
     assert!(one == one.clone() && one != two);
+}
+
+#[test]
+fn peak_rates_are_measured_once_and_leave_no_memory() {
+    for device in real_devices() {
+        let kept = device.alloc(1000).unwrap();
+        let before = device.memory();
+        let peak = device.peak().unwrap();
+        assert_eq!(device.memory(), before, "{device:?}");
+        let counters = device.counters();
+        assert_eq!(device.peak().unwrap(), peak);
+        assert_eq!(device.counters(), counters);
+        let (seconds, memory) = peak.bound(Cost { flops: 1, bytes: peak.bytes_per_second as u64 });
+        assert!(memory && (0.99..1.01).contains(&seconds), "{peak:?}");
+        drop(kept);
+    }
+    assert!(Device::null().peak().is_err());
 }

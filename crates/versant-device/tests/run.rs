@@ -152,8 +152,11 @@ fn plans_share_one_workspace() {
                 assert!(!real || got == two_slots_expected(&a, &b), "{device:?}, {n}");
             }
         }
-        // 4,000 words are of the class of 4,096.
-        assert_eq!(device.memory().fixed - before, 2 * 4096 * 4, "{device:?}");
+        // 4,000 words are rounded up to whole lines of 64.
+        assert_eq!(device.memory().fixed - before, 2 * 4032 * 4, "{device:?}");
+        // As much as the largest plan says; parameters are there from the start.
+        let workspace = plans.iter().map(|p| p.footprint().workspace).max();
+        assert_eq!(Some(device.memory().fixed - before), workspace);
     }
 }
 
@@ -281,5 +284,57 @@ fn large_uploads_do_not_pile_up() {
         }
         let got = device.read(&buffer, data.len()).unwrap();
         assert!(got == data, "{device:?}");
+    }
+}
+
+/// Three launches that claim to take this many milliseconds on a discrete card.
+fn slow(n: usize, ms: [u64; 3]) -> Recording {
+    let mut plan = two_slots(n);
+    for (launch, ms) in plan.launches.iter_mut().zip(ms) {
+        launch.cost = versant_device::Cost { flops: ms * 200_000_000, bytes: 0 };
+    }
+    plan
+}
+
+#[test]
+fn long_runs_are_cut_between_launches() {
+    let device = Device::null();
+    for (ms, submits) in
+        [([1, 1, 1], 1), ([200, 200, 100], 1), ([200, 200, 200], 2), ([400; 3], 3), ([9000, 1, 1], 2)]
+    {
+        let plan = device.prepare(slow(10, ms)).unwrap();
+        assert_eq!(plan.submissions() as u64, submits);
+        assert_eq!(plan.overlong(), if ms[0] > 500 { vec![0] } else { vec![] });
+        let bufs = [(); 3].map(|()| device.alloc(10).unwrap());
+        let before = device.counters();
+        device.run(&plan, &bufs, &[]).unwrap();
+        let did = device.counters() - before;
+        assert_eq!((did.submits, did.passes, did.dispatches), (submits, submits, 3), "{ms:?}");
+        // Once the run was timed its real times count, which are zero here.
+        device.run_timed(&plan, &bufs, &[]).unwrap();
+        assert_eq!((plan.submissions(), plan.overlong()), (1, vec![]));
+    }
+}
+
+#[test]
+fn a_run_in_several_submissions_computes_the_same() {
+    for device in real_devices() {
+        let n = 5000;
+        let (a, b) = (noise(n, 1), noise(n, 2));
+        let mut plan = slow(n, [400; 3]);
+        // One that uses scalars, behind the last cut.
+        plan.launches.push(mix(n, [External(0), External(1), External(3)]));
+        plan.launches[3].cost.flops = u64::MAX;
+        plan.externals.push(n);
+        plan.scalar_words = 6;
+        let plan = device.prepare(plan).unwrap();
+        let bufs: Vec<Buffer> = [&a, &b, &a, &a].map(|x| device.upload(x).unwrap()).into();
+        let before = device.counters();
+        device.run(&plan, &bufs, &[3, 0, 0, 0, 0, 1]).unwrap();
+        let submits = (device.counters() - before).submits;
+        assert_eq!(submits, if device.info().name.contains("CPU") { 1 } else { 4 }, "{device:?}");
+        assert_eq!(device.read(&bufs[2], n).unwrap(), two_slots_expected(&a, &b), "{device:?}");
+        let mixed = a[7].wrapping_mul(3).wrapping_add(b[7]);
+        assert_eq!(device.read(&bufs[3], n).unwrap()[7], mixed, "{device:?}");
     }
 }

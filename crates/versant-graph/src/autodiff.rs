@@ -211,6 +211,19 @@ impl Tensor {
         inputs: &[&Tensor],
         rule: impl Fn(&Tensor) -> Vec<Option<Tensor>> + Send + Sync + 'static,
     ) -> Tensor {
+        self.with_vjp_of(name, inputs, move |g, _| rule(g))
+    }
+
+    /// As [`Tensor::with_vjp`], with a rule that also takes the inputs. A rule that held tensors itself would keep
+    /// them from being freed, and have them computed where nobody asks for them.
+    #[track_caller]
+    #[must_use]
+    pub fn with_vjp_of(
+        &self,
+        name: &'static str,
+        inputs: &[&Tensor],
+        rule: impl Fn(&Tensor, &[Tensor]) -> Vec<Option<Tensor>> + Send + Sync + 'static,
+    ) -> Tensor {
         let op = Op::Custom(crate::op::CustomOp(name, Arc::new(rule)));
         let all: Vec<&Tensor> = std::iter::once(self).chain(inputs.iter().copied()).collect();
         Tensor::record(op, &all, self.dims(), self.dtype(), Location::caller())

@@ -84,6 +84,16 @@ pub enum GraphError {
         /// A likely reason, or nothing.
         hint: &'static str,
     },
+    /// Every kernel of this family gave wrong results on the device's adapter with its driver.
+    #[error(
+        "no kernel for a {family} gives right results on this adapter ({faults}); the CPU device can run it"
+    )]
+    NoVariant {
+        /// What should be computed.
+        family: &'static str,
+        /// What was wrong with which variant.
+        faults: String,
+    },
     /// The device failed.
     #[error(transparent)]
     Device(#[from] Arc<DeviceError>),

@@ -2,8 +2,9 @@
 
 use std::fmt;
 use std::panic::Location;
+use std::sync::Arc;
 
-use versant_device::{BufferRef, Cost};
+use versant_device::{BufferRef, Cost, Footprint, Kernel, Peak, Prepared};
 use versant_kernels::Shape;
 
 use crate::capture::Key;
@@ -27,6 +28,8 @@ pub struct LaunchNote {
     pub writes: Vec<BufferRef>,
     /// Source lines that recorded the results.
     pub lines: Vec<&'static Location<'static>>,
+    /// The kernel, with its WGSL where it is one for a GPU.
+    pub source: Arc<Kernel>,
     pub(crate) kernel: usize,
 }
 
@@ -37,16 +40,36 @@ pub struct Explanation {
     pub launches: Vec<LaunchNote>,
     /// Number of recorded nodes that it covers.
     pub nodes: usize,
-    /// Bytes of the plan's intermediate buffers.
-    pub slot_bytes: usize,
-    /// Bytes of the buffers given and returned.
-    pub external_bytes: usize,
+    /// The device memory that a run needs: what [`MemoryStats::peak`](versant_device::MemoryStats) will be on a device
+    /// that holds nothing else.
+    pub footprint: Footprint,
+    /// How many submissions a run takes; more than one only if it may else be taken for a hang.
+    pub submissions: usize,
+    /// Launches that may take longer than a submission should even by themselves.
+    pub overlong: Vec<usize>,
+    /// Measured times, after [`explain_timed`](crate::explain_timed).
+    pub measured: Option<Measured>,
     /// The launch at which most intermediate bytes are in use, those bytes, and what is alive there.
     pub peak: (usize, usize, Vec<String>),
 }
 
+/// What the launches of a plan took.
+#[derive(Clone, Debug)]
+pub struct Measured {
+    /// Nanoseconds of each launch.
+    pub nanos: Vec<u64>,
+    /// The device's own limits.
+    pub peak: Peak,
+}
+
 impl Explanation {
-    pub(crate) fn new(ir: &Ir, memory: &Memory, key: &Key, launches: Vec<LaunchNote>) -> Self {
+    pub(crate) fn new(
+        ir: &Ir,
+        memory: &Memory,
+        key: &Key,
+        launches: Vec<LaunchNote>,
+        prepared: &Prepared,
+    ) -> Self {
         let bytes = |alive: &[(usize, u32)]| -> usize {
             alive.iter().map(|&(n, _)| 4 * ir.nodes[n].shape.numel()).sum()
         };
@@ -64,8 +87,10 @@ impl Explanation {
         Explanation {
             launches,
             nodes: key.nodes.len(),
-            slot_bytes: memory.slots.iter().map(|w| 4 * w).sum(),
-            external_bytes: key.externals.iter().map(|e| 4 * e.0).sum(),
+            footprint: prepared.footprint(),
+            submissions: prepared.submissions(),
+            overlong: prepared.overlong(),
+            measured: None,
             peak,
         }
     }
@@ -92,16 +117,54 @@ fn buffer(b: &BufferRef) -> String {
     }
 }
 
-impl fmt::Display for Explanation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+/// A launch's time, rates, and how near it comes to what the device can do.
+fn speed(nanos: u64, cost: Cost, peak: &Peak) -> String {
+    let seconds = nanos as f64 / 1e9;
+    if nanos == 0 {
+        return "not measured".to_owned();
+    }
+    let (least, memory) = peak.bound(cost);
+    format!(
+        "{:.1} us, {:.2} GB/s, {:.2} GFLOP/s, {:.0} % of the {} bound",
+        seconds * 1e6,
+        cost.bytes as f64 / seconds / 1e9,
+        cost.flops as f64 / seconds / 1e9,
+        100.0 * least / seconds,
+        if memory { "memory" } else { "arithmetic" },
+    )
+}
+
+impl Explanation {
+    /// The lines before the launches.
+    fn head(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{} launches for {} nodes", self.launches.len(), self.nodes)?;
+        let memory = &self.footprint;
         writeln!(
             f,
-            "{} launches for {} nodes; {} of intermediate buffers, {} given",
-            self.launches.len(),
-            self.nodes,
-            bytes(self.slot_bytes as u64),
-            bytes(self.external_bytes as u64),
+            "{} of device memory: {} given and returned, {} of intermediates, {} of parameters",
+            bytes(memory.total()),
+            bytes(memory.externals),
+            bytes(memory.workspace),
+            bytes(memory.uniforms),
         )?;
+        if self.submissions > 1 {
+            writeln!(f, "{} submissions, so that none runs too long", self.submissions)?;
+        }
+        for &launch in &self.overlong {
+            writeln!(f, "launch {launch} may run so long that the driver takes it for a hang")?;
+        }
+        if let Some(Measured { nanos, peak }) = &self.measured {
+            let sum = nanos.iter().sum::<u64>() as f64 / 1e3;
+            let (memory, arithmetic) = (peak.bytes_per_second / 1e9, peak.flops_per_second / 1e9);
+            writeln!(f, "{sum:.1} us in all; the device can {memory:.1} GB/s and {arithmetic:.1} GFLOP/s")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.head(f)?;
         for (i, l) in self.launches.iter().enumerate() {
             let list = |all: &[BufferRef]| all.iter().map(buffer).collect::<Vec<_>>().join(" ");
             writeln!(f, "{i:>4}  {}  {}", l.label, l.shape)?;
@@ -114,6 +177,9 @@ impl fmt::Display for Explanation {
                 list(&l.reads),
                 list(&l.writes),
             )?;
+            if let Some(Measured { nanos, peak }) = &self.measured {
+                writeln!(f, "      time   {}", speed(nanos[i], l.cost, peak))?;
+            }
             let lines: Vec<String> =
                 l.lines.iter().take(4).map(|l| format!("{}:{}", l.file(), l.line())).collect();
             writeln!(f, "      from   {}", lines.join(", "))?;

@@ -12,6 +12,7 @@ use versant_kernels::{Shape, View};
 use crate::ir::{Ir, IrOp};
 use crate::lower::{Domain, Group, Lowered, Place, Refusal, lower};
 use crate::op::Op;
+use crate::order::order;
 use crate::stored::{MAX_INLINE, choose};
 
 /// What a device lets a kernel do.
@@ -21,6 +22,10 @@ pub(crate) struct Limits {
     pub bindings: usize,
     /// Whether anything is merged (off for tests of the passes against each other).
     pub merge: bool,
+    /// Whether kernels that do not depend on each other share a launch.
+    pub join: bool,
+    /// Whether a buffer that a kernel overwrites counts once.
+    pub in_place: bool,
 }
 
 /// Programs do not grow beyond this many instructions by merging.
@@ -39,6 +44,10 @@ pub(crate) enum Form {
     Fused(Domain),
     /// A contraction whose epilogue computes the other members.
     Contraction(usize, Domain),
+    /// The first half of a contraction whose sum is split.
+    Product { node: usize, partial: usize },
+    /// The second half, with the epilogue.
+    Total { node: usize, partial: usize },
     /// A kernel of a small family.
     Family(usize),
     /// A concatenation: its pieces are stored by their own kernels.
@@ -52,6 +61,14 @@ pub(crate) struct Kernel {
     /// Stored nodes it computes, inputs first.
     pub members: Vec<usize>,
     pub lowered: Option<Lowered>,
+}
+
+impl Kernel {
+    /// Buffers that it binds.
+    pub fn bindings(&self) -> usize {
+        let operands = if matches!(self.form, Form::Contraction(..)) { 2 } else { 0 };
+        operands + self.lowered.as_ref().map_or(0, |l| l.places.len())
+    }
 }
 
 /// The kernels in an order of execution.
@@ -88,6 +105,8 @@ struct Fusion<'a> {
     /// Stored nodes that the expression of each stored node reads.
     refs: Vec<SmallVec<[u32; 4]>>,
     users: Vec<SmallVec<[u32; 4]>>,
+    /// Stored nodes that read each external buffer.
+    leaf_users: Vec<Vec<u32>>,
     /// The kernel of each stored node.
     group_of: Vec<usize>,
     groups: Vec<Option<Kernel>>,
@@ -110,6 +129,7 @@ impl<'a> Fusion<'a> {
             pieces: FxHashMap::default(),
             refs: vec![SmallVec::new(); n],
             users: vec![SmallVec::new(); n],
+            leaf_users: vec![Vec::new(); ir.donated.len()],
             group_of: vec![usize::MAX; n],
             groups: Vec::new(),
         };
@@ -128,7 +148,7 @@ impl<'a> Fusion<'a> {
                 }
             }
         }
-        let kernels = self.schedule();
+        let kernels = order(self.ir, self.groups, &self.refs);
         Ok((self.stored, kernels))
     }
 
@@ -160,7 +180,9 @@ impl<'a> Fusion<'a> {
                 if !seen.insert(j) {
                     continue;
                 }
-                if self.stored[j] {
+                if let IrOp::Leaf(external) = self.ir.nodes[j].op {
+                    self.leaf_users[external].push(i as u32);
+                } else if self.stored[j] {
                     self.refs[i].push(j as u32);
                     self.users[j].push(i as u32);
                 } else {
@@ -323,7 +345,10 @@ impl<'a> Fusion<'a> {
         };
         // A contraction binds its two operands beside the epilogue's buffers.
         let operands = if acc.is_some() { 2 } else { 0 };
-        if lowered.places.len() + operands > self.limits.bindings {
+        let count = lowered.places.len() + operands;
+        if count > self.limits.bindings
+            && count - self.overwrites(&lowered, &members, acc) > self.limits.bindings
+        {
             return false;
         }
         for &m in &members {
@@ -332,6 +357,46 @@ impl<'a> Fusion<'a> {
         self.groups[from] = None;
         self.groups[into] = Some(Kernel { form, members, lowered: Some(lowered) });
         true
+    }
+
+    /// How many of its results a kernel will write over buffers that it reads: [`memory`](crate::memory) lets it where
+    /// nobody else reads them.
+    fn overwrites(&self, lowered: &Lowered, members: &[usize], acc: Option<usize>) -> usize {
+        if !self.limits.in_place {
+            return 0;
+        }
+        let operand = |p: Place| {
+            acc.is_some_and(|a| self.ir.nodes[a].inputs.iter().any(|e| place_of(self.ir, e.node) == p))
+        };
+        let own = |users: &[u32]| users.iter().all(|u| members.contains(&(*u as usize)));
+        let mut taken = vec![false; lowered.places.len()];
+        let mut count = 0;
+        for (w, place) in
+            lowered.places.iter().enumerate().filter(|(w, _)| lowered.program.bindings[*w].written)
+        {
+            let Place::Node(new) = *place else { continue };
+            let words = self.ir.nodes[new].shape.numel();
+            let found = (0..w).find(|&r| {
+                let fits = match lowered.places[r] {
+                    _ if taken[r] || lowered.program.bindings[r].written || operand(lowered.places[r]) => {
+                        false
+                    }
+                    Place::External(e) => {
+                        self.ir.donated[e] == Some(words) && self.is_output[new] && own(&self.leaf_users[e])
+                    }
+                    Place::Node(old) => {
+                        let kept = self.is_output[old] || self.is_output[new];
+                        !kept && self.ir.nodes[old].shape.numel() == words && own(&self.users[old])
+                    }
+                };
+                fits && lowered.overwritable(r, w).is_some()
+            });
+            if let Some(r) = found {
+                taken[r] = true;
+                count += 1;
+            }
+        }
+        count
     }
 
     /// The form that two kernels could have together.
@@ -345,8 +410,9 @@ impl<'a> Fusion<'a> {
             | (Form::Fused(Flat(y)), Form::Contraction(node, Flat(x)))
                 if x.numel() == y.numel() =>
             {
-                // An epilogue runs over the contraction's own output shape: no refinement here.
-                Some((Form::Contraction(*node, Flat(*x)), Some(*node)))
+                // An epilogue runs over the contraction's own results: only outer dimensions may be split.
+                let fine = refine(x, y).filter(|s| s.last() == x.last()).unwrap_or(*x);
+                Some((Form::Contraction(*node, Flat(fine)), Some(*node)))
             }
             (Form::Fused(rows @ Rows { full, axes }), Form::Fused(other))
             | (Form::Fused(other), Form::Fused(rows @ Rows { full, axes })) => {
@@ -405,42 +471,6 @@ impl<'a> Fusion<'a> {
             .iter()
             .flat_map(|&m| self.refs[m].iter().map(|&r| self.group_of[r as usize]))
             .filter(move |&g| g != group)
-    }
-
-    /// An order of execution: inputs first, otherwise as recorded.
-    fn schedule(&mut self) -> Vec<Kernel> {
-        let mut waits = vec![0; self.groups.len()];
-        let mut feeds: Vec<Vec<usize>> = vec![Vec::new(); self.groups.len()];
-        let mut ready = std::collections::BinaryHeap::new();
-        let rank = |k: &Kernel| std::cmp::Reverse(k.members[k.members.len() - 1]);
-        for (g, kernel) in self.groups.iter().enumerate() {
-            let Some(kernel) = kernel else {
-                continue;
-            };
-            let mut sources: Vec<usize> = self.sources(g).collect();
-            sources.sort_unstable();
-            sources.dedup();
-            waits[g] = sources.len();
-            for s in sources {
-                feeds[s].push(g);
-            }
-            if waits[g] == 0 {
-                ready.push((rank(kernel), g));
-            }
-        }
-        let mut order = Vec::new();
-        while let Some((_, g)) = ready.pop() {
-            for &next in &feeds[g] {
-                waits[next] -= 1;
-                if waits[next] == 0 {
-                    let kernel = self.groups[next].as_ref().expect("only live kernels are fed");
-                    ready.push((rank(kernel), next));
-                }
-            }
-            order.extend(self.groups[g].take());
-        }
-        assert!(self.groups.iter().all(Option::is_none), "fusion made a cycle");
-        order
     }
 }
 

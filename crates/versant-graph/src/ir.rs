@@ -6,11 +6,16 @@ use std::panic::Location;
 
 use rustc_hash::FxHashMap;
 use smallvec::{SmallVec, smallvec};
-use versant_kernels::{DType, Shape, View};
+use versant_kernels::{DType, ReduceKind, Shape, View};
 
 use crate::capture::Key;
 use crate::op::Op;
 use crate::ops::create::word_of;
+
+/// Reductions to no more results than this and of at least so many elements each are taken in this many parts.
+const LONG_ROWS: usize = 8;
+const LONG_COLS: usize = 1 << 16;
+const LONG_PARTS: usize = 1 << 10;
 
 /// An operand: a node read through a view; `None` is the identity on the node's own extents.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -31,6 +36,8 @@ pub(crate) enum IrOp {
     Copy,
     /// The operand, computed into its place in a concatenation.
     Piece,
+    /// The sums of parts of a product, to be added up: made after fusion.
+    Partial,
     /// Anything else.
     Core(Op),
 }
@@ -51,6 +58,8 @@ pub(crate) struct Ir {
     pub nodes: Vec<IrNode>,
     /// The node that holds each output of the key.
     pub outputs: Vec<usize>,
+    /// The words of each external buffer that may be overwritten.
+    pub donated: Vec<Option<usize>>,
 }
 
 impl IrNode {
@@ -60,6 +69,7 @@ impl IrNode {
             IrOp::Scalar(_) => "scalar",
             IrOp::Copy => "copy",
             IrOp::Piece => "piece",
+            IrOp::Partial => "partial",
             IrOp::Core(op) => op.name(),
         }
     }
@@ -163,6 +173,11 @@ pub(crate) fn build(key: &Key, locations: &[&'static Location<'static>]) -> Ir {
                     node.inputs.iter().map(|&j| key.nodes[j as usize].shape).collect();
                 b.map(&node.op, inputs, &shapes, shape, dtype)
             }
+            (None, Op::Reduce(kind, axes)) => {
+                let input = key.nodes[node.inputs[0] as usize].shape;
+                b.long_reduce(*kind, *axes, &inputs[0], input, node)
+                    .unwrap_or_else(|| Edge::whole(b.core(node.op.clone(), inputs, node, key)))
+            }
             (None, op) => Edge::whole(b.core(op.clone(), inputs, node, key)),
         };
         resolved.push(edge);
@@ -183,6 +198,7 @@ pub(crate) fn build(key: &Key, locations: &[&'static Location<'static>]) -> Ir {
         };
         b.ir.outputs.push(at);
     }
+    b.ir.donated = key.externals.iter().map(|&(words, donated)| donated.then_some(words)).collect();
     b.ir.without_dead()
 }
 
@@ -265,6 +281,55 @@ impl Builder<'_> {
         Edge::whole(self.push(IrOp::Core(op.clone()), inputs, shape, dtype))
     }
 
+    /// A long reduction to few results, first of parts that all run at once. Sums, maxima and minima of any grouping
+    /// are as good. How many parts is a power of two wherever the extents have one, so that another batch size
+    /// usually means the same kernels.
+    fn long_reduce(
+        &mut self,
+        kind: ReduceKind,
+        axes: u8,
+        edge: &Edge,
+        input: Shape,
+        node: &crate::capture::KeyNode,
+    ) -> Option<Edge> {
+        let cols: usize = (0..input.rank()).filter(|a| axes >> a & 1 == 1).map(|a| input[a]).product();
+        let rows = node.shape.numel();
+        let groups = matches!(kind, ReduceKind::Sum | ReduceKind::Max | ReduceKind::Min);
+        if !groups || rows > LONG_ROWS || cols < LONG_COLS {
+            return None;
+        }
+        let kept = (0..input.rank()).filter(|a| axes >> a & 1 == 0);
+        let reduced = (0..input.rank()).filter(|a| axes >> a & 1 == 1);
+        let order: Vec<usize> = kept.clone().chain(reduced).collect();
+        let mut dims: Vec<usize> = kept.map(|a| input[a]).filter(|&d| d != 1).collect();
+        let mut lines = View::contiguous(input).permute(&order);
+        let mut parts = 1 << cols.trailing_zeros().min(LONG_PARTS.trailing_zeros());
+        let mut length = cols / parts;
+        if parts < LONG_PARTS / 16 {
+            // Zeros change no sum.
+            if kind != ReduceKind::Sum || rows != 1 {
+                return None;
+            }
+            (parts, length) = (LONG_PARTS, cols.div_ceil(LONG_PARTS));
+            lines = View::contiguous(Shape::new(&[cols])?).pad(&[0], Shape::new(&[parts * length])?);
+        }
+        dims.extend([parts, length]);
+        let shape = Shape::new(&dims)?;
+        let mut view = View::contiguous(shape).compose(&lines)?;
+        if let Some(inner) = &edge.view {
+            view = view.compose(inner)?;
+        }
+        let at = dims.len() - 2;
+        dims[at + 1] = 1;
+        let first = IrOp::Core(Op::Reduce(kind, 1 << (at + 1)));
+        let operand = Edge { node: edge.node, view: Some(view) };
+        let first = self.push(first, smallvec![operand], Shape::new(&dims)?, node.dtype);
+        dims[at] = 1;
+        let second = IrOp::Core(Op::Reduce(kind, 1 << at));
+        let second = self.push(second, smallvec![Edge::whole(first)], Shape::new(&dims)?, node.dtype);
+        Some(Edge { node: second, view: Some(View::contiguous(node.shape)) })
+    }
+
     /// Any other operation, with its memory operands put in order.
     fn core(
         &mut self,
@@ -344,6 +409,7 @@ impl Ir {
             place.push(out.nodes.len() - 1);
         }
         out.outputs = self.outputs.iter().map(|&o| place[o]).collect();
+        out.donated.clone_from(&self.donated);
         out
     }
 
@@ -371,7 +437,7 @@ impl Ir {
                 nodes.push(node);
             }
         }
-        Ir { nodes, outputs: self.outputs.iter().map(|&o| place[o]).collect() }
+        Ir { nodes, outputs: self.outputs.iter().map(|&o| place[o]).collect(), donated: self.donated }
     }
 
     /// What every pass must keep true; a violation is an engine bug.

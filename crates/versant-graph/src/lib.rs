@@ -7,32 +7,38 @@
 //! `lower` → `stored` → `fuse` → `memory` → `plan` → `run`.
 
 pub mod autodiff;
+mod batch;
 mod capture;
 mod error;
 mod explain;
 mod fuse;
 pub mod interp;
 mod ir;
+mod launches;
 mod lower;
 mod memory;
 pub mod op;
 pub mod ops;
+mod order;
 mod plan;
+mod problem;
 mod replay;
 mod run;
 mod stored;
 mod tensor;
+mod tune;
 mod vjp;
 
 pub use autodiff::{Gradients, grad_of};
 pub use error::{GraphError, Operand, Result};
-pub use explain::{Explanation, LaunchNote};
+pub use explain::{Explanation, LaunchNote, Measured};
 pub use ops::contraction::ConvOptions;
 pub use ops::create::Element;
 pub use ops::pooling::PoolOptions;
 pub use replay::{Replay, capture};
-pub use run::{PlanStats, eval, explain, is_planned, latest_plan, plan_stats, set_fusion};
+pub use run::{PlanStats, eval, explain, explain_timed, is_planned, latest_plan, plan_stats, set_fusion};
 pub use tensor::Tensor;
+pub use tune::{Excluded, excluded_variants, set_tuning};
 pub use versant_device::{
     AdapterClass, Backend, Counters, Device, DeviceError, DeviceInfo, DeviceKind, DeviceOptions, MemoryStats,
     Select,

@@ -3,12 +3,15 @@
 //! A slot is reused as soon as its last reader has run. A program may write over a buffer that dies with it,
 //! or that the plan was given to keep (*donated*), if it loads each element only where it stores it.
 
+use std::ops::Range;
+
 use rustc_hash::FxHashMap;
 use versant_device::BufferRef;
 use versant_kernels::{InstrKind, Reg, Step};
 
 use crate::capture::Key;
-use crate::fuse::{Form, Fused, place_of};
+use crate::fuse::{Form, Fused, Kernel, place_of};
+use crate::ir::Ir;
 use crate::lower::{Lowered, Place};
 
 /// Where a plan's results are found after a run.
@@ -29,18 +32,16 @@ pub(crate) struct Memory {
     pub slots: Vec<usize>,
     /// For each output of the key.
     pub outputs: Vec<Output>,
-    /// Words of scratch slots by kernel, if any.
-    pub scratch: FxHashMap<usize, u32>,
     /// Number of externals, inputs and fresh outputs.
     pub externals: usize,
-    /// For each kernel the slots alive while it runs.
+    /// For each launch the slots alive while it runs.
     pub live: Vec<Vec<(usize, u32)>>,
 }
 
 struct Planner<'a> {
     key: &'a Key,
     memory: Memory,
-    /// The last kernel that reads each place.
+    /// The last launch that reads each place.
     last_read: FxHashMap<Place, usize>,
     free: Vec<u32>,
     /// Outputs of the key by node.
@@ -49,8 +50,8 @@ struct Planner<'a> {
     alive: FxHashMap<usize, u32>,
 }
 
-/// Plans memory for the kernels in their order; `scratch` gives the words a kernel needs beside its operands.
-pub(crate) fn plan(fused: &mut Fused, key: &Key, scratch: &[usize]) -> Memory {
+/// Plans memory for the kernels in their order; those of one range of `steps` run in one launch.
+pub(crate) fn plan(fused: &mut Fused, key: &Key, steps: &[Range<usize>]) -> Memory {
     let mut p = Planner {
         key,
         memory: Memory { externals: key.externals.len(), ..Memory::default() },
@@ -64,35 +65,36 @@ pub(crate) fn plan(fused: &mut Fused, key: &Key, scratch: &[usize]) -> Memory {
         p.output_of.insert(node, i);
     }
     p.memory.outputs = vec![Output::Donated { external: usize::MAX }; fused.ir.outputs.len()];
-    for k in 0..fused.kernels.len() {
-        for place in reads(fused, k) {
-            p.last_read.insert(place, k);
+    for (step, range) in steps.iter().enumerate() {
+        for place in fused.kernels[range.clone()].iter().flat_map(|k| reads(&fused.ir, k)) {
+            p.last_read.insert(place, step);
         }
     }
-    for (k, &words) in scratch.iter().enumerate() {
-        p.kernel(fused, k, words);
+    for (step, range) in steps.iter().enumerate() {
+        p.step(fused, step, range.clone());
     }
     p.memory
 }
 
 /// Every place that a kernel reads.
-fn reads(fused: &Fused, k: usize) -> Vec<Place> {
-    let kernel = &fused.kernels[k];
-    let mut places = Vec::new();
-    if let Form::Contraction(node, _) | Form::Family(node) = kernel.form {
-        places.extend(fused.ir.nodes[node].inputs.iter().map(|e| place_of(&fused.ir, e.node)));
-    }
-    if let Some(lowered) = &kernel.lowered {
-        places.extend(lowered.loaded());
-    }
+pub(crate) fn reads(ir: &Ir, kernel: &Kernel) -> Vec<Place> {
+    let operands = |node: usize| ir.nodes[node].inputs.iter().map(|e| place_of(ir, e.node));
+    let mut places: Vec<Place> = match kernel.form {
+        Form::Contraction(node, _) | Form::Family(node) | Form::Product { node, .. } => {
+            operands(node).collect()
+        }
+        Form::Total { partial, .. } => vec![Place::Node(partial)],
+        Form::Virtual(node) => vec![Place::Node(node)],
+        Form::Fused(_) => Vec::new(),
+    };
+    places.extend(kernel.lowered.iter().flat_map(Lowered::loaded));
     places
 }
 
-/// The nodes whose buffers a kernel writes, with their words.
-fn writes(fused: &Fused, k: usize) -> Vec<usize> {
-    let kernel = &fused.kernels[k];
+/// The nodes whose buffers a kernel writes.
+pub(crate) fn writes(kernel: &Kernel) -> Vec<usize> {
     match (&kernel.form, &kernel.lowered) {
-        (Form::Family(node), _) => vec![*node],
+        (Form::Family(node) | Form::Product { partial: node, .. }, _) => vec![*node],
         (Form::Virtual(_), _) | (_, None) => Vec::new(),
         (_, Some(lowered)) => lowered
             .places
@@ -108,11 +110,17 @@ fn writes(fused: &Fused, k: usize) -> Vec<usize> {
 }
 
 impl Planner<'_> {
-    fn kernel(&mut self, fused: &mut Fused, k: usize, scratch: usize) {
-        self.overwrite(fused, k);
-        let new: Vec<usize> =
-            writes(fused, k).into_iter().filter(|n| !self.memory.buffers.contains_key(n)).collect();
-        for node in new {
+    fn step(&mut self, fused: &mut Fused, step: usize, kernels: Range<usize>) {
+        for k in kernels.clone() {
+            // What one kernel of a launch writes, the others must not read.
+            let others = kernels.clone().filter(|&other| other != k);
+            let others: Vec<Place> = others.flat_map(|o| reads(&fused.ir, &fused.kernels[o])).collect();
+            self.overwrite(fused, k, step, &others);
+        }
+        for node in fused.kernels[kernels].iter().flat_map(writes) {
+            if self.memory.buffers.contains_key(&node) {
+                continue;
+            }
             let words = fused.ir.nodes[node].shape.numel();
             let buffer = match self.output_of.get(&node) {
                 Some(&output) => {
@@ -129,23 +137,17 @@ impl Planner<'_> {
             };
             self.memory.buffers.insert(node, buffer);
         }
-        if scratch > 0 {
-            let slot = self.slot(scratch);
-            self.memory.scratch.insert(k, slot);
-            self.free.push(slot);
-        }
         self.memory.live.push(self.alive.iter().map(|(&n, &s)| (n, s)).collect());
-        // Whatever nobody reads after this kernel gives its slot back.
+        // Whatever nobody reads after this launch gives its slot back. The pieces of a concatenation are written
+        // before anybody reads it.
         let last_read = &self.last_read;
         let free = &mut self.free;
         self.alive.retain(|&node, &mut slot| {
-            let over = last_read.get(&Place::Node(node)).is_none_or(|&last| last <= k);
-            // The pieces of a concatenation are written before anybody reads it.
-            let pending = last_read.get(&Place::Node(node)).is_some_and(|&last| last > k);
-            if over && !pending {
+            let over = last_read.get(&Place::Node(node)).is_none_or(|&last| last <= step);
+            if over {
                 free.push(slot);
             }
-            !over || pending
+            !over
         });
     }
 
@@ -170,13 +172,11 @@ impl Planner<'_> {
     }
 
     /// Lets the kernel's results take over buffers that die with it, the closest operands first.
-    fn overwrite(&mut self, fused: &mut Fused, k: usize) {
-        let operands: Vec<Place> = match fused.kernels[k].form {
-            Form::Contraction(node, _) => {
-                fused.ir.nodes[node].inputs.iter().map(|e| place_of(&fused.ir, e.node)).collect()
-            }
-            _ => Vec::new(),
-        };
+    fn overwrite(&mut self, fused: &mut Fused, k: usize, step: usize, others: &[Place]) {
+        let mut kept = others.to_vec();
+        if let Form::Contraction(node, _) = fused.kernels[k].form {
+            kept.extend(fused.ir.nodes[node].inputs.iter().map(|e| place_of(&fused.ir, e.node)));
+        }
         loop {
             let Some(lowered) = &fused.kernels[k].lowered else {
                 return;
@@ -189,7 +189,7 @@ impl Planner<'_> {
                 }
                 let words = fused.ir.nodes[node].shape.numel();
                 for (r, source) in lowered.places.iter().enumerate() {
-                    let dies = self.last_read.get(source) == Some(&k) && !operands.contains(source);
+                    let dies = self.last_read.get(source) == Some(&step) && !kept.contains(source);
                     if lowered.program.bindings[r].written
                         || !dies
                         || !self.may_take(*source, node, words, fused)
@@ -263,7 +263,7 @@ impl Lowered {
     /// Whether written binding `w` may be the same buffer as read binding `r`: every load of `r` is at the
     /// position that `w` stores, and not after the store. Returns how far the load is from the stored value
     /// in instructions.
-    fn overwritable(&self, r: usize, w: usize) -> Option<usize> {
+    pub fn overwritable(&self, r: usize, w: usize) -> Option<usize> {
         let mut stores = Vec::new();
         let mut loads: Vec<(usize, Reg)> = Vec::new();
         for (s, step) in self.program.steps.iter().enumerate() {

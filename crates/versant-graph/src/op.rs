@@ -10,8 +10,8 @@ use versant_kernels::{MAX_RANK, ReduceKind, Shape, View};
 use crate::Tensor;
 use crate::ops::elementwise::Elementwise;
 
-/// A user's own vector-Jacobian product: from the output's gradient to one gradient per input.
-pub type CustomVjp = dyn Fn(&Tensor) -> Vec<Option<Tensor>> + Send + Sync;
+/// A user's own vector-Jacobian product: from the output's gradient and the inputs to one gradient per input.
+pub type CustomVjp = dyn Fn(&Tensor, &[Tensor]) -> Vec<Option<Tensor>> + Send + Sync;
 
 /// Geometry of a 2-D convolution, shared by the three members of its family.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

@@ -1,23 +1,27 @@
 //! A plan: the launches of a key, prepared on a device.
 
 use std::panic::Location;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
-use versant_device::{BufferRef, Cost, Device, DeviceKind, Kernel, Launch, Prepared, Recording};
-use versant_kernels::contract::{self, Contraction, Conv, ConvKind, MatMul, Operand};
-use versant_kernels::{
-    CumSum, FoldWindows, IndexForm, KernelSource, ScatterAdd, Shape, Target, cumsum, fold_windows,
-    program_native, program_wgsl, scatter_add,
+use rustc_hash::FxHashMap;
+use versant_device::{
+    AdapterClass, Backend, BufferRef, Cost, Device, DeviceKind, Launch, Prepared, Recording,
 };
+use versant_kernels::contract::{self, Contraction, Operand, VariantId};
+use versant_kernels::{Caps, Class, DType, InstrKind, Precision, Target};
 
+use crate::batch::{batches, split_sums};
 use crate::capture::Key;
 use crate::error::Result;
 use crate::explain::{Explanation, LaunchNote};
 use crate::fuse::{Form, Fused, Limits, fuse, place_of};
-use crate::ir::{self, Ir};
-use crate::lower::{Lowered, Place};
+use crate::ir;
+use crate::launches::{Maker, contraction, launch};
+use crate::lower::Place;
 use crate::memory::{self, Memory, Output};
 use crate::op::Op;
+use crate::problem::describe;
+use crate::tune::{SCRATCH, Trial, Tuning};
 
 /// A compiled graph.
 pub(crate) struct Plan {
@@ -35,330 +39,215 @@ pub(crate) fn limits_of(device: &Device, merge: bool) -> Limits {
     let info = device.info();
     let bindings = match info.kind {
         DeviceKind::Cpu => 16,
-        // Metal takes one binding for itself.
-        _ => (info.limits.max_storage_buffers as usize).saturating_sub(1).clamp(3, 16),
+        _ => {
+            // Metal takes one binding for itself.
+            let taken = u32::from(info.backend == Backend::Metal);
+            (info.limits.max_storage_buffers.saturating_sub(taken) as usize).clamp(3, 16)
+        }
     };
-    Limits { bindings, merge }
+    let join = merge && info.kind != DeviceKind::Cpu;
+    Limits { bindings, merge, join, in_place: true }
 }
 
 fn target_of(device: &Device) -> Target {
     match device.info().kind {
         DeviceKind::Cpu => Target::Cpu,
-        _ => Target::Gpu { software: device.info().class == versant_device::AdapterClass::Software },
+        _ => Target::Gpu(caps_of(device)),
+    }
+}
+
+/// What kernels may know of an adapter. Where its sort cannot be told, it is taken for a card.
+pub(crate) fn caps_of(device: &Device) -> Caps {
+    let info = device.info();
+    Caps {
+        class: match info.class {
+            AdapterClass::Software => Class::Software,
+            AdapterClass::Integrated => Class::Integrated,
+            _ => Class::Discrete,
+        },
+        min_subgroup: info.limits.min_subgroup,
+        max_subgroup: info.limits.max_subgroup,
+        f16: info.features.f16,
+        int64: info.features.int64,
+        coop_matrix: info.features.cooperative,
+        workgroup_bytes: info.limits.max_workgroup_bytes,
+        invocations: info.limits.max_invocations,
+        storage_buffers: info.limits.max_storage_buffers,
+        precision: Precision::F32,
     }
 }
 
 impl Plan {
-    /// Compiles a key.
+    /// Compiles a key. A kernel variant that has not run on this adapter yet is tried first; if it is wrong, the plan
+    /// is made again without it, so there are at most as many rounds as variants.
     pub fn new(
         device: &Device,
         key: Key,
         locations: &[&'static Location<'static>],
         merge: bool,
     ) -> Result<Plan> {
-        let graph = ir::build(&key, locations);
-        let mut fused = fuse(graph, limits_of(device, merge));
-        let target = target_of(device);
-        // Contractions choose their kernels first: a split sum needs scratch, which memory must know.
-        let scratch: Vec<usize> =
-            (0..fused.kernels.len()).map(|k| scratch_words(&fused, k, target)).collect();
-        let memory = memory::plan(&mut fused, &key, &scratch);
-        let mut maker =
-            Maker { fused: &fused, memory: &memory, target, launches: Vec::new(), notes: Vec::new() };
-        for k in 0..fused.kernels.len() {
-            maker.kernel(k);
-        }
-        let Maker { launches, notes, .. } = maker;
-        let mut externals: Vec<usize> = key.externals.iter().map(|e| e.0).collect();
-        externals.extend(
-            memory
-                .outputs
-                .iter()
-                .filter_map(|o| match o {
-                    Output::Fresh { external, words } => Some((*external, *words)),
-                    Output::Donated { .. } => None,
-                })
-                .fold(vec![0; memory.externals - key.externals.len()], |mut all, (external, words)| {
-                    all[external - key.externals.len()] = words;
-                    all
-                }),
-        );
-        let scalar_words = key.nodes.iter().filter(|n| matches!(n.op, Op::Scalar(_))).count();
+        let tuning = device.attachment::<Tuning>();
+        let draft = loop {
+            let draft = Draft::new(device, &key, locations, merge, &tuning)?;
+            if device.info().kind != DeviceKind::Wgpu || !tuning.improve(device, &draft)? {
+                break draft;
+            }
+        };
+        let Draft { fused, memory, launches, notes, externals, scalar_words, .. } = draft;
         let recording = Recording { launches, slots: memory.slots.clone(), externals, scalar_words };
-        let explanation = Explanation::new(&fused.ir, &memory, &key, notes);
         let prepared = device.prepare(recording)?;
+        let explanation = Explanation::new(&fused.ir, &memory, &key, notes, &prepared);
         Ok(Plan { key, prepared, outputs: memory.outputs, recent: Mutex::default(), explanation })
     }
 }
 
-/// Turns kernels of the plan into launches of the device.
-struct Maker<'a> {
-    fused: &'a Fused,
-    memory: &'a Memory,
+/// A plan whose kernel variants may still change.
+pub(crate) struct Draft {
+    fused: Fused,
+    memory: Memory,
     target: Target,
+    /// The variant of each contraction on a GPU, and the texts of its launches.
+    variants: FxHashMap<usize, VariantId>,
+    texts: FxHashMap<usize, Vec<String>>,
     launches: Vec<Launch>,
     notes: Vec<LaunchNote>,
+    externals: Vec<usize>,
+    scalar_words: usize,
 }
 
-impl Maker<'_> {
-    fn buffer(&self, place: Place) -> BufferRef {
-        match place {
-            Place::External(external) => BufferRef::External(external as u32),
-            Place::Node(node) => self.memory.buffers[&node],
-        }
-    }
-
-    fn kernel(&mut self, k: usize) {
-        let kernel = &self.fused.kernels[k];
-        let label = label(&self.fused.ir, &kernel.members);
-        match (&kernel.form, &kernel.lowered) {
-            (Form::Virtual(_), _) => {}
-            (Form::Fused(_), Some(lowered)) => {
-                let source = match self.target {
-                    Target::Cpu => program_native(lowered.program.clone(), &label),
-                    Target::Gpu { software } => program_wgsl(&lowered.program, &label, software),
-                };
-                let places = lowered.places.iter().map(|&p| self.buffer(p)).collect::<Vec<_>>();
-                let (reads, writes) = places.split_at(lowered.program.reads());
-                let domain = lowered.program.rows.numel() * lowered.program.cols.numel();
-                let flops = lowered.cost.saturating_mul(domain as u64);
-                let cost = Cost { flops, bytes: program_bytes(lowered) };
-                self.launch(k, source, reads.to_vec(), writes.to_vec(), cost);
+impl Draft {
+    fn new(
+        device: &Device,
+        key: &Key,
+        locations: &[&'static Location<'static>],
+        merge: bool,
+        tuning: &Tuning,
+    ) -> Result<Draft> {
+        let graph = ir::build(key, locations);
+        let target = target_of(device);
+        let mut limits = limits_of(device, merge);
+        let (fused, memory, steps, variants) = loop {
+            let mut fused = fuse(graph.clone(), limits);
+            // Contractions choose their kernels first: a split sum is a launch more, and memory must know.
+            let mut variants = FxHashMap::default();
+            if let Target::Gpu(caps) = &target {
+                for kernel in &fused.kernels {
+                    // One without results is no launch and needs no variant.
+                    if let Form::Contraction(node, _) = kernel.form
+                        && fused.ir.nodes[node].shape.numel() > 0
+                    {
+                        let variant = tuning.choose(device, &describe(&fused.ir, node), caps)?;
+                        variants.insert(node, variant);
+                    }
+                }
             }
-            (Form::Contraction(node, _), Some(lowered)) => {
-                self.contraction(k, *node, lowered, &label);
+            split_sums(&mut fused, |fused, node| {
+                contract::scratch_words(&describe(&fused.ir, node), target, variants.get(&node).copied())
+            });
+            let steps = batches(&mut fused, limits);
+            let memory = memory::plan(&mut fused, key, &steps);
+            if !limits.in_place || fused.kernels.iter().all(|k| k.bindings() <= limits.bindings) {
+                break (fused, memory, steps, variants);
             }
-            (Form::Family(node), _) => {
-                let (source, cost) = family(&self.fused.ir, *node, &label, self.target);
-                let inputs = &self.fused.ir.nodes[*node].inputs;
-                let reads = inputs.iter().map(|e| self.buffer(place_of(&self.fused.ir, e.node)));
-                let reads = reads.collect();
-                let writes = vec![self.buffer(Place::Node(*node))];
-                self.launch(k, source, reads, writes, cost);
-            }
-            (_, None) => unreachable!("a fused kernel has a program"),
-        }
-    }
-
-    fn contraction(&mut self, k: usize, node: usize, lowered: &Lowered, label: &str) {
-        let description = describe(&self.fused.ir, node);
-        let kernels = contract::contraction(&description, lowered.program.clone(), label, self.target);
-        let (flops, bytes) = contract::cost(&description);
-        let epilogue = lowered.cost.saturating_mul(lowered.program.rows.numel() as u64);
-        let count = kernels.launches.len() as u64;
-        let cost = Cost {
-            flops: (flops + epilogue) / count.max(1),
-            bytes: (bytes + program_bytes(lowered)) / count.max(1),
+            // Fusion counted on buffers being overwritten that could not be.
+            limits.in_place = false;
         };
-        let inputs = &self.fused.ir.nodes[node].inputs;
-        for launch in kernels.launches {
-            let bind = |operand: &Operand| match operand {
-                Operand::A => self.buffer(place_of(&self.fused.ir, inputs[0].node)),
-                Operand::B => self.buffer(place_of(&self.fused.ir, inputs[1].node)),
-                Operand::Scratch => BufferRef::Slot(self.memory.scratch[&k]),
-                Operand::Epilogue(binding) => self.buffer(lowered.places[*binding]),
-            };
-            let reads = launch.reads.iter().map(bind).collect();
-            let writes = launch.writes.iter().map(bind).collect();
-            self.launch(k, launch.source, reads, writes, cost);
-        }
-    }
-
-    fn launch(
-        &mut self,
-        k: usize,
-        source: KernelSource,
-        reads: Vec<BufferRef>,
-        writes: Vec<BufferRef>,
-        cost: Cost,
-    ) {
-        let kernel = &self.fused.kernels[k];
-        let ops = ops_of(&self.fused.ir, &self.fused.stored, &kernel.members);
-        let last = kernel.members[kernel.members.len() - 1];
-        let mut lines: Vec<&'static Location<'static>> =
-            kernel.members.iter().map(|&m| self.fused.ir.nodes[m].location).collect();
-        lines.sort_by_key(|l| (l.file(), l.line()));
-        lines.dedup();
-        self.notes.push(LaunchNote {
-            label: source.label.clone(),
-            ops,
-            shape: self.fused.ir.nodes[last].shape,
-            cost,
-            reads: reads.clone(),
-            writes: writes.clone(),
-            lines,
-            kernel: k,
-        });
-        self.launches.push(Launch {
-            kernel: Arc::new(Kernel {
-                label: source.label,
-                wgsl: source.wgsl,
-                reads: source.reads,
-                writes: source.writes,
-                uses_scalars: source.uses_scalars,
-                native: source.native,
-            }),
-            params: source.params,
-            grid: source.grid,
-            reads,
-            writes,
-            cost,
-        });
-    }
-}
-
-/// Bytes that a program must move at least: every binding once.
-fn program_bytes(lowered: &Lowered) -> u64 {
-    use versant_kernels::{InstrKind, Step};
-    let mut words = vec![0usize; lowered.places.len()];
-    let mut touch = |binding: usize, view: &versant_kernels::View| {
-        let distinct: usize =
-            view.shape.iter().zip(&view.strides).filter(|(_, s)| **s != 0).map(|(d, _)| *d).product();
-        words[binding] = words[binding].max(distinct);
-    };
-    for step in &lowered.program.steps {
-        let (Step::Row(block) | Step::Col(block, _)) = step;
-        for instr in &block.instrs {
-            if let InstrKind::Load { binding, view } | InstrKind::LoadAt { binding, view, .. } = &instr.kind {
-                touch(*binding, view);
+        let mut externals: Vec<usize> = key.externals.iter().map(|e| e.0).collect();
+        externals.resize(memory.externals, 0);
+        for output in &memory.outputs {
+            if let Output::Fresh { external, words } = output {
+                externals[*external] = *words;
             }
         }
-        for store in &block.stores {
-            touch(store.binding, &store.view);
+        let scalar_words = key.nodes.iter().filter(|n| matches!(n.op, Op::Scalar(_))).count();
+        let mut maker = Maker::new(&fused, &memory, target, &variants);
+        for (step, kernels) in steps.into_iter().enumerate() {
+            maker.step(step, kernels);
+        }
+        let Maker { launches, notes, texts, .. } = maker;
+        Ok(Draft { fused, memory, target, variants, texts, launches, notes, externals, scalar_words })
+    }
+
+    /// The kernels that end in a contraction's results, with the variants that were chosen for them.
+    pub fn contractions(&self) -> impl Iterator<Item = (usize, Contraction, VariantId)> + '_ {
+        (0..self.fused.kernels.len()).filter_map(|k| {
+            let node = self.contracted(k)?;
+            Some((k, describe(&self.fused.ir, node), *self.variants.get(&node)?))
+        })
+    }
+
+    /// The contraction whose results a kernel makes.
+    fn contracted(&self, k: usize) -> Option<usize> {
+        match self.fused.kernels[k].form {
+            Form::Contraction(node, _) | Form::Total { node, .. } => Some(node),
+            _ => None,
         }
     }
-    words.iter().map(|&w| 4 * w as u64).sum()
-}
 
-/// The names of a kernel's members, shortened.
-fn label(ir: &Ir, members: &[usize]) -> String {
-    let mut names: Vec<&str> = members.iter().map(|&m| ir.nodes[m].name()).collect();
-    let more = names.len().saturating_sub(4);
-    names.truncate(4);
-    let list = names.join("+");
-    if more > 0 { format!("{list}+{more}") } else { list }
-}
-
-/// Every operation computed inside a kernel, inline ones included, in order.
-fn ops_of(ir: &Ir, stored: &[bool], members: &[usize]) -> Vec<&'static str> {
-    let mut seen: Vec<usize> = Vec::new();
-    let mut stack: Vec<usize> = members.to_vec();
-    while let Some(i) = stack.pop() {
-        let outside = stored[i] && !members.contains(&i);
-        if outside || ir.nodes[i].inputs.is_empty() || seen.contains(&i) || seen.len() > 512 {
-            continue;
+    /// What the adapter can do.
+    pub fn caps(&self) -> &Caps {
+        match &self.target {
+            Target::Gpu(caps) => caps,
+            Target::Cpu => unreachable!("kernels for the CPU have no variants"),
         }
-        seen.push(i);
-        stack.extend(ir.nodes[i].inputs.iter().map(|e| e.node));
     }
-    seen.sort_unstable();
-    seen.into_iter().map(|i| ir.nodes[i].name()).collect()
-}
 
-fn scratch_words(fused: &Fused, k: usize, target: Target) -> usize {
-    match fused.kernels[k].form {
-        Form::Contraction(node, _) => contract::scratch_words(&describe(&fused.ir, node), target),
-        _ => 0,
+    /// The texts of a contraction's launches, each before it is joined with others.
+    pub fn texts(&self, k: usize) -> Vec<&str> {
+        let texts = self.contracted(k).and_then(|node| self.texts.get(&node));
+        texts.into_iter().flatten().map(String::as_str).collect()
     }
-}
 
-/// The kernel crate's description of a contraction node.
-fn describe(ir: &Ir, node: usize) -> Contraction {
-    let n = &ir.nodes[node];
-    let (a, b) = (n.inputs[0].full_view(ir), n.inputs[1].full_view(ir));
-    let crate::ir::IrOp::Core(op) = &n.op else { unreachable!("a contraction is a core op") };
-    match op {
-        Op::MatMul => {
-            let rank = n.shape.rank();
-            let batch = Shape::new(&n.shape[..rank - 2]).expect("a part of a shape");
-            let (m, n, k) = (n.shape[rank - 2], n.shape[rank - 1], a.shape[rank - 1]);
-            Contraction::MatMul(MatMul { batch, m, n, k, a, b })
-        }
-        Op::Conv(kind, attrs) => {
-            let (input, weight, output) = match kind {
-                ConvKind::Forward => (a.shape, b.shape, n.shape),
-                ConvKind::InputGrad => (n.shape, b.shape, a.shape),
-                ConvKind::WeightGrad => (a.shape, n.shape, b.shape),
+    /// A contraction of the plan in some variant, to be run alone, over a buffer for each place: in the plan an
+    /// epilogue's results may lie where operands lay.
+    pub fn trial(&self, k: usize, problem: &Contraction, variant: VariantId) -> Trial {
+        let (Some(node), Some(lowered)) = (self.contracted(k), &self.fused.kernels[k].lowered) else {
+            unreachable!("only contractions are tried")
+        };
+        let ir = &self.fused.ir;
+        let operands = ir.nodes[node].inputs.iter().map(|e| (place_of(ir, e.node), DType::F32));
+        let bound = lowered.places.iter().zip(&lowered.program.bindings).map(|(p, b)| (*p, b.dtype));
+        let mut places: Vec<Place> = Vec::new();
+        let mut buffers: FxHashMap<BufferRef, (DType, usize)> = FxHashMap::default();
+        for (place, dtype) in operands.chain(bound) {
+            let words = match place {
+                Place::External(e) => self.externals[e],
+                Place::Node(n) => ir.nodes[n].shape.numel(),
             };
-            Contraction::Conv(Conv {
-                kind: *kind,
-                n: input[0],
-                groups: attrs.groups,
-                c_in: input[1],
-                c_out: output[1],
-                input: [input[2], input[3]],
-                kernel: [weight[2], weight[3]],
-                output: [output[2], output[3]],
-                stride: attrs.stride,
-                padding: attrs.padding,
-                dilation: attrs.dilation,
-                a,
-                b,
+            let at = places.iter().position(|p| *p == place).unwrap_or(places.len());
+            if at == places.len() {
+                places.push(place);
+            }
+            buffers.insert(BufferRef::External(at as u32), (dtype, words));
+        }
+        let at = |place: Place| {
+            let at = places.iter().position(|p| *p == place).expect("every place was just numbered");
+            BufferRef::External(at as u32)
+        };
+        let bind = |operand: &Operand| match operand {
+            Operand::A => at(place_of(ir, ir.nodes[node].inputs[0].node)),
+            Operand::B => at(place_of(ir, ir.nodes[node].inputs[1].node)),
+            Operand::Scratch => SCRATCH,
+            Operand::Epilogue(binding) => at(lowered.places[*binding]),
+        };
+        let launches = |target| {
+            let made = contraction(ir, node, lowered, "trial", target, Some(variant)).into_iter();
+            made.map(|l| {
+                let (reads, writes) = (l.reads.iter().map(bind), l.writes.iter().map(bind));
+                launch(l.source, reads.collect(), writes.collect(), Cost::default())
             })
+            .collect()
+        };
+        let scratch = contract::scratch_words(problem, self.target, Some(variant));
+        if scratch > 0 {
+            buffers.insert(SCRATCH, (DType::F32, scratch));
         }
-        _ => unreachable!("not a contraction"),
-    }
-}
-
-/// The kernel of a node of the small families.
-fn family(ir: &Ir, node: usize, label: &str, target: Target) -> (KernelSource, Cost) {
-    let n = &ir.nodes[node];
-    let views: Vec<_> = n.inputs.iter().map(|e| e.full_view(ir)).collect();
-    let offset = |k: usize| views[k].offset as usize;
-    let around = |shape: &[usize], axis: usize| -> (usize, usize) {
-        (shape[..axis].iter().product(), shape[axis + 1..].iter().product())
-    };
-    let crate::ir::IrOp::Core(op) = &n.op else { unreachable!("a family node is a core op") };
-    match op {
-        Op::CumSum { axis, reverse } => {
-            let (outer, inner) = around(&n.shape, *axis);
-            let desc = CumSum {
-                outer,
-                n: n.shape[*axis],
-                inner,
-                reverse: *reverse,
-                dtype: n.dtype,
-                src_offset: offset(0),
-            };
-            let cost = Cost { flops: desc.flops(), bytes: desc.bytes() };
-            (cumsum(&desc, label, target), cost)
+        Trial {
+            launches: launches(self.target),
+            twin: launches(Target::Cpu),
+            buffers,
+            scalar_words: self.scalar_words,
+            stepped: lowered.program.instrs().any(|i| matches!(i.kind, InstrKind::Map { .. })),
         }
-        Op::Fold { axis, stride, dilation } => {
-            let windows = views[0].shape;
-            let (outer, inner) = around(&n.shape, *axis);
-            let desc = FoldWindows {
-                outer,
-                extent: n.shape[*axis],
-                inner,
-                count: windows[*axis],
-                size: windows[windows.rank() - 1],
-                stride: *stride,
-                dilation: *dilation,
-                dtype: n.dtype,
-                src_offset: offset(0),
-            };
-            let cost = Cost { flops: desc.flops(), bytes: desc.bytes() };
-            (fold_windows(&desc, label, target), cost)
-        }
-        Op::ScatterAdd(axis) => {
-            let (base, index, source) = (&views[0], &views[1], &views[2]);
-            let (outer, inner) = around(&n.shape, *axis);
-            let shared = index.shape.rank() == 1 && source.shape.rank() > 1 || index.shape != source.shape;
-            let desc = ScatterAdd {
-                outer,
-                bound: n.shape[*axis],
-                inner,
-                count: source.shape[*axis],
-                form: if shared { IndexForm::Shared } else { IndexForm::Full },
-                dtype: n.dtype,
-                base_offset: base.offset as usize,
-                base_is_scalar: base.shape.rank() == 0,
-                index_offset: index.offset as usize,
-                src_offset: source.offset as usize,
-            };
-            let cost = Cost { flops: desc.flops(), bytes: desc.bytes() };
-            (scatter_add(&desc, label, target), cost)
-        }
-        _ => unreachable!("not of a small family"),
     }
 }

@@ -10,7 +10,7 @@ use versant_kernels::View;
 use crate::Tensor;
 use crate::capture::{Capture, capture};
 use crate::error::{GraphError, Result};
-use crate::explain::Explanation;
+use crate::explain::{Explanation, Measured};
 use crate::memory::Output;
 use crate::ops::create::Element;
 use crate::plan::Plan;
@@ -65,6 +65,7 @@ impl Inner {
             return Ok(Arc::clone(plan));
         }
         self.stats.misses += 1;
+        let _span = device.span("plan");
         let (key, locations) = found.to_key();
         let plan = Arc::new(Plan::new(device, key, &locations, !self.separate)?);
         self.by_hash.entry(found.hash).or_default().push(Arc::clone(&plan));
@@ -113,7 +114,9 @@ pub fn eval(tensors: &[&Tensor]) -> Result<()> {
     }
     let plans = device.attachment::<Plans>();
     let mut inner = plans.lock();
+    let span = device.span("capture");
     let found = inner.capture(&roots)?;
+    drop(span);
     if found.outputs.is_empty() {
         return Ok(());
     }
@@ -194,6 +197,48 @@ pub fn explain(tensors: &[&Tensor]) -> Result<Explanation> {
     let mut inner = plans.lock();
     let found = inner.capture(&roots)?;
     Ok(inner.plan(first.device(), &found)?.explanation.clone())
+}
+
+/// Runs of a timed explanation, besides a first one that is not counted.
+const ROUNDS: usize = 5;
+
+/// As [`explain`], with the time of every launch (the median of some runs) beside what the device can do. The plan
+/// runs on copies of what it would overwrite, so still nothing is computed.
+///
+/// # Errors
+/// As [`eval`]; a graphics device that was opened without [time stamps](versant_device::DeviceOptions::timestamps).
+#[track_caller]
+pub fn explain_timed(tensors: &[&Tensor]) -> Result<Explanation> {
+    let mut explanation = explain(tensors)?;
+    let Some(first) = tensors.first() else {
+        return Ok(explanation);
+    };
+    let device = first.device();
+    let roots: Vec<Arc<Node>> = tensors.iter().map(|t| Arc::clone(&t.node)).collect();
+    let plans = device.attachment::<Plans>();
+    let mut inner = plans.lock();
+    let found = inner.capture(&roots)?;
+    let plan = inner.plan(device, &found)?;
+    let mut inputs = Vec::with_capacity(found.externals.len());
+    for (buffer, &(_, donated)) in found.externals.iter().zip(&plan.key.externals) {
+        inputs.push(match donated {
+            true => device.upload(&device.read(buffer, buffer.words())?)?,
+            false => buffer.clone(),
+        });
+    }
+    let (externals, _) = buffers(device, &plan, &inputs)?;
+    let mut runs = Vec::with_capacity(ROUNDS);
+    for _ in 0..=ROUNDS {
+        runs.push(device.run_timed(&plan.prepared, &externals, &found.scalars)?);
+    }
+    let median = |launch: usize| {
+        let mut times: Vec<u64> = runs[1..].iter().map(|run| run[launch]).collect();
+        times.sort_unstable();
+        times[ROUNDS / 2]
+    };
+    let nanos = (0..explanation.launches.len()).map(median).collect();
+    explanation.measured = Some(Measured { nanos, peak: device.peak()? });
+    Ok(explanation)
 }
 
 /// Whether computing these tensors would replay a plan that is already made. Nothing is computed.

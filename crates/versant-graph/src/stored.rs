@@ -2,11 +2,14 @@
 
 use smallvec::SmallVec;
 
-use crate::ir::{Ir, IrOp};
+use crate::ir::{Edge, Ir, IrOp};
 use crate::op::Op;
 
 /// An expression that costs no more than this is recomputed rather than stored for several users.
 const CHEAP: u64 = 4;
+/// The same where it reads a single tensor of its own size: its users then read that one instead, and what is
+/// saved is a buffer, written once and alive for long. Eight bytes of traffic cost more than this.
+const CHEAPER_THAN_MEMORY: u64 = 64;
 /// Inline expressions do not grow beyond this many nodes.
 pub(crate) const MAX_INLINE: usize = 48;
 
@@ -27,9 +30,9 @@ pub(crate) fn choose(ir: &Ir, is_output: &[bool], bindings: usize) -> Vec<bool> 
     }
     let mut cost = vec![0u64; n];
     let mut size = vec![0usize; n];
-    let mut loads: Vec<SmallVec<[usize; 4]>> = vec![SmallVec::new(); n];
+    let mut loads: Vec<Loads> = vec![Loads::new(); n];
     // A kernel also binds what it writes.
-    let max_loads = bindings.saturating_sub(2).max(2);
+    let max_loads = bindings.saturating_sub(1).max(2);
     for i in 0..n {
         let node = &ir.nodes[i];
         if matches!(node.op, IrOp::Leaf(_)) {
@@ -41,7 +44,7 @@ pub(crate) fn choose(ir: &Ir, is_output: &[bool], bindings: usize) -> Vec<bool> 
         for edge in &node.inputs {
             let j = edge.node;
             if stored[j] || matches!(ir.nodes[j].op, IrOp::Leaf(_)) {
-                insert(&mut loads, i, &[j]);
+                insert(&mut loads, i, &[(j, footprint(ir, edge))]);
                 cost[i] += 1;
             } else if !inline.contains(&j) {
                 inline.push(j);
@@ -49,11 +52,11 @@ pub(crate) fn choose(ir: &Ir, is_output: &[bool], bindings: usize) -> Vec<bool> 
         }
         inline.sort_by_key(|&j| std::cmp::Reverse(loads[j].len()));
         for &j in &inline {
-            let union = loads[j].iter().filter(|l| !loads[i].contains(l)).count();
+            let union = loads[j].iter().filter(|l| loads[i].iter().all(|own| own.0 != l.0)).count();
             let wide = union + loads[i].len() > max_loads;
             if wide || (size[i] + size[j] > MAX_INLINE && !loads[j].is_empty()) {
                 stored[j] = true;
-                insert(&mut loads, i, &[j]);
+                insert(&mut loads, i, &[(j, ir.nodes[j].shape.numel())]);
                 cost[i] += 1;
             } else {
                 let from = loads[j].clone();
@@ -64,7 +67,12 @@ pub(crate) fn choose(ir: &Ir, is_output: &[bool], bindings: usize) -> Vec<bool> 
         }
         let constant = loads[i].is_empty() && node.shape.numel() == 1;
         let generator = node.inputs.is_empty();
-        let shared = (uses[i] > 1 || widened[i]) && cost[i] > CHEAP && !constant && !generator;
+        let large = |l: &&(usize, usize)| 2 * l.1 >= node.shape.numel();
+        let dear = match loads[i].iter().filter(large).count() {
+            0..=1 if !widened[i] => cost[i] * u64::from(uses[i].saturating_sub(1)) > CHEAPER_THAN_MEMORY,
+            _ => cost[i] > CHEAP,
+        };
+        let shared = (uses[i] > 1 || widened[i]) && dear && !constant && !generator;
         let must = is_output[i]
             || node.is_heavy()
             || node.is_reduce()
@@ -75,12 +83,25 @@ pub(crate) fn choose(ir: &Ir, is_output: &[bool], bindings: usize) -> Vec<bool> 
     stored
 }
 
-fn insert(loads: &mut [SmallVec<[usize; 4]>], at: usize, more: &[usize]) {
-    for &l in more {
-        if !loads[at].contains(&l) {
-            loads[at].push(l);
+/// What an expression loads: nodes, and how many of their elements.
+type Loads = SmallVec<[(usize, usize); 4]>;
+
+fn insert(loads: &mut [Loads], at: usize, more: &[(usize, usize)]) {
+    for &(node, words) in more {
+        match loads[at].iter_mut().find(|l| l.0 == node) {
+            Some(known) => known.1 = known.1.max(words),
+            None => loads[at].push((node, words)),
         }
     }
+}
+
+/// Distinct elements that an edge reads at most.
+fn footprint(ir: &Ir, edge: &Edge) -> usize {
+    let numel = ir.nodes[edge.node].shape.numel();
+    edge.view.as_ref().map_or(numel, |v| {
+        let walked = v.shape.iter().zip(&v.strides).filter(|(_, s)| **s != 0);
+        walked.map(|(d, _)| *d).product::<usize>().min(numel)
+    })
 }
 
 /// Instructions and nodes that an operation adds to an expression.

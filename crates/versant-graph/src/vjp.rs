@@ -74,7 +74,7 @@ pub(crate) fn vjp(node: &Node, g: &Tensor, x: &[Tensor], y: &Tensor, need: &[boo
             }
         }
         Op::Custom(custom) => {
-            for (grad, pulled) in out[1..].iter_mut().zip((custom.1)(g)) {
+            for (grad, pulled) in out[1..].iter_mut().zip((custom.1)(g, &x[1..])) {
                 *grad = pulled;
             }
         }

@@ -21,10 +21,10 @@ pub mod source;
 pub mod view;
 
 pub use contract::{
-    ContractLaunch, Contraction, ContractionKernels, Conv, ConvKind, MatMul, Operand, contraction,
+    ContractLaunch, Contraction, ContractionKernels, Conv, ConvKind, MatMul, Operand, VariantId, contraction,
 };
 pub use dtype::DType;
-pub use emit::{Epilogue, ParamBlock, epilogue_wgsl, program_wgsl};
+pub use emit::{Epilogue, ParamBlock, epilogue_wgsl, join, program_wgsl};
 pub use eval::program_native;
 pub use families::cumsum::{CumSum, cumsum};
 pub use families::fold_windows::{FoldWindows, fold_windows};
@@ -33,5 +33,5 @@ pub use fold::fold;
 pub use program::{Block, Instr, InstrKind, MapFn, Program, ReduceKind, ReduceOut, Reg, Step, Store};
 pub use random::RandomKey;
 pub use shape::{MAX_NUMEL, MAX_RANK, Shape};
-pub use source::{KernelSource, NativeFn, Target};
+pub use source::{Caps, Class, KernelSource, NativeFn, Precision, Target};
 pub use view::{Guard, View};

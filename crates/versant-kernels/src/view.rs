@@ -208,7 +208,22 @@ impl View {
             }
             // The outer part may have to be split again; it stands at the same axis.
         }
+        view.tidy_guards();
         Some(view)
+    }
+
+    /// Says guards by as few coordinates as possible, and takes those that they leave a single value for constants.
+    fn tidy_guards(&mut self) {
+        for guard in &mut self.guards {
+            guard.coarsen(&self.shape);
+            let mut moving = (0..self.shape.rank()).filter(|&axis| guard.strides[axis] != 0);
+            if let (Some(axis), None) = (moving.next(), moving.next())
+                && (guard.strides[axis], guard.extent) == (1, 1)
+            {
+                self.offset -= self.strides[axis] * guard.offset;
+                self.strides[axis] = 0;
+            }
+        }
     }
 
     /// Dimension `axis` as two: an outer one, and an inner one of `inner` steps.
@@ -273,6 +288,24 @@ impl View {
 }
 
 impl Guard {
+    /// Divides the condition by the largest step for which the smaller terms make no difference.
+    fn coarsen(&mut self, shape: &Shape) {
+        let mut steps: Vec<isize> = self.strides.iter().copied().filter(|&s| s > 1).collect();
+        steps.sort_unstable_by(|a, b| b.cmp(a));
+        for step in steps {
+            let small = |&(s, d): &(isize, usize)| s % step != 0 && d > 1;
+            let terms = self.strides.iter().copied().zip(shape.iter().copied());
+            let reach: Vec<isize> = terms.filter(small).map(|(s, d)| s * (d as isize - 1)).collect();
+            let fits = reach.iter().all(|&r| r >= 0) && reach.iter().sum::<isize>() < step;
+            if fits && self.offset % step == 0 && self.extent.is_multiple_of(step as usize) {
+                self.strides.iter_mut().for_each(|s| *s = if *s % step == 0 { *s / step } else { 0 });
+                self.offset /= step;
+                self.extent /= step as usize;
+                return;
+            }
+        }
+    }
+
     /// Whether the condition holds at every coordinate of `shape`.
     pub fn always(&self, shape: &Shape) -> bool {
         let (mut low, mut high) = (self.offset, self.offset);
@@ -340,6 +373,23 @@ mod tests {
                     offsets(outer).into_iter().map(|o| o.and_then(|o| table[o as usize])).collect();
                 assert_eq!(got, want, "{outer:?} over {inner:?}");
             }
+        }
+    }
+
+    #[test]
+    fn a_padded_part_is_read_through_its_split_axes() {
+        // Heads side by side, [2, 3, 4 · 5], which lie apart, [2, 4, 3, 5], among two more such parts.
+        let apart = View::contiguous(shape(&[2, 4, 3, 5])).permute(&[0, 2, 1, 3]);
+        for before in [0, 20, 40, 5, 7] {
+            let outer = View::contiguous(shape(&[2, 3, 20])).pad(&[0, 0, before], shape(&[2, 3, 60]));
+            let Some(got) = outer.compose_finer(&apart) else {
+                assert!(before % 20 != 0, "a part of whole rows of heads is a view: {before}");
+                continue;
+            };
+            let table = offsets(&apart);
+            let want: Vec<_> =
+                offsets(&outer).into_iter().map(|o| o.and_then(|o| table[o as usize])).collect();
+            assert_eq!(offsets(&got), want, "{before}: {got:?}");
         }
     }
 

@@ -6,14 +6,17 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use naga::Module;
 use naga::back::{hlsl, msl, spv};
-use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
-use naga::{AddressSpace, Module};
+use naga::valid::{Capabilities, ModuleInfo, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};
+
+mod lint;
 
 /// WebGPU's default limits; Metal takes one storage buffer for itself.
-const STORAGE_BUFFERS: usize = 7;
-const WORKGROUP_BYTES: u32 = 16 << 10;
-const INVOCATIONS: u32 = 256;
+const BOUNDS: lint::Bounds = lint::Bounds { storage_buffers: 7, workgroup_bytes: 16 << 10, invocations: 256 };
+/// Files of variants that run only where an adapter has more than WebGPU guarantees.
+const OPTIONAL: [(&str, Capabilities); 2] =
+    [("shuffle.wgsl", Capabilities::SUBGROUP), ("long.wgsl", Capabilities::SHADER_INT64)];
 
 fn shaders() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shaders")
@@ -53,9 +56,11 @@ fn with_imports(path: &Path, done: &mut BTreeSet<PathBuf>) -> String {
     text + &own
 }
 
-fn validate(text: &str) -> Result<(Module, ModuleInfo), String> {
+fn validate(text: &str, optional: Capabilities) -> Result<(Module, ModuleInfo), String> {
     let module = naga::front::wgsl::parse_str(text).map_err(|error| error.emit_to_string(text))?;
-    let info = Validator::new(ValidationFlags::all(), Capabilities::empty())
+    let info = Validator::new(ValidationFlags::all(), optional)
+        .subgroup_stages(ShaderStages::COMPUTE)
+        .subgroup_operations(SubgroupOperationSet::all())
         .validate(&module)
         .map_err(|error| error.emit_to_string(text))?;
     Ok((module, info))
@@ -75,37 +80,16 @@ fn translate(module: &Module, info: &ModuleInfo) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether the module stays inside the limits on which every adapter can be relied.
-fn within_limits(module: &Module) -> Result<(), String> {
-    let mut storage = 0;
-    let mut workgroup = 0;
-    for (_, variable) in module.global_variables.iter() {
-        match variable.space {
-            AddressSpace::Storage { .. } => storage += 1,
-            AddressSpace::WorkGroup => {
-                workgroup += module.types[variable.ty].inner.size(module.to_ctx());
-            }
-            _ => {}
-        }
-    }
-    if storage > STORAGE_BUFFERS {
-        return Err(format!("{storage} storage buffers, at most {STORAGE_BUFFERS}"));
-    }
-    if workgroup > WORKGROUP_BYTES {
-        return Err(format!("{workgroup} bytes of workgroup memory, at most {WORKGROUP_BYTES}"));
-    }
-    for entry in &module.entry_points {
-        let size: u32 = entry.workgroup_size.iter().product();
-        if size > INVOCATIONS {
-            return Err(format!("{size} invocations in `{}`, at most {INVOCATIONS}", entry.name));
-        }
-    }
-    Ok(())
+fn check(text: &str) -> Result<(), String> {
+    check_with(text, Capabilities::empty())
 }
 
-fn check(text: &str) -> Result<(), String> {
-    let (module, info) = validate(text)?;
-    within_limits(&module)?;
+fn check_with(text: &str, optional: Capabilities) -> Result<(), String> {
+    let (module, info) = validate(text, optional)?;
+    let faults = lint::faults(&module, BOUNDS);
+    if !faults.is_empty() {
+        return Err(faults.join("; "));
+    }
     translate(&module, &info)
 }
 
@@ -116,7 +100,10 @@ fn every_shader_file_is_valid_and_translates() {
     let faults: Vec<String> = files
         .iter()
         .filter_map(|path| {
-            let fault = check(&with_imports(path, &mut BTreeSet::new())).err()?;
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let optional = OPTIONAL.iter().find(|(file, _)| *file == name);
+            let optional = optional.map_or(Capabilities::empty(), |(_, needs)| *needs);
+            let fault = check_with(&with_imports(path, &mut BTreeSet::new()), optional).err()?;
             Some(format!("{}: {fault}", path.display()))
         })
         .collect();
@@ -135,4 +122,60 @@ fn faults_are_found() {
     assert!(check(&buffers).unwrap_err().contains("8 storage buffers"));
     assert!(check("fn f() -> u32 { return 1.5; }").is_err());
     assert!(check("fn f() -> u32 { return g(); }").is_err());
+}
+
+/// A kernel whose body has a barrier somewhere.
+fn with_barrier(body: &str) -> Result<(), String> {
+    check(&format!(
+        "@group(0) @binding(0) var<uniform> params: array<vec4<u32>, 1>;
+        @group(0) @binding(2) var<storage, read_write> out: array<u32>;
+        var<workgroup> shared_word: u32;
+        fn limit(n: u32) -> u32 {{ return n + params[0].y; }}
+        fn wait() {{ workgroupBarrier(); }}
+        @compute @workgroup_size(64)
+        fn main(
+            @builtin(workgroup_id) wid: vec3<u32>,
+            @builtin(local_invocation_index) lid: u32,
+        ) {{ {body} }}"
+    ))
+}
+
+#[test]
+fn barriers_that_all_reach_pass() {
+    for body in [
+        "workgroupBarrier();",
+        "if wid.x >= params[0].x { return; } workgroupBarrier();",
+        "for (var i = wid.x; i < limit(wid.y); i += 1u) { out[i + lid] = 1u; wait(); }",
+        "var n = params[0].x; loop { storageBarrier(); n = n >> 1u; if n == 0u { break; } }",
+        "for (var i = 0u; i < 4u; i++) { if lid > i { out[lid] = i; continue; } } workgroupBarrier();",
+        "for (var i = lid; i < 9u; i++) { if i == 5u { break; } } workgroupBarrier();",
+        "if workgroupUniformLoad(&shared_word) == 0u { workgroupBarrier(); }",
+        "switch params[0].x { case 1u: { workgroupBarrier(); } default: { } } workgroupBarrier();",
+    ] {
+        assert_eq!(with_barrier(body), Ok(()), "{body}");
+    }
+}
+
+#[test]
+fn barriers_that_some_miss_are_found() {
+    for body in [
+        "if lid < 3u { workgroupBarrier(); }",
+        "if lid >= params[0].x { return; } workgroupBarrier();",
+        "if lid >= params[0].x { return; } wait();",
+        "if out[0] == 0u { wait(); }",
+        "for (var i = lid; i < 9u; i++) { workgroupBarrier(); }",
+        "for (var i = 0u; i < 9u; i++) { if lid == i { break; } workgroupBarrier(); }",
+        "for (var i = 0u; i < 9u; i++) { workgroupBarrier(); if lid == i { break; } }",
+        "for (var i = 0u; i < 9u; i++) { if lid == i { continue; } workgroupBarrier(); }",
+        "for (var i = 0u; i < 9u; i++) { if lid == i { return; } } workgroupBarrier();",
+        "var n = 3u; if lid == 0u { n = 4u; } for (var i = 0u; i < n; i++) { storageBarrier(); }",
+        "var n = limit(lid); if n > 2u { workgroupBarrier(); }",
+        "if shared_word == 0u { workgroupBarrier(); }",
+        "switch lid { case 1u: { workgroupBarrier(); } default: { } }",
+        "let n = workgroupUniformLoad(&shared_word); if n + lid == 0u { workgroupBarrier(); }",
+        "loop { workgroupBarrier(); continuing { break if lid > 2u; } }",
+    ] {
+        let fault = with_barrier(body).expect_err(body);
+        assert!(fault.contains("not every invocation reaches"), "{body}: {fault}");
+    }
 }

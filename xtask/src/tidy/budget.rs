@@ -5,12 +5,13 @@ use super::{File, Finding};
 
 /// Lines of code of a crate outside tests, and which folders make it up. Comments and blank lines are not
 /// counted: a budget that they used up would be met by leaving out what a reader needs. The design gives the
-/// graph 7,000 and the kernels 6,000 with the emitter among the graph; here programs are emitted and evaluated in
-/// the kernel crate, so its share is larger by what the graph's is smaller.
+/// graph 7,000 and the kernels 6,000 with the emitter among the graph, and the device 2,500; programs are emitted and
+/// evaluated in the kernel crate here. All three are over the design's figures since GPU speed came in: tuned
+/// variants with their checks, vectors in emitted text, profiles and measured peaks. ARCHITECTURE.md says so, too.
 const BUDGETS: [(&str, usize, &[&str]); 4] = [
-    ("versant-device", 2_500, &["crates/versant-device/src/"]),
-    ("versant-graph", 6_200, &["crates/versant-graph/src/"]),
-    ("versant-kernels", 6_800, &["crates/versant-kernels/src/", "shaders/"]),
+    ("versant-device", 3_050, &["crates/versant-device/src/"]),
+    ("versant-graph", 6_800, &["crates/versant-graph/src/"]),
+    ("versant-kernels", 7_800, &["crates/versant-kernels/src/", "shaders/"]),
     ("versant-nn", 5_000, &["crates/versant-nn/src/"]),
 ];
 

@@ -44,7 +44,7 @@ fn adapters() -> Vec<(DeviceInfo, wgpu::Adapter)> {
     let mut all: Vec<(DeviceInfo, wgpu::Adapter)> = found
         .into_iter()
         .map(|adapter| {
-            let info = describe(&adapter.get_info(), &adapter.limits(), adapter.features());
+            let info = describe(&adapter.get_info(), &adapter.limits(), offered(&adapter));
             (info, adapter)
         })
         .collect();
@@ -65,11 +65,14 @@ pub(super) fn request(
         features |= wgpu::Features::SHADER_F16 | wgpu::Features::SUBGROUP;
         // Kernels would pay for mappable memory anywhere but on a device that has no other.
         if software {
-            features |= wgpu::Features::MAPPABLE_PRIMARY_BUFFERS;
+            features |= wgpu::Features::MAPPABLE_PRIMARY_BUFFERS | wgpu::Features::SHADER_INT64;
         }
     }
-    features &= adapter.features();
-    if options.timestamps {
+    if options.experimental {
+        features |= wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
+    }
+    features &= offered(adapter);
+    if options.timestamps || options.profile.is_some() {
         features |= wgpu::Features::TIMESTAMP_QUERY;
         if !adapter.features().contains(features) {
             return Err(DeviceError::Unsupported { what: "time stamps" });
@@ -84,6 +87,7 @@ pub(super) fn request(
         label: Some("versant"),
         required_features: features,
         required_limits: limits.clone(),
+        experimental_features: experimental(options.experimental),
         // Buffers are pooled one layer up, so blocks shared by many would only hold memory back.
         memory_hints: if software { wgpu::MemoryHints::MemoryUsage } else { wgpu::MemoryHints::Performance },
         ..Default::default()
@@ -91,6 +95,32 @@ pub(super) fn request(
     let (device, queue) = pollster::block_on(request)
         .map_err(|e| DeviceError::CannotOpen { name: about.name.clone(), message: e.to_string() })?;
     Ok((describe(&about, &limits, features), device, queue))
+}
+
+/// The token without which wgpu refuses what it calls experimental.
+#[allow(unsafe_code, reason = "wgpu's only way to the token")]
+fn experimental(wanted: bool) -> wgpu::ExperimentalFeatures {
+    if !wanted {
+        return wgpu::ExperimentalFeatures::disabled();
+    }
+    // SAFETY: the caller asked for the ability by an option of this name, whose documentation says what it is; the
+    // kernels that use it are verified against a reference on the device before their results are used.
+    unsafe { wgpu::ExperimentalFeatures::enabled() }
+}
+
+/// An adapter's features; that of cooperative matrices only if they have the one shape that kernels use: 16 x 16 x 16
+/// elements of f16, summed in f32.
+fn offered(adapter: &wgpu::Adapter) -> wgpu::Features {
+    let useful = |p: &wgpu::CooperativeMatrixProperties| {
+        [p.m_size, p.n_size, p.k_size] == [16; 3]
+            && p.ab_type == wgpu::CooperativeScalarType::F16
+            && p.cr_type == wgpu::CooperativeScalarType::F32
+    };
+    let mut features = adapter.features();
+    if !adapter.cooperative_matrix_properties().iter().any(useful) {
+        features.remove(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX);
+    }
+    features
 }
 
 fn describe(about: &wgpu::AdapterInfo, limits: &wgpu::Limits, features: wgpu::Features) -> DeviceInfo {
@@ -131,7 +161,9 @@ fn describe(about: &wgpu::AdapterInfo, limits: &wgpu::Limits, features: wgpu::Fe
         },
         features: Features {
             f16: has(wgpu::Features::SHADER_F16),
+            int64: has(wgpu::Features::SHADER_INT64),
             subgroups: has(wgpu::Features::SUBGROUP),
+            cooperative: has(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX),
             timestamps: has(wgpu::Features::TIMESTAMP_QUERY),
             mapped: has(wgpu::Features::MAPPABLE_PRIMARY_BUFFERS),
         },

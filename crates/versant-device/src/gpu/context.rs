@@ -7,15 +7,18 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::pipelines::Pipelines;
+use super::stamps::Profiler;
 use super::translate;
-use crate::counters::Meter;
+use crate::counters::{Meter, bump};
 use crate::error::{DeviceError, Result};
 use crate::executor::{SharedHealth, lock};
 use crate::info::DeviceInfo;
+use crate::options::DeviceOptions;
+use crate::trace::{Span, Trace};
 
 /// Runs that may wait for the GPU at a time. Enough to keep it busy; a bound on what the driver keeps
 /// for each, and on how late an error comes.
-const IN_FLIGHT: usize = 8;
+pub(super) const IN_FLIGHT: usize = 8;
 
 /// A wgpu device, its queue, and their state.
 pub(super) struct Context {
@@ -24,12 +27,16 @@ pub(super) struct Context {
     pub health: SharedHealth,
     pub meter: Arc<Meter>,
     pub pipelines: Pipelines,
+    /// Whether trusted kernels are compiled with run-time checks, too.
+    pub checked: bool,
     /// Whether storage buffers can be read in place.
     pub mapped: bool,
     /// A buffer for reading through, kept for the next read.
     pub staging: Mutex<Option<wgpu::Buffer>>,
     /// Bytes written since the last submission, roughly: wgpu holds a copy of them until the next.
     pub pending: AtomicU64,
+    /// Where the times of runs go, if the device is profiled.
+    pub profiler: Option<Profiler>,
     timeout: Duration,
     in_flight: Mutex<VecDeque<wgpu::SubmissionIndex>>,
 }
@@ -39,9 +46,10 @@ impl Context {
         device: wgpu::Device,
         queue: wgpu::Queue,
         info: &DeviceInfo,
-        timeout: Duration,
+        options: &DeviceOptions,
         health: &SharedHealth,
         meter: &Arc<Meter>,
+        trace: Option<&Arc<Trace>>,
     ) -> Self {
         let to_lose = health.clone();
         device.set_device_lost_callback(move |reason, message| {
@@ -55,10 +63,12 @@ impl Context {
             health: health.clone(),
             meter: meter.clone(),
             pipelines: Pipelines::default(),
+            checked: options.checked,
             mapped: info.features.mapped,
             staging: Mutex::default(),
             pending: AtomicU64::new(0),
-            timeout,
+            profiler: trace.cloned().map(Profiler::new),
+            timeout: options.timeout,
             in_flight: Mutex::default(),
         }
     }
@@ -92,6 +102,11 @@ impl Context {
         }
     }
 
+    /// As [`Device::span`](crate::Device::span).
+    pub fn span(&self, what: &'static str) -> Span<'_> {
+        Span::new(self.profiler.as_ref().map(Profiler::trace), what)
+    }
+
     pub fn encoder(&self) -> wgpu::CommandEncoder {
         self.device.create_command_encoder(&Default::default())
     }
@@ -103,16 +118,18 @@ impl Context {
     }
 
     /// Submits a run's commands, and waits for an old run if too many are under way.
-    pub fn submit_run(&self, encoder: wgpu::CommandEncoder) -> Result<()> {
+    pub fn submit_run(&self, encoder: wgpu::CommandEncoder) -> Result<wgpu::SubmissionIndex> {
+        let _span = self.span("submit");
+        bump(&self.meter.submits);
         let index = self.submit(Some(encoder));
         let mut runs = lock(&self.in_flight);
-        runs.push_back(index);
-        if runs.len() <= IN_FLIGHT {
-            return Ok(());
-        }
-        let oldest = runs.pop_front();
+        runs.push_back(index.clone());
+        let oldest = if runs.len() > IN_FLIGHT { runs.pop_front() } else { None };
         drop(runs);
-        self.wait(oldest)
+        if oldest.is_some() {
+            self.wait(oldest)?;
+        }
+        Ok(index)
     }
 
     /// Waits for a submission; for all without one.

@@ -4,6 +4,7 @@ mod adapter;
 mod context;
 mod pipelines;
 mod program;
+mod stamps;
 mod transfer;
 
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use crate::executor::{Executor, Program, SharedHealth, Storage, Usage};
 use crate::info::DeviceInfo;
 use crate::options::DeviceOptions;
 use crate::recording::{ParamLayout, Recording};
+use crate::trace::Trace;
 
 pub(crate) use adapter::{find, list};
 
@@ -52,10 +54,11 @@ pub(crate) fn open(
     options: &DeviceOptions,
     health: &SharedHealth,
     meter: &Arc<Meter>,
-) -> Result<(DeviceInfo, GpuExecutor)> {
+) -> Result<(DeviceInfo, GpuExecutor, Option<Arc<Trace>>)> {
     let (info, device, queue) = adapter::request(adapter, options)?;
-    let context = Context::new(device, queue, &info, options.timeout, health, meter);
-    Ok((info, GpuExecutor(Arc::new(context))))
+    let trace = Trace::of(options, &info, health)?;
+    let context = Context::new(device, queue, &info, options, health, meter, trace.as_ref());
+    Ok((info, GpuExecutor(Arc::new(context)), trace))
 }
 
 impl Executor for GpuExecutor {
@@ -92,6 +95,10 @@ impl Executor for GpuExecutor {
 
     fn wait(&self) -> Result<()> {
         self.0.wait(None)
+    }
+
+    fn finish_trace(&self) -> Result<()> {
+        self.0.profiler.as_ref().map_or(Ok(()), |profiler| profiler.finish(&self.0))
     }
 
     fn destroy(&self) {

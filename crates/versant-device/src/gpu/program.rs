@@ -3,18 +3,19 @@
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
+use wgpu::{CommandEncoder, SubmissionIndex};
+
 use super::buffer;
 use super::context::Context;
 use super::pipelines::{PARAMS, Pipeline, SCALAR_BYTES, SCALARS, STORAGE};
+use super::stamps::Stamps;
 use super::translate;
 use crate::bind_cache::BindCache;
 use crate::counters::bump;
 use crate::error::Result;
 use crate::executor::{Job, Memory, Program};
 use crate::recording::{Launch, ParamLayout, Recording};
-
-/// Time stamps in one query set: the most that WebGPU allows.
-const STAMPS: u32 = wgpu::QUERY_SET_MAX_QUERIES;
+use crate::trace::Trace;
 
 /// A recording's launches, compiled.
 pub(super) struct GpuProgram {
@@ -47,17 +48,21 @@ impl GpuProgram {
         }
     }
 
-    /// Encodes every launch that has work: into one pass, or with time stamps into one each. Returns
-    /// whether there was any.
-    fn encode(
-        &mut self,
-        job: &Job<'_>,
-        encoder: &mut wgpu::CommandEncoder,
-        mut stamps: Option<&mut Stamps>,
-    ) -> Result<bool> {
+    /// Encodes every launch that has work: into one pass, or with time stamps into one each. What precedes a cut
+    /// is submitted; returns the commands after the last one, if any.
+    fn encode(&mut self, job: &Job<'_>, mut stamps: Option<&mut Stamps>) -> Result<Option<CommandEncoder>> {
         let context = &self.context;
+        let mut encoder: Option<CommandEncoder> = None;
         let mut pass: Option<wgpu::ComputePass<'static>> = None;
-        for (launch, step) in job.recording.launches.iter().zip(&mut self.steps) {
+        let launches = job.recording.launches.iter().zip(job.cuts);
+        for ((launch, &cut), step) in launches.zip(&mut self.steps) {
+            // An open pass locks its encoder, so the last one ends before anything else begins.
+            if cut || stamps.is_some() {
+                drop(pass.take());
+            }
+            if let Some(full) = encoder.take_if(|_| cut) {
+                context.submit_run(full)?;
+            }
             if launch.is_empty() {
                 continue;
             }
@@ -65,14 +70,11 @@ impl GpuProgram {
                 job.check_aliases(launch)?;
                 bind(context, &step.pipeline, step.block, job, launch)
             })?;
-            // An open pass locks its encoder, so the last one ends before the next begins.
-            if stamps.is_some() {
-                drop(pass.take());
-            }
             let pass = match &mut pass {
                 Some(open) => open,
                 None => {
                     bump(&context.meter.passes);
+                    let encoder = encoder.get_or_insert_with(|| context.encoder());
                     let writes = stamps.as_deref_mut().map(Stamps::next);
                     let begun = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
                         label: None,
@@ -87,41 +89,67 @@ impl GpuProgram {
             pass.dispatch_workgroups(x, y, z);
             bump(&context.meter.dispatches);
         }
-        Ok(pass.is_some())
+        drop(pass);
+        Ok(encoder)
+    }
+
+    /// Runs with time stamps; `None` if there is nothing to do.
+    fn stamped(&mut self, job: &Job<'_>, mut stamps: Stamps) -> Result<Option<(Stamps, SubmissionIndex)>> {
+        let context = self.context.clone();
+        let span = context.span("encode");
+        let Some(mut encoder) = self.encode(job, Some(&mut stamps))? else {
+            return Ok(None);
+        };
+        drop(span);
+        stamps.resolve(&mut encoder);
+        let index = context.submit_run(encoder)?;
+        Ok(Some((stamps, index)))
     }
 }
 
 impl Program for GpuProgram {
     fn run(&mut self, job: &Job<'_>) -> Result<()> {
         self.send_scalars(job);
-        let mut encoder = self.context.encoder();
-        if !self.encode(job, &mut encoder, None)? {
-            return Ok(());
+        match self.encode(job, None)? {
+            Some(encoder) => self.context.submit_run(encoder).map(drop),
+            None => Ok(()),
         }
-        bump(&self.context.meter.submits);
-        self.context.submit_run(encoder)
     }
 
     fn run_timed(&mut self, job: &Job<'_>) -> Result<Vec<u64>> {
         self.send_scalars(job);
         let launches = &job.recording.launches;
         let active = launches.iter().filter(|l| !l.is_empty()).count();
-        if active == 0 {
-            return Ok(vec![0; launches.len()]);
+        let mut times = Vec::new();
+        if active > 0 {
+            let context = self.context.clone();
+            let stamps = Stamps::new(&context, active)?;
+            if let Some((stamps, index)) = self.stamped(job, stamps)? {
+                times = stamps.read(&context, index)?;
+            }
         }
-        let context = self.context.clone();
-        let mut stamps = Stamps::new(&context, active)?;
-        let mut encoder = context.encoder();
-        self.encode(job, &mut encoder, Some(&mut stamps))?;
-        stamps.resolve(&mut encoder);
-        bump(&context.meter.submits);
-        let index = context.submit(Some(encoder));
-        let mut times = stamps.read(&context, index)?.into_iter();
+        let mut times = times.into_iter();
         let time = |launch: &Launch| match launch.is_empty() {
             true => 0,
-            false => times.next().unwrap_or(0),
+            false => times.next().map_or(0, |(_, nanos)| nanos),
         };
         Ok(launches.iter().map(time).collect())
+    }
+
+    fn run_traced(&mut self, job: &Job<'_>, trace: &Trace) -> Result<()> {
+        let context = self.context.clone();
+        let active = job.recording.launches.iter().filter(|l| !l.is_empty());
+        let launches: Vec<_> = active.map(|l| (l.kernel.clone(), l.cost)).collect();
+        let Some(profiler) = context.profiler.as_ref().filter(|_| !launches.is_empty()) else {
+            return self.run(job);
+        };
+        self.send_scalars(job);
+        let stamps = profiler.stamps(&context, launches.len())?;
+        let submitted = trace.now();
+        match self.stamped(job, stamps)? {
+            Some((stamps, index)) => profiler.add(&context, stamps, index, launches, submitted),
+            None => Ok(()),
+        }
     }
 }
 
@@ -169,74 +197,4 @@ fn bind(
     }
     bump(&context.meter.bind_groups);
     Ok(group)
-}
-
-/// Time stamps before and after each of a run's passes.
-struct Stamps {
-    sets: Vec<wgpu::QuerySet>,
-    resolved: wgpu::Buffer,
-    readable: wgpu::Buffer,
-    used: u32,
-    total: u32,
-}
-
-impl Stamps {
-    /// Room for this many passes.
-    fn new(context: &Context, passes: usize) -> Result<Self> {
-        let total = u32::try_from(passes * 2).unwrap_or(u32::MAX);
-        let (sets, error) = context.scoped(|| {
-            let starts = (0..total).step_by(STAMPS as usize);
-            let set = |start| {
-                context.device.create_query_set(&wgpu::QuerySetDescriptor {
-                    label: None,
-                    ty: wgpu::QueryType::Timestamp,
-                    count: STAMPS.min(total - start),
-                })
-            };
-            starts.map(set).collect()
-        });
-        if let Some(error) = error {
-            return Err(translate(error, u64::from(total) * 8));
-        }
-        let size = u64::from(total) * 8;
-        let resolve = wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC;
-        let read = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
-        Ok(Stamps {
-            sets,
-            resolved: context.create_buffer(size, resolve)?,
-            readable: context.create_buffer(size, read)?,
-            used: 0,
-            total,
-        })
-    }
-
-    /// The stamps of the next pass.
-    fn next(&mut self) -> wgpu::ComputePassTimestampWrites<'_> {
-        let (set, begin) = (self.used / STAMPS, self.used % STAMPS);
-        self.used += 2;
-        wgpu::ComputePassTimestampWrites {
-            query_set: &self.sets[set as usize],
-            beginning_of_pass_write_index: Some(begin),
-            end_of_pass_write_index: Some(begin + 1),
-        }
-    }
-
-    fn resolve(&self, encoder: &mut wgpu::CommandEncoder) {
-        for (i, set) in (0..).zip(&self.sets) {
-            let start = i * STAMPS;
-            let count = STAMPS.min(self.total - start);
-            encoder.resolve_query_set(set, 0..count, &self.resolved, u64::from(start) * 8);
-        }
-        let size = self.resolved.size();
-        encoder.copy_buffer_to_buffer(&self.resolved, 0, &self.readable, 0, size);
-    }
-
-    /// Nanoseconds of each pass.
-    fn read(&self, context: &Context, index: wgpu::SubmissionIndex) -> Result<Vec<u64>> {
-        let words = context.map(&self.readable, self.readable.size(), Some(index))?;
-        let stamp = |w: &[u32]| u64::from(w[0]) | u64::from(w[1]) << 32;
-        let period = f64::from(context.queue.get_timestamp_period());
-        let nanos = |w: &[u32]| stamp(&w[2..]).saturating_sub(stamp(w)) as f64 * period;
-        Ok(words.chunks_exact(4).map(|w| nanos(w) as u64).collect())
-    }
 }

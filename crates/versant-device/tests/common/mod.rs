@@ -87,6 +87,7 @@ pub fn add(n: usize, bias: u32, bufs: [BufferRef; 3]) -> Launch {
         reads: 2,
         writes: 1,
         uses_scalars: false,
+        trusted: true,
         native: Some(Arc::new(move |reads, writes, _| {
             for i in 0..n {
                 let sum = reads[0][i].wrapping_add(reads[1][i]);
@@ -105,6 +106,7 @@ pub fn mix(n: usize, bufs: [BufferRef; 3]) -> Launch {
         reads: 2,
         writes: 1,
         uses_scalars: true,
+        trusted: true,
         native: Some(Arc::new(move |reads, writes, scalars| {
             for i in 0..n {
                 let left = reads[0][i].wrapping_mul(scalars[0]);

@@ -35,7 +35,16 @@ impl Tensor {
     #[track_caller]
     #[must_use]
     pub fn gelu(&self) -> Tensor {
-        self * 0.5 * ((self * FRAC_1_SQRT_2).erf() + 1.0)
+        if self.dtype() != DType::F32 || self.error().is_some() {
+            return Tensor::invalid("gelu", &[self], Location::caller(), "needs f32");
+        }
+        let share = |x: &Tensor| ((x * FRAC_1_SQRT_2).erf() + 1.0) * 0.5;
+        // The rule reads `x` alone: nothing else is kept for it.
+        (self * share(self)).with_vjp_of("gelu", &[self], move |g, inputs| {
+            let x = &inputs[0];
+            let density = (x * x * -0.5).exp() * (1.0 / (2.0 * PI).sqrt());
+            vec![Some(g * (share(x) + x * density))]
+        })
     }
 
     /// The hyperbolic-tangent approximation of [`Tensor::gelu`] from the same paper.
@@ -118,7 +127,12 @@ impl Tensor {
             Ok(axis) => {
                 let e = self.below_max(axis).0.exp();
                 let sum = e.sum(&[axis], true);
-                e / sum
+                let y = e / sum;
+                // The rule reads the result alone: what it was computed from need not be kept.
+                y.with_vjp_of("softmax", &[self, &y], move |g, inputs| {
+                    let y = &inputs[1];
+                    vec![Some((g - (g * y).sum(&[axis], true)) * y), None]
+                })
             }
             Err(failed) => failed,
         }
@@ -176,16 +190,81 @@ impl Tensor {
             }
         }
         let over: Vec<isize> = (1..=axes as isize).map(|a| -a).collect();
-        let centred = self - self.mean(&over, true);
-        let variance = centred.square().mean(&over, true);
-        let mut y = centred * (variance + eps).rsqrt();
-        if let Some(weight) = weight {
-            y = y * weight;
-        }
-        if let Some(bias) = bias {
-            y = y + bias;
-        }
+        let [y, ..] = self.normalize(&over, weight, bias, eps);
         y
+    }
+
+    /// Zero mean and unit (biased) variance over `axes`, then `* weight + bias`, which broadcast to the shape.
+    /// Returns that, the mean and the variance, both with the axes kept at extent 1; no gradient flows into the
+    /// latter two.
+    ///
+    /// The gradient is written out: it needs two sums of what it reads, both from one pass.
+    #[track_caller]
+    #[must_use]
+    pub fn normalize(
+        &self,
+        axes: &[isize],
+        weight: Option<&Tensor>,
+        bias: Option<&Tensor>,
+        eps: f32,
+    ) -> [Tensor; 3] {
+        let mean = self.mean(axes, true);
+        let centred = self - &mean;
+        let variance = centred.square().mean(axes, true);
+        let inverse = (&variance + eps).rsqrt();
+        // What is as large as the input is only read: the factors of a row are multiplied first where they are one.
+        let by_row = |w: &Tensor| self.is_constant_along(axes, w);
+        let y = match weight {
+            Some(w) if by_row(w) => centred * (&inverse * w),
+            Some(w) => centred * &inverse * w,
+            None => centred * &inverse,
+        };
+        let y = match bias {
+            Some(bias) => y + bias,
+            None => y,
+        };
+        if y.error().is_some() || y.shape() != self.shape() {
+            return [y, mean, variance];
+        }
+        let wide = |t: &Tensor| t.broadcast_to(self.shape());
+        let (w, b) = (weight.map(wide), bias.map(wide));
+        let inputs: Vec<&Tensor> =
+            [self, &mean, &inverse].into_iter().chain(weight).chain(&w).chain(&b).collect();
+        let (over, weighted, factor) = (axes.to_vec(), w.is_some(), weight.is_some_and(&by_row));
+        let y = y.with_vjp_of("normalize", &inputs, move |g, inputs| {
+            let [x, mean, inverse, rest @ ..] = inputs else { return Vec::new() };
+            let unit = (x - mean) * inverse;
+            let mut grads = vec![None; inputs.len()];
+            let (pulled, scale) = match rest {
+                [w, ..] if weighted && factor => (g.clone(), inverse * w),
+                [_, w, ..] if weighted => (g * w, inverse.clone()),
+                _ => (g.clone(), inverse.clone()),
+            };
+            // A factor, where a division would make means that are stored beside the sums.
+            let share = mean.numel() as f32 / x.numel() as f32;
+            let mean_of = |t: &Tensor| t.sum(&over, true) * share;
+            let dot = mean_of(&(&pulled * &unit));
+            grads[0] = Some((&pulled - mean_of(&pulled) - &unit * dot) * scale);
+            if weighted {
+                grads[4] = Some(g * unit);
+            }
+            if rest.len() > 2 * usize::from(weighted) {
+                *grads.last_mut().expect("the inputs are more than three") = Some(g.clone());
+            }
+            grads
+        });
+        [y, mean, variance]
+    }
+
+    /// Whether an operand that broadcasts to this shape is the same all along these axes.
+    fn is_constant_along(&self, axes: &[isize], operand: &Tensor) -> bool {
+        let rank = self.rank() as isize;
+        let own = operand.rank() as isize;
+        let extent = |axis: isize| {
+            let at = (if axis < 0 { axis + rank } else { axis }) + own - rank;
+            usize::try_from(at).ok().and_then(|at| operand.shape().get(at)).copied()
+        };
+        operand.error().is_none() && axes.iter().all(|&a| extent(a).unwrap_or(1) == 1)
     }
 
     /// Zeroes each element with probability `p` and scales the others by `1 / (1 - p)` (Srivastava et al.,

@@ -74,6 +74,15 @@ impl Tensor {
             let shape = Shape::new(&[self.shape()[0], other.shape()[1]]).expect("rank 2 is a shape");
             return Tensor::record(Op::MatMul, &[self, other], shape, DType::F32, location);
         }
+        if self.rank() > 2 && other.rank() == 2 && self.shape()[self.rank() - 1] == other.shape()[0] {
+            // One product of all rows: the gradient of the shared matrix is then one product, too.
+            let (k, n) = (other.shape()[0], other.shape()[1]);
+            let mut dims = self.shape().to_vec();
+            let rows = dims[..dims.len() - 1].iter().product();
+            let product = self.shaped(&[rows, k], location).matmul(other);
+            *dims.last_mut().expect("the rank is above 2") = n;
+            return product.shaped(&dims, location);
+        }
         let a = if self.rank() == 1 { self.unsqueeze(0) } else { self.clone() };
         let b = if other.rank() == 1 { other.unsqueeze(1) } else { other.clone() };
         let (ra, rb) = (a.rank(), b.rank());

@@ -1,28 +1,27 @@
 //! WGSL of a contraction: a template from `shaders/contract`, the loaders, the tile's constants, the epilogue.
 
-use super::tiles::{self, Plan, Template, Tile};
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use super::tiles::{self, Plan, Template, Variant, VariantId};
 use super::{ContractLaunch, Contraction, ContractionKernels, Conv, ConvKind, MatMul, Operand};
 use crate::emit::{ParamBlock, epilogue_wgsl, grid};
 use crate::{KernelSource, Program};
 
 const TILE: &str = include_str!("../../../../shaders/contract/tile.wgsl");
 const LANES: &str = include_str!("../../../../shaders/contract/lanes.wgsl");
+const SHUFFLE: &str = include_str!("../../../../shaders/contract/shuffle.wgsl");
 const REDUCE: &str = include_str!("../../../../shaders/contract/reduce.wgsl");
 const MATMUL: &str = include_str!("../../../../shaders/contract/matmul.wgsl");
 const WIDE: &str = include_str!("../../../../shaders/contract/wide.wgsl");
+const LONG: &str = include_str!("../../../../shaders/contract/long.wgsl");
 const CONV: &str = include_str!("../../../../shaders/contract/conv.wgsl");
 
 /// Invocations of a workgroup of reduce.wgsl.
 const REDUCE_GROUP: usize = 64;
 
 /// The launches of a contraction whose result is not empty.
-pub(super) fn kernels(
-    c: &Contraction,
-    epilogue: &Program,
-    label: &str,
-    software: bool,
-) -> ContractionKernels {
-    let plan = tiles::plan(c, software);
+pub(super) fn kernels(c: &Contraction, epilogue: &Program, label: &str, id: VariantId) -> ContractionKernels {
+    let plan = tiles::plan(c, id);
     let results = c.output_shape().numel();
     let product = product(c, &plan, (!plan.scratch).then_some(epilogue), label);
     if !plan.scratch {
@@ -30,38 +29,40 @@ pub(super) fn kernels(
     }
     ContractionKernels {
         launches: vec![product, reduce(results, plan.splits, epilogue, label)],
-        scratch_words: scratch_words(c, software),
+        scratch_words: scratch_words(c, id),
     }
 }
 
 /// Words of scratch that [`kernels`] will ask for, without making their text.
-pub(super) fn scratch_words(c: &Contraction, software: bool) -> usize {
-    let plan = tiles::plan(c, software);
+pub(super) fn scratch_words(c: &Contraction, id: VariantId) -> usize {
+    let plan = tiles::plan(c, id);
     if plan.scratch { c.output_shape().numel() * plan.splits } else { 0 }
 }
 
 /// The launch that multiplies; without an epilogue its results go to scratch, `[split, result]`.
 fn product(c: &Contraction, plan: &Plan, epilogue: Option<&Program>, label: &str) -> ContractLaunch {
-    let tile = plan.tile;
+    let variant = plan.variant;
     let mut params = ParamBlock::default();
     common_params(c, plan, &mut params);
-    let wide = match tile.template {
+    let wide = match variant.template {
         Template::Tile => [false; 2],
-        Template::Lanes => tiles::wide(c),
+        Template::Lanes | Template::Shuffle => tiles::wide(c),
     };
+    let quads = if variant.template == Template::Shuffle { &LONG_QUADS } else { &WIDE_QUADS };
+    let sections = quads.sections(wide);
     let (mut loaders, order) = match c {
         Contraction::MatMul(mm) => {
             matmul_params(mm, &mut params);
-            (strip(MATMUL, &sections(wide)), [Operand::A, Operand::B])
+            (strip(MATMUL, &sections), [Operand::A, Operand::B])
         }
         Contraction::Conv(cv) => {
             conv_params(cv, &mut params);
-            let text = conv_loaders(cv, strip(CONV, &sections(wide)));
+            let text = conv_loaders(cv, strip(CONV, &sections));
             (text, [Operand::B, Operand::A])
         }
     };
-    loaders += &strip(WIDE, &sections(wide));
-    let body = template(tile, tiles::along_k(c));
+    loaders += &strip(quads.text, &sections);
+    let body = template(variant, tiles::along_k(c));
     let (store, bindings, uses_scalars) = match epilogue {
         Some(p) => {
             let e = epilogue_wgsl(p, 2, &mut params);
@@ -79,43 +80,71 @@ fn product(c: &Contraction, plan: &Plan, epilogue: Option<&Program>, label: &str
         "{}@group(0) @binding(2) var<storage, read> lhs: array<{}>;\n\
          @group(0) @binding(3) var<storage, read> rhs: array<{}>;\n{store}{loaders}{body}",
         params.declaration(),
-        element(wide[0]),
-        element(wide[1]),
+        quads.element(wide[0]),
+        quads.element(wide[1]),
     );
-    launch(format!("{label} [{}]", tile.label), wgsl, params, uses_scalars, grid(plan.groups), reads, writes)
+    launch(
+        format!("{label} [{}]", variant.label),
+        wgsl,
+        params,
+        uses_scalars,
+        grid(plan.groups),
+        reads,
+        writes,
+    )
 }
 
-/// How the loaders bind an operand.
-fn element(wide: bool) -> &'static str {
-    if wide { "vec4<f32>" } else { "f32" }
+/// How four neighbouring elements of an operand are loaded at once.
+struct Quads {
+    /// The loaders.
+    text: &'static str,
+    /// What the buffer holds.
+    element: &'static str,
+    /// The sections of `text` for the left and the right operand.
+    sections: [&'static str; 2],
 }
 
-/// The sections of the loader files for narrow and wide operands.
-fn sections(wide: [bool; 2]) -> [&'static str; 2] {
-    [if wide[0] { "wide lhs" } else { "narrow lhs" }, if wide[1] { "wide rhs" } else { "narrow rhs" }]
+const WIDE_QUADS: Quads = Quads { text: WIDE, element: "vec4<f32>", sections: ["wide lhs", "wide rhs"] };
+const LONG_QUADS: Quads = Quads { text: LONG, element: "vec2<u64>", sections: ["long lhs", "long rhs"] };
+
+impl Quads {
+    /// How the loaders bind an operand.
+    fn element(&self, wide: bool) -> &'static str {
+        if wide { self.element } else { "f32" }
+    }
+
+    /// The sections of the loader files for operands that are loaded so, or element by element.
+    fn sections(&self, wide: [bool; 2]) -> [&'static str; 2] {
+        let [lhs, rhs] = self.sections;
+        [if wide[0] { lhs } else { "narrow lhs" }, if wide[1] { rhs } else { "narrow rhs" }]
+    }
 }
 
 /// A template with a tile's constants, its loops over them written out.
-fn template(tile: &Tile, along_k: [bool; 2]) -> String {
-    let mut text = match tile.template {
+fn template(variant: &Variant, along_k: [bool; 2]) -> String {
+    let mut text = match variant.template {
         Template::Tile => strip(TILE, &[]),
         Template::Lanes => strip(LANES, &[]),
+        Template::Shuffle => strip(SHUFFLE, &[]),
     };
-    let ([m, n], threads) = (tile.thread, tile.threads());
+    let ([m, n], threads) = (variant.thread, variant.threads());
     set(&mut text, "THREAD_M", &format!("{m}u"));
     set(&mut text, "THREAD_N", &format!("{n}u"));
     set(&mut text, "LHS_ALONG_K", &along_k[0].to_string());
     set(&mut text, "RHS_ALONG_K", &along_k[1].to_string());
     let mut constants = vec![("THREAD_M", m), ("THREAD_N", n)];
-    match tile.template {
+    match variant.template {
         Template::Tile => {
-            set(&mut text, "TILE_M", &format!("{}u", tile.size[0]));
-            set(&mut text, "TILE_N", &format!("{}u", tile.size[1]));
-            set(&mut text, "TILE_K", &format!("{}u", tile.step));
-            constants.push(("LHS_LOADS", tile.size[0] * tile.step / threads));
-            constants.push(("RHS_LOADS", tile.size[1] * tile.step / threads));
+            set(&mut text, "TILE_M", &format!("{}u", variant.size[0]));
+            set(&mut text, "TILE_N", &format!("{}u", variant.size[1]));
+            set(&mut text, "TILE_K", &format!("{}u", variant.step));
+            constants.push(("LHS_LOADS", variant.size[0] * variant.step / threads));
+            constants.push(("RHS_LOADS", variant.size[1] * variant.step / threads));
         }
-        Template::Lanes => constants.extend([("QUADS_M", m / 4), ("QUADS_N", n / 4), ("STEPS", tile.step)]),
+        Template::Lanes => {
+            constants.extend([("QUADS_M", m / 4), ("QUADS_N", n / 4), ("STEPS", variant.step)])
+        }
+        Template::Shuffle => constants.extend([("SHARE", m / threads), ("STEPS", variant.step)]),
     }
     unroll(&text, &constants)
 }
@@ -163,6 +192,7 @@ fn launch(
             writes: writes.len(),
             params: params.into_words(),
             uses_scalars,
+            trusted: true,
             grid,
             native: None,
         },
@@ -364,13 +394,21 @@ fn replace_word(line: &str, word: &str, by: &str) -> String {
     out + rest
 }
 
-/// The plain WGSL files, for tests that each is valid on its own.
-#[cfg(test)]
-pub(super) const FILES: [(&str, &str); 6] = [
+/// Differs when any of the WGSL files does: what was measured with the old ones then says nothing.
+pub fn source_hash() -> u64 {
+    let mut hasher = DefaultHasher::new();
+    FILES.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// The WGSL files as they are, each valid on its own.
+pub(super) const FILES: [(&str, &str); 8] = [
     ("tile", TILE),
     ("lanes", LANES),
+    ("shuffle", SHUFFLE),
     ("reduce", REDUCE),
     ("matmul", MATMUL),
     ("conv", CONV),
     ("wide", WIDE),
+    ("long", LONG),
 ];

@@ -3,10 +3,12 @@
 use std::collections::HashSet;
 
 use super::tests::{KINDS, LAYOUTS, Layout, Spec, matmul, specs};
-use super::tiles::{self, TILES, Template};
-use super::{Contraction, ContractionKernels, Operand, contraction, gpu};
+use super::tiles::{self, Template, VARIANTS};
+use super::{
+    Contraction, ContractionKernels, Operand, VariantId, contraction, contraction_with, gpu, probe, variants,
+};
 use crate::emit::check::{Build, check_kernel, translate, validate};
-use crate::{DType, InstrKind, Program, Target, View};
+use crate::{Caps, Class, DType, InstrKind, Program, Target, View};
 
 /// Stores the accumulator.
 pub(super) fn plain(c: &Contraction) -> Program {
@@ -32,8 +34,21 @@ pub(super) fn with_operand(c: &Contraction) -> Program {
     b.p
 }
 
-fn gpu_kernels(c: &Contraction, p: Program) -> [ContractionKernels; 2] {
-    [false, true].map(|software| contraction(c, p.clone(), "test", Target::Gpu { software }))
+const CLASSES: [Class; 3] = [Class::Software, Class::Integrated, Class::Discrete];
+
+/// The default choices.
+fn gpu_kernels(c: &Contraction, p: Program) -> [ContractionKernels; 3] {
+    CLASSES.map(|class| contraction(c, p.clone(), "test", Target::Gpu(Caps::webgpu(class))))
+}
+
+/// Every variant that fits some adapter.
+fn every_variant(c: &Contraction, p: Program) -> Vec<ContractionKernels> {
+    let lavapipe = Caps { int64: true, min_subgroup: 8, max_subgroup: 8, ..Caps::webgpu(Class::Software) };
+    let with = |caps: Caps| {
+        let ids = variants(c, &caps).into_iter();
+        ids.map(|id| contraction_with(c, p.clone(), "test", Target::Gpu(caps), id)).collect::<Vec<_>>()
+    };
+    [with(lavapipe), with(Caps::webgpu(Class::Discrete))].concat()
 }
 
 #[test]
@@ -60,7 +75,8 @@ fn every_variant_validates_and_translates() {
     }
     let (mut seen, mut tiles_seen) = (HashSet::new(), HashSet::new());
     for c in &cases {
-        for kernels in [plain(c), with_operand(c)].into_iter().flat_map(|p| gpu_kernels(c, p)) {
+        let all = [plain(c), with_operand(c)].into_iter().flat_map(|p| every_variant(c, p));
+        for kernels in all {
             for launch in &kernels.launches {
                 let source = &launch.source;
                 assert_eq!(launch.reads.len(), source.reads);
@@ -68,7 +84,7 @@ fn every_variant_validates_and_translates() {
                 let uses = |o: &Operand| *o == Operand::Scratch;
                 let scratch = launch.reads.iter().chain(&launch.writes).any(uses);
                 assert_eq!(scratch, kernels.scratch_words > 0);
-                let tile = TILES.iter().find(|t| source.label.contains(t.label));
+                let tile = VARIANTS.iter().find(|t| source.label.contains(t.label));
                 if seen.insert(source.wgsl.clone()) {
                     check_kernel(source);
                     let (module, _) = validate(&source.wgsl);
@@ -79,16 +95,14 @@ fn every_variant_validates_and_translates() {
             }
         }
     }
-    assert_eq!(tiles_seen.len(), TILES.len(), "every row of the table is used by some case");
+    assert_eq!(tiles_seen.len(), VARIANTS.len(), "every row of the table is used by some case");
 }
 
 #[test]
 fn tiles_fit_the_default_limits() {
-    for tile in &TILES {
+    for tile in &VARIANTS {
         let threads = tile.threads();
-        let words =
-            if tile.template == Template::Tile { tile.step * (tile.size[0] + tile.size[1]) } else { 0 };
-        assert!(threads <= 256 && 4 * words <= 16 << 10, "{tile:?}");
+        assert!(threads <= 256 && tile.workgroup_bytes() <= 16 << 10, "{tile:?}");
         for extent in tile.size {
             let loads = extent * tile.step;
             let staged = tile.template == Template::Tile;
@@ -130,10 +144,46 @@ fn splits_cover_k_once() {
     for k in [0, 1, 255, 256, 1000, 4096, 12_544, 1_000_003] {
         let spec = Spec { n: k, c: [3, 5], input: [1, 1], kernel: [1, 1], ..Spec::default() };
         let (c, _) = spec.build(super::ConvKind::WeightGrad, Layout::Dense, Layout::Dense);
-        for software in [false, true] {
-            let plan = tiles::plan(&c, software);
+        for id in VariantId::all().filter(|id| id.split) {
+            let plan = tiles::plan(&c, id);
             assert!(plan.splits >= 1 && plan.splits * plan.k_per_split >= k, "{k}: {plan:?}");
             assert!(k == 0 || (plan.splits - 1) * plan.k_per_split < k, "{k}: {plan:?}");
         }
     }
+}
+
+#[test]
+fn a_probe_has_the_text_of_its_problem() {
+    let mut cases: Vec<Contraction> = Vec::new();
+    for (la, lb) in LAYOUTS.into_iter().flat_map(|a| LAYOUTS.map(|b| (a, b))) {
+        cases.push(matmul(&[], [300, 200, 1000], la, lb).0);
+        cases.push(matmul(&[12, 5], [301, 203, 1025], la, lb).0);
+    }
+    for layout in [Layout::Dense, Layout::Transposed] {
+        cases.push(matmul(&[], [1, 64, 2048], Layout::Dense, layout).0);
+        cases.push(matmul(&[3], [302, 1, 33], layout, Layout::Dense).0);
+    }
+    for c in &cases {
+        for id in VariantId::all() {
+            let text = |c: &Contraction| {
+                let target = Target::Gpu(Caps::webgpu(Class::Discrete));
+                let launches = contraction_with(c, plain(c), "test", target, id).launches;
+                launches.into_iter().map(|l| l.source.wgsl).collect::<Vec<_>>()
+            };
+            let small = probe(id, c);
+            assert!(text(c) == text(&small), "{id:?} {c:?} {small:?}");
+            let span = |v: &View| {
+                v.shape.iter().zip(&v.strides).map(|(d, s)| (d - 1) * s.unsigned_abs()).sum::<usize>()
+            };
+            assert!(small.operands().iter().all(|v| span(v) < 1 << 20), "{small:?}");
+        }
+    }
+}
+
+#[test]
+fn labels_name_variants() {
+    for id in VariantId::all() {
+        assert_eq!(VariantId::parse(&id.label()), Some(id));
+    }
+    assert_eq!(VariantId::parse("tile of another version"), None);
 }

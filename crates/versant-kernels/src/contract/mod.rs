@@ -12,6 +12,7 @@
 //! | [`ConvKind::InputGrad`] | groups | in channels / groups | samples · in pixels | out channels / groups · taps |
 //! | [`ConvKind::WeightGrad`] | groups | out channels / groups | in channels / groups · taps | samples · out pixels |
 
+mod choice;
 mod cpu;
 mod cpu_conv;
 mod gemm_call;
@@ -21,6 +22,10 @@ mod gpu_tests;
 #[cfg(test)]
 mod tests;
 mod tiles;
+
+pub use choice::{probe, variants};
+pub use gpu::source_hash;
+pub use tiles::VariantId;
 
 use crate::{KernelSource, Program, Shape, Target, View};
 
@@ -252,7 +257,7 @@ impl Contraction {
 
 /// The kernels of a contraction with its epilogue.
 ///
-/// `epilogue` has the natural output shape as its `rows`, no columns, one `Row` step, and takes each
+/// `epilogue` has the natural output shape as its `rows`, or one that splits its dimensions but the last; no columns, one `Row` step, and takes each
 /// accumulator as [`InstrKind::Acc`](crate::InstrKind::Acc); the plain one is that and a dense store. A launch
 /// binds at most two buffers besides the epilogue's.
 ///
@@ -260,26 +265,59 @@ impl Contraction {
 /// If the description contradicts itself: a view with guards or of another shape than its operand, groups that
 /// do not divide the channels, a stride or dilation of 0. The recorder refuses all of these.
 pub fn contraction(c: &Contraction, epilogue: Program, label: &str, target: Target) -> ContractionKernels {
+    build(c, epilogue, label, target, None)
+}
+
+/// The same by one of the [`variants`], where the target is a GPU. Any variant of the table will do whose limits the
+/// adapter meets.
+///
+/// # Panics
+/// As [`contraction`].
+pub fn contraction_with(
+    c: &Contraction,
+    epilogue: Program,
+    label: &str,
+    target: Target,
+    variant: VariantId,
+) -> ContractionKernels {
+    build(c, epilogue, label, target, Some(variant))
+}
+
+fn build(
+    c: &Contraction,
+    epilogue: Program,
+    label: &str,
+    target: Target,
+    variant: Option<VariantId>,
+) -> ContractionKernels {
     c.assert_consistent();
-    assert_eq!(epilogue.rows, c.output_shape(), "an epilogue runs over the natural output");
+    let (rows, natural) = (epilogue.rows, c.output_shape());
+    let same = rows.numel() == natural.numel() && rows.last() == natural.last();
+    assert!(same, "an epilogue runs over the natural output");
     if epilogue.rows.numel() == 0 {
         return ContractionKernels { launches: Vec::new(), scratch_words: 0 };
     }
     let c = c.clone().without_idle_batch();
     match target {
-        Target::Gpu { software } => gpu::kernels(&c, &epilogue, label, software),
+        Target::Gpu(caps) => {
+            let variant = variant.unwrap_or_else(|| choice::default(&c, &caps));
+            gpu::kernels(&c, &epilogue, label, variant)
+        }
         Target::Cpu => {
             ContractionKernels { launches: vec![cpu::kernel(&c, epilogue, label)], scratch_words: 0 }
         }
     }
 }
 
-/// The [`ContractionKernels::scratch_words`] that [`contraction`] will ask for. It does not depend on the
-/// epilogue, so memory can be planned before epilogues are final, and no text is made.
-pub fn scratch_words(c: &Contraction, target: Target) -> usize {
+/// The [`ContractionKernels::scratch_words`] that [`contraction`] (or [`contraction_with`], where a variant is
+/// named) will ask for. It does not depend on the epilogue, so memory can be planned before epilogues are final,
+/// and no text is made.
+pub fn scratch_words(c: &Contraction, target: Target, variant: Option<VariantId>) -> usize {
     match target {
-        Target::Gpu { software } if c.output_shape().numel() > 0 => {
-            gpu::scratch_words(&c.clone().without_idle_batch(), software)
+        Target::Gpu(caps) if c.output_shape().numel() > 0 => {
+            let c = c.clone().without_idle_batch();
+            let variant = variant.unwrap_or_else(|| choice::default(&c, &caps));
+            gpu::scratch_words(&c, variant)
         }
         _ => 0,
     }

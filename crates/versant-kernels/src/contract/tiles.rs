@@ -1,24 +1,23 @@
-//! The tile table of the GPU kernels and the choice from it.
-//!
-//! The choice depends on extents that do not hold the batch, as far as the kind tells which those are, so that
-//! a short last batch uses the kernels of the full ones.
+//! The table of variants: how a contraction may run on a GPU, and what a variant makes of one.
 
 use super::{Contraction, ConvKind};
-use crate::View;
+use crate::{Caps, View};
 
-/// Which WGSL file a tile belongs to.
+/// Which WGSL file a variant belongs to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Template {
     /// tile.wgsl: staged in workgroup memory.
     Tile,
     /// lanes.wgsl: for software adapters.
     Lanes,
+    /// shuffle.wgsl: for software adapters with subgroups and 64-bit integers.
+    Shuffle,
 }
 
 /// One row of the table.
 #[derive(Debug)]
-pub(super) struct Tile {
-    /// Shown by `explain()`.
+pub(super) struct Variant {
+    /// Shown by `explain()`; names the variant on disk, so it changes when the kernel's meaning does.
     pub label: &'static str,
     /// The file.
     pub template: Template,
@@ -30,28 +29,72 @@ pub(super) struct Tile {
     pub thread: [usize; 2],
 }
 
-/// From large to small, hardware first.
-pub(super) const TILES: [Tile; 4] = [
-    Tile { label: "tile 64x64x16", template: Template::Tile, size: [64, 64], step: 16, thread: [4, 4] },
-    Tile { label: "tile 32x32x16", template: Template::Tile, size: [32, 32], step: 16, thread: [4, 4] },
-    Tile { label: "lanes 8x64", template: Template::Lanes, size: [8, 64], step: 4, thread: [8, 8] },
-    Tile { label: "lanes 4x32", template: Template::Lanes, size: [4, 32], step: 4, thread: [4, 4] },
+const fn row(
+    label: &'static str,
+    template: Template,
+    size: [usize; 2],
+    step: usize,
+    thread: [usize; 2],
+) -> Variant {
+    Variant { label, template, size, step, thread }
+}
+
+/// Hardware first, from large to small.
+pub(super) const VARIANTS: [Variant; 5] = [
+    row("tile 64x64x16", Template::Tile, [64, 64], 16, [4, 4]),
+    row("tile 32x32x16", Template::Tile, [32, 32], 16, [4, 4]),
+    row("shuffle 16x32", Template::Shuffle, [16, 32], 4, [16, 4]),
+    row("lanes 8x64", Template::Lanes, [8, 64], 4, [8, 8]),
+    row("lanes 4x32", Template::Lanes, [4, 32], 4, [4, 4]),
 ];
+
+/// A way to run a contraction on a GPU: a row of the table, with the sum over k in one part or split over
+/// workgroups (whose partial results a second launch adds).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct VariantId {
+    pub(super) row: u8,
+    pub(super) split: bool,
+}
+
+impl VariantId {
+    /// All of them.
+    pub fn all() -> impl Iterator<Item = VariantId> {
+        let rows = 0..VARIANTS.len() as u8;
+        rows.flat_map(|row| [false, true].map(|split| VariantId { row, split }))
+    }
+
+    /// A name that stays the same between versions as long as the kernel does.
+    pub fn label(self) -> String {
+        format!("{}{}", self.row().label, if self.split { " split" } else { "" })
+    }
+
+    /// The variant of this name.
+    pub fn parse(label: &str) -> Option<VariantId> {
+        VariantId::all().find(|v| v.label() == label)
+    }
+
+    pub(super) fn row(self) -> &'static Variant {
+        &VARIANTS[usize::from(self.row)]
+    }
+}
 
 /// Workgroups below which the sum over k is split: enough to occupy a large graphics card.
 const HARDWARE_GROUPS: usize = 256;
 /// The same for a software adapter, where a workgroup is a task of one thread.
 const SOFTWARE_GROUPS: usize = 32;
+/// Rounds of its loop over k that an invocation may make on a software adapter: lavapipe 22.3.6 silently ends all
+/// loops of an invocation after 65,535 in total, and the epilogue has some, too.
+const SOFTWARE_ROUNDS: usize = 60_000;
 /// Least steps of k of a split.
-const MIN_SPLIT: usize = 256;
+pub(super) const MIN_SPLIT: usize = 256;
 /// Most words of scratch: 64 MiB, half of the least binding size that WebGPU guarantees.
 const MAX_SCRATCH: usize = 1 << 24;
 
 /// How a contraction runs on a GPU.
 #[derive(Debug)]
 pub(super) struct Plan {
-    /// The tile.
-    pub tile: &'static Tile,
+    /// The variant.
+    pub variant: &'static Variant,
     /// Tiles along m and n.
     pub tiles: [usize; 2],
     /// Parts of the sum over k, at least 1.
@@ -84,51 +127,69 @@ pub(super) fn extents(c: &Contraction) -> [usize; 4] {
     }
 }
 
-impl Tile {
+impl Variant {
     /// Invocations of a workgroup.
     pub fn threads(&self) -> usize {
         self.size[0] / self.thread[0] * (self.size[1] / self.thread[1])
     }
 
-    /// Whether this tile is not far larger than the extents that do not hold the batch (m, n; `None` for one
-    /// that may).
-    fn fits(&self, fixed: [Option<usize>; 2]) -> bool {
-        fixed.iter().zip(self.size).all(|(extent, tile)| extent.is_none_or(|e| 2 * e > tile))
+    /// Bytes of workgroup memory.
+    pub fn workgroup_bytes(&self) -> usize {
+        match self.template {
+            Template::Tile => 4 * self.step * (self.size[0] + self.size[1]),
+            Template::Lanes | Template::Shuffle => 0,
+        }
     }
 
-    fn grid(&self, m: usize, n: usize) -> [usize; 2] {
+    /// Whether the adapter can run this variant, and is of the sort it was made for.
+    pub fn fits(&self, caps: &Caps, c: &Contraction) -> bool {
+        let meant = match self.template {
+            Template::Tile => !caps.is_software(),
+            Template::Lanes => caps.is_software(),
+            // Convolutions compute an index for each element that they load, which a larger tile only repeats.
+            Template::Shuffle => {
+                let product = matches!(c, Contraction::MatMul(_));
+                caps.is_software() && caps.int64 && caps.min_subgroup as usize >= self.threads() && product
+            }
+        };
+        let small = self.threads() <= caps.invocations as usize
+            && self.workgroup_bytes() <= caps.workgroup_bytes as usize;
+        meant && small
+    }
+
+    /// Steps of k that one workgroup can add up.
+    pub fn longest_sum(&self) -> usize {
+        match self.template {
+            Template::Tile => usize::MAX,
+            Template::Lanes | Template::Shuffle => self.step * SOFTWARE_ROUNDS,
+        }
+    }
+
+    pub fn grid(&self, m: usize, n: usize) -> [usize; 2] {
         [m.div_ceil(self.size[0]), n.div_ceil(self.size[1])]
     }
 }
 
-/// Chooses the tile and the splits for a result that is not empty.
-pub(super) fn plan(c: &Contraction, software: bool) -> Plan {
+/// What a variant makes of a result that is not empty.
+pub(super) fn plan(c: &Contraction, id: VariantId) -> Plan {
+    let variant = id.row();
     let [batch, m, n, k] = extents(c);
-    let fixed = match c {
-        Contraction::MatMul(_) => [None, Some(n)],
-        Contraction::Conv(cv) if cv.kind == ConvKind::WeightGrad => [Some(m), Some(n)],
-        Contraction::Conv(_) => [Some(m), None],
-    };
-    let template = if software { Template::Lanes } else { Template::Tile };
-    let rows = || TILES.iter().filter(|t| t.template == template);
-    let tile = rows()
-        .find(|t| t.fits(fixed))
-        .or_else(|| rows().next_back())
-        .expect("the table has rows for each template");
-    let tiles = tile.grid(m, n);
+    let tiles = variant.grid(m, n);
     let groups = batch * tiles[0] * tiles[1];
-    let wanted = if software { SOFTWARE_GROUPS } else { HARDWARE_GROUPS };
-    let splits = (wanted.div_ceil(groups)).min(k / MIN_SPLIT).min(MAX_SCRATCH / (batch * m * n)).max(1);
-    let scratch = match c {
-        Contraction::Conv(cv) => cv.kind == ConvKind::WeightGrad,
-        // A long sum into few results is a weight gradient, too.
-        Contraction::MatMul(_) => splits > 1 && k >= 16 * MIN_SPLIT,
-    };
-    let splits = if scratch { splits } else { 1 };
-    let k_per_split = k.div_ceil(splits).next_multiple_of(tile.step).max(1);
+    let splits = if id.split { splits(variant, [batch, m, n, k]) } else { 1 };
+    let k_per_split = k.div_ceil(splits).next_multiple_of(variant.step).max(1);
     // Rounding up may leave the last parts without work.
     let splits = k.div_ceil(k_per_split).max(1);
-    Plan { tile, tiles, splits, k_per_split, scratch, groups: groups * splits }
+    Plan { variant, tiles, splits, k_per_split, scratch: id.split, groups: groups * splits }
+}
+
+/// Into how many parts the sum of these extents (batch, m, n, k) is best split, at least 1.
+pub(super) fn splits(variant: &Variant, [batch, m, n, k]: [usize; 4]) -> usize {
+    let tiles = variant.grid(m, n);
+    let wanted = if variant.template == Template::Tile { HARDWARE_GROUPS } else { SOFTWARE_GROUPS };
+    let groups = (batch * tiles[0] * tiles[1]).max(1);
+    let useful = wanted.div_ceil(groups).min(k / MIN_SPLIT).min(MAX_SCRATCH / (batch * m * n).max(1));
+    useful.max(k.div_ceil(variant.longest_sum())).max(1)
 }
 
 /// Whether neighbouring elements of the left and of the right operand lie along k.

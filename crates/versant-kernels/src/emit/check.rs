@@ -6,13 +6,21 @@ use crate::{
     Store, View,
 };
 use naga::back::{hlsl, msl, spv};
-use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
+use naga::valid::{Capabilities, ModuleInfo, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};
+
+#[path = "../../tests/lint/mod.rs"]
+mod lint;
+
+/// WebGPU's default limits.
+const BOUNDS: lint::Bounds = lint::Bounds { storage_buffers: 8, workgroup_bytes: 16 << 10, invocations: 256 };
 
 /// Parses and validates a module.
 pub(crate) fn validate(wgsl: &str) -> (naga::Module, ModuleInfo) {
     let shown = |e: String| -> ! { panic!("{e}\n{wgsl}") };
     let module = naga::front::wgsl::parse_str(wgsl).unwrap_or_else(|e| shown(e.emit_to_string(wgsl)));
-    let info = Validator::new(ValidationFlags::all(), Capabilities::empty())
+    let info = Validator::new(ValidationFlags::all(), Capabilities::SUBGROUP | Capabilities::SHADER_INT64)
+        .subgroup_stages(ShaderStages::COMPUTE)
+        .subgroup_operations(SubgroupOperationSet::all())
         .validate(&module)
         .unwrap_or_else(|e| shown(e.emit_to_string(wgsl)));
     (module, info)
@@ -33,10 +41,10 @@ pub(crate) fn translate(module: &naga::Module, info: &ModuleInfo) {
 pub(crate) fn check_kernel(k: &KernelSource) {
     let (module, info) = validate(&k.wgsl);
     translate(&module, &info);
-    let mut workgroup_bytes = 0;
+    let faults = lint::faults(&module, BOUNDS);
+    assert!(faults.is_empty(), "{faults:?}\n{}", k.wgsl);
     for (_, var) in module.global_variables.iter() {
         let Some(at) = &var.binding else {
-            workgroup_bytes += module.types[var.ty].inner.size(module.to_ctx());
             continue;
         };
         assert_eq!(at.group, 0);
@@ -57,12 +65,10 @@ pub(crate) fn check_kernel(k: &KernelSource) {
     let bound = module.global_variables.iter().filter(|v| v.1.binding.is_some());
     let uniforms = usize::from(!k.params.is_empty()) + usize::from(k.uses_scalars);
     assert_eq!(bound.count(), uniforms + k.reads + k.writes, "{}", k.wgsl);
-    assert!(workgroup_bytes <= 16 << 10, "{workgroup_bytes} bytes");
     let [entry] = &module.entry_points[..] else {
         panic!("one entry point");
     };
     assert_eq!(entry.name, "main");
-    assert!(entry.workgroup_size.iter().product::<u32>() <= 256);
     assert!(k.grid.iter().all(|&g| g <= 65_535));
 }
 
@@ -149,4 +155,14 @@ impl Build {
         self.p.steps.push(Step::Col(block, reduces));
         regs
     }
+}
+
+/// Sums of the rows of a matrix.
+pub(crate) fn row_sums(rows: usize, cols: usize) -> Program {
+    let mut b = Build::new(&[rows], &[cols], &[DType::F32], &[DType::F32]);
+    let value = b.load(0, View::contiguous(shape(&[rows, cols])));
+    let sum = b.col(&[(ReduceKind::Sum, value, DType::F32)])[0];
+    b.store(1, View::contiguous(shape(&[rows])), sum);
+    b.row();
+    b.p
 }

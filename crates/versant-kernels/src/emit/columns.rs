@@ -187,7 +187,8 @@ fn run_loop(e: &mut Emitter, runs: &[&ReduceOut], body: &str, first: &str, by: &
 /// Sets the coordinates `y0…` to the first column, and how far a step of the loop moves each (empty for none).
 fn start_coords(e: &mut Emitter, alone: bool) -> Vec<String> {
     let cols = e.p.cols;
-    let extents: Vec<String> = cols.iter().map(|&d| e.params.push(d as u32)).collect();
+    // They become divisors; an extent of 0 leaves nothing to divide.
+    let extents: Vec<String> = cols.iter().map(|&d| e.params.push(d.max(1) as u32)).collect();
     if alone {
         (0..cols.rank()).for_each(|k| e.line(&format!("y{k} = 0i;")));
         return vec![String::new(); cols.rank()];

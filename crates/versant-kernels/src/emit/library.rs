@@ -91,7 +91,7 @@ pub fn lib_for(text: &str) -> String {
 }
 
 /// The identifiers and numbers of a text.
-fn identifiers(text: &str) -> impl Iterator<Item = &str> {
+pub(super) fn identifiers(text: &str) -> impl Iterator<Item = &str> {
     text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|w| !w.is_empty())
 }
 

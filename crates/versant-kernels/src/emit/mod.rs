@@ -18,11 +18,13 @@ mod block;
 pub(crate) mod check;
 mod columns;
 mod instr;
+mod join;
 mod library;
 mod params;
 #[cfg(test)]
 mod tests;
 
+pub use join::join;
 pub use library::{lib_for, lib_groups};
 pub use params::{MAX_GROUPS, ParamBlock, grid};
 
@@ -71,6 +73,7 @@ pub fn program_wgsl(p: &Program, label: &str, software: bool) -> KernelSource {
         writes: p.bindings.len() - p.reads(),
         params: params.into_words(),
         uses_scalars: p.uses_scalars(),
+        trusted: true,
         grid: grid(groups),
         native: None,
     }

@@ -313,6 +313,7 @@ fn epilogues_follow_the_contraction_and_keep_its_parameters() {
         writes: 2,
         params: params.into_words(),
         uses_scalars: e.uses_scalars,
+        trusted: true,
         grid: [1; 3],
         native: None,
     };

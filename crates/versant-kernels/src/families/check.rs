@@ -2,10 +2,10 @@
 
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 
-use crate::{DType, KernelSource, Target};
+use crate::{Caps, Class, DType, KernelSource, Target};
 
 /// The GPU target; these families have no variant for software adapters.
-pub const GPU: Target = Target::Gpu { software: false };
+pub const GPU: Target = Target::Gpu(Caps::webgpu(Class::Discrete));
 
 /// Validates the text and translates it to SPIR-V, MSL and HLSL; its bindings, parameter block and workgroup
 /// must be what the source and the families' grid say.

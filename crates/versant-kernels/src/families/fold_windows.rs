@@ -55,7 +55,8 @@ pub fn fold_windows(desc: &FoldWindows, label: &str, target: Target) -> KernelSo
             d.size,
             d.stride,
             d.dilation,
-            d.stride / gcd(d.stride, d.dilation),
+            // A longer step ends the loop over taps, too, and cannot wrap.
+            (d.stride / gcd(d.stride, d.dilation)).min(d.size.max(1)),
             d.src_offset,
         ],
         reads: 1,

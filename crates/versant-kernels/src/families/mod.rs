@@ -93,12 +93,13 @@ impl Parts<'_> {
             writes: 1,
             params: Vec::new(),
             uses_scalars: false,
+            trusted: true,
             grid: [1; 3],
             native: None,
         };
         match target {
             Target::Cpu => source.native = Some(if is_float { float } else { int }),
-            Target::Gpu { .. } => {
+            Target::Gpu(_) => {
                 source.wgsl = if is_float {
                     self.wgsl.to_owned()
                 } else {

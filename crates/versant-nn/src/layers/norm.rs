@@ -155,38 +155,26 @@ impl<const D: usize> Module for BatchNorm<D> {
         let mut shape = vec![1isize; x.rank() - 1];
         shape[0] = -1;
         let wide = |t: &Tensor| t.reshape(&shape);
-        let y = match mode {
-            Mode::Eval => {
-                let scale = (parts.var.get() + self.eps).rsqrt();
-                (x - wide(&parts.mean.get())) * wide(&scale)
+        let affine = parts.affine.as_ref().map(|(weight, bias)| (wide(&weight.get()), wide(&bias.get())));
+        if mode == Mode::Train {
+            let count = x.numel() / channels;
+            if count < 2 {
+                let why = "training needs more than one element per channel";
+                return invalid(Self::NAME, &[x], location, why);
             }
-            Mode::Train => {
-                let count = x.numel() / channels;
-                if count < 2 {
-                    let why = "training needs more than one element per channel";
-                    return invalid(Self::NAME, &[x], location, why);
-                }
-                let axes: Vec<isize> = (0..x.rank() as isize).filter(|&a| a != 1).collect();
-                let mean = x.mean(&axes, true);
-                let var = variance(x, &mean, &axes);
-                self.follow(parts, &mean, &var, count);
-                (x - mean) * (var + self.eps).rsqrt()
-            }
-        };
-        match &parts.affine {
-            Some((weight, bias)) => y * wide(&weight.get()) + wide(&bias.get()),
-            None => y,
+            let axes: Vec<isize> = (0..x.rank() as isize).filter(|&a| a != 1).collect();
+            let (weight, bias) = affine.as_ref().map(|(w, b)| (w, b)).unzip();
+            let [y, mean, var] = x.normalize(&axes, weight, bias, self.eps);
+            self.follow(parts, &mean, &var, count);
+            return y;
+        }
+        let scale = wide(&(parts.var.get() + self.eps).rsqrt());
+        let centred = x - wide(&parts.mean.get());
+        match affine {
+            Some((weight, bias)) => centred * (scale * weight) + bias,
+            None => centred * scale,
         }
     }
-}
-
-/// The biased variance as `mean((x - m)²) - (mean - m)²` with `m` the mean, held fixed. The second term is 0
-/// and so is its gradient, but with it every derivative is exact, and none waits for another: the sums of
-/// the backward pass come from one reading of the batch. Without the `m` in both terms digits would cancel.
-#[track_caller]
-fn variance(x: &Tensor, mean: &Tensor, axes: &[isize]) -> Tensor {
-    let fixed = mean.detach();
-    (x - &fixed).square().mean(axes, true) - (mean - &fixed).square()
 }
 
 /// Layer normalisation (Ba et al., 2016) over the last axes: zero mean and unit (biased) variance of each

@@ -1,0 +1,112 @@
+//! What the kernel crate is told of a contraction or of a kernel of a small family.
+
+use versant_device::Cost;
+use versant_kernels::contract::{Contraction, Conv, ConvKind, MatMul};
+use versant_kernels::{
+    CumSum, FoldWindows, IndexForm, KernelSource, ScatterAdd, Shape, Target, cumsum, fold_windows,
+    scatter_add,
+};
+
+use crate::ir::Ir;
+use crate::op::Op;
+
+/// The kernel crate's description of a contraction node.
+pub(crate) fn describe(ir: &Ir, node: usize) -> Contraction {
+    let n = &ir.nodes[node];
+    let (a, b) = (n.inputs[0].full_view(ir), n.inputs[1].full_view(ir));
+    let crate::ir::IrOp::Core(op) = &n.op else { unreachable!("a contraction is a core op") };
+    match op {
+        Op::MatMul => {
+            let rank = n.shape.rank();
+            let batch = Shape::new(&n.shape[..rank - 2]).expect("a part of a shape");
+            let (m, n, k) = (n.shape[rank - 2], n.shape[rank - 1], a.shape[rank - 1]);
+            Contraction::MatMul(MatMul { batch, m, n, k, a, b })
+        }
+        Op::Conv(kind, attrs) => {
+            let (input, weight, output) = match kind {
+                ConvKind::Forward => (a.shape, b.shape, n.shape),
+                ConvKind::InputGrad => (n.shape, b.shape, a.shape),
+                ConvKind::WeightGrad => (a.shape, n.shape, b.shape),
+            };
+            Contraction::Conv(Conv {
+                kind: *kind,
+                n: input[0],
+                groups: attrs.groups,
+                c_in: input[1],
+                c_out: output[1],
+                input: [input[2], input[3]],
+                kernel: [weight[2], weight[3]],
+                output: [output[2], output[3]],
+                stride: attrs.stride,
+                padding: attrs.padding,
+                dilation: attrs.dilation,
+                a,
+                b,
+            })
+        }
+        _ => unreachable!("not a contraction"),
+    }
+}
+
+/// The kernel of a node of the small families.
+pub(crate) fn family(ir: &Ir, node: usize, label: &str, target: Target) -> (KernelSource, Cost) {
+    let n = &ir.nodes[node];
+    let views: Vec<_> = n.inputs.iter().map(|e| e.full_view(ir)).collect();
+    let offset = |k: usize| views[k].offset as usize;
+    let around = |shape: &[usize], axis: usize| -> (usize, usize) {
+        (shape[..axis].iter().product(), shape[axis + 1..].iter().product())
+    };
+    let crate::ir::IrOp::Core(op) = &n.op else { unreachable!("a family node is a core op") };
+    match op {
+        Op::CumSum { axis, reverse } => {
+            let (outer, inner) = around(&n.shape, *axis);
+            let desc = CumSum {
+                outer,
+                n: n.shape[*axis],
+                inner,
+                reverse: *reverse,
+                dtype: n.dtype,
+                src_offset: offset(0),
+            };
+            let cost = Cost { flops: desc.flops(), bytes: desc.bytes() };
+            (cumsum(&desc, label, target), cost)
+        }
+        Op::Fold { axis, stride, dilation } => {
+            let windows = views[0].shape;
+            let (outer, inner) = around(&n.shape, *axis);
+            let desc = FoldWindows {
+                outer,
+                extent: n.shape[*axis],
+                inner,
+                count: windows[*axis],
+                size: windows[windows.rank() - 1],
+                stride: *stride,
+                dilation: *dilation,
+                dtype: n.dtype,
+                src_offset: offset(0),
+            };
+            let cost = Cost { flops: desc.flops(), bytes: desc.bytes() };
+            (fold_windows(&desc, label, target), cost)
+        }
+        Op::ScatterAdd(axis) => {
+            let (base, index, source) = (&views[0], &views[1], &views[2]);
+            let (outer, inner) = around(&n.shape, *axis);
+            let shared = index.shape.rank() == 1 && source.shape.rank() > 1 || index.shape != source.shape;
+            let desc = ScatterAdd {
+                outer,
+                bound: n.shape[*axis],
+                inner,
+                count: source.shape[*axis],
+                form: if shared { IndexForm::Shared } else { IndexForm::Full },
+                dtype: n.dtype,
+                base_offset: base.offset as usize,
+                base_is_scalar: base.shape.rank() == 0,
+                index_offset: index.offset as usize,
+                src_offset: source.offset as usize,
+            };
+            let cost = Cost { flops: desc.flops(), bytes: desc.bytes() };
+            (scatter_add(&desc, label, target), cost)
+        }
+        _ => unreachable!("not of a small family"),
+    }
+}

@@ -1,0 +1,264 @@
+//! Which variant of a kernel a plan uses: only such as were found right on this adapter, and the fastest of those if
+//! that was measured.
+//!
+//! A hand-tuned kernel is right by its tests, on the drivers that they ran on. So the first time that a text runs on
+//! an adapter and driver, its results over random numbers are compared with those of its CPU twin. A wrong variant is
+//! never used again there; it is listed by [`excluded_variants`] and the next best one takes its place.
+
+mod store;
+mod trial;
+
+use std::hash::{Hash, Hasher};
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use versant_device::Device;
+use versant_kernels::contract::{self, Contraction, ConvKind, VariantId};
+use versant_kernels::{Caps, Target};
+
+use crate::error::{GraphError, Result};
+use crate::plan::Draft;
+use store::Known;
+pub(crate) use trial::{SCRATCH, Trial};
+
+/// Set to `1`, it makes every device measure the variants of each new problem.
+const TUNE_VAR: &str = "VERSANT_TUNE";
+
+/// A kernel variant that gave wrong results on this adapter and is not used.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Excluded {
+    /// The variant's label, as `explain()` shows it.
+    pub variant: String,
+    /// The family in which it is not used.
+    pub family: &'static str,
+    /// What was wrong.
+    pub fault: String,
+}
+
+/// A device's knowledge of its kernel variants.
+#[derive(Default)]
+pub(crate) struct Tuning(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    opened: bool,
+    path: Option<PathBuf>,
+    known: Known,
+    excluded: Vec<Excluded>,
+    measures: bool,
+    /// Changes the text of a variant, to see that a broken one is found.
+    #[cfg(test)]
+    sabotage: Option<fn(&str, &mut String)>,
+}
+
+impl Tuning {
+    fn open(&self, device: &Device) -> MutexGuard<'_, State> {
+        // What it guards is consistent between statements: a panic elsewhere does not spoil it.
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !state.opened {
+            let adapter = device.info().fingerprint();
+            state.opened = true;
+            state.measures |= std::env::var(TUNE_VAR).is_ok_and(|v| v == "1");
+            state.path = store::file_for(&adapter);
+            state.known = match &state.path {
+                Some(path) => store::read(path, &adapter),
+                None => Known { adapter, ..Known::default() },
+            };
+        }
+        state
+    }
+
+    /// The variant for a problem: the measured one, else the first that is not excluded.
+    pub fn choose(&self, device: &Device, c: &Contraction, caps: &Caps) -> Result<VariantId> {
+        let state = self.open(device);
+        let usable = state.usable(c, caps);
+        let chosen = state.known.choices.get(&problem_key(c));
+        let measured = chosen.and_then(|label| usable.iter().find(|v| v.label() == *label));
+        measured.or(usable.first()).copied().ok_or_else(|| state.nothing_left(c))
+    }
+
+    /// Tries what a new plan would run and was not tried on this adapter, and measures if that is asked for. True if
+    /// the plan should be made again, with other variants.
+    pub fn improve(&self, device: &Device, draft: &Draft) -> Result<bool> {
+        let mut again = false;
+        let mut fresh = false;
+        for (k, problem, variant) in draft.contractions() {
+            if self.open(device).wants_measure(&problem) {
+                let best = self.measure(device, draft, k, &problem)?;
+                (fresh, again) = (true, again || best != Some(variant));
+                continue;
+            }
+            let trial = || self.trial(draft, k, &problem, variant);
+            let (right, new) = self.is_right(device, &problem, variant, draft.texts(k), trial)?;
+            (fresh, again) = (fresh || new, again || !right);
+        }
+        if fresh {
+            self.open(device).save();
+        }
+        Ok(again)
+    }
+
+    fn trial(&self, draft: &Draft, k: usize, problem: &Contraction, variant: VariantId) -> Trial {
+        let mut trial = draft.trial(k, problem, variant);
+        if trial.is_large() {
+            trial = Trial::small(problem, variant, Target::Gpu(*draft.caps()));
+        }
+        #[cfg(test)]
+        if let Some(sabotage) = self.0.lock().unwrap_or_else(PoisonError::into_inner).sabotage {
+            trial.launches.iter_mut().for_each(|l| {
+                let kernel = std::sync::Arc::make_mut(&mut l.kernel);
+                sabotage(&kernel.label.clone(), &mut kernel.wgsl);
+            });
+        }
+        trial
+    }
+
+    /// Whether a variant gives right results on this adapter, and whether that is news.
+    fn is_right(
+        &self,
+        device: &Device,
+        problem: &Contraction,
+        variant: VariantId,
+        texts: Vec<&str>,
+        trial: impl FnOnce() -> Trial,
+    ) -> Result<(bool, bool)> {
+        let key = hash(&texts);
+        let seen = self.open(device).known.verdicts.get(&key).cloned();
+        let new = seen.is_none();
+        let verdict = match seen {
+            Some(verdict) => verdict,
+            None => {
+                let trial = trial();
+                trial.compare(device, &trial.ready(device)?)?
+            }
+        };
+        let mut state = self.open(device);
+        if new {
+            state.known.verdicts.insert(key, verdict.clone());
+        }
+        if let Some(fault) = verdict {
+            state.exclude(problem, variant, fault);
+            return Ok((false, new));
+        }
+        Ok((true, new))
+    }
+
+    /// The fastest of the right variants.
+    fn measure(
+        &self,
+        device: &Device,
+        draft: &Draft,
+        k: usize,
+        problem: &Contraction,
+    ) -> Result<Option<VariantId>> {
+        let usable = self.open(device).usable(problem, draft.caps());
+        let mut best: Option<(u64, VariantId)> = None;
+        for variant in usable {
+            let trial = self.trial(draft, k, problem, variant);
+            let texts = trial.launches.iter().map(|l| l.kernel.wgsl.as_str()).collect();
+            if !self.is_right(device, problem, variant, texts, || trial.clone())?.0 {
+                continue;
+            }
+            let enough = best.map_or(u64::MAX, |(time, _)| 2 * time);
+            let time = trial.time(device, &trial.ready(device)?, enough)?;
+            if best.is_none_or(|(least, _)| time < least) {
+                best = Some((time, variant));
+            }
+        }
+        let best = best.map(|(_, variant)| variant);
+        if let Some(variant) = best {
+            let label = variant.label();
+            self.open(device).known.choices.insert(problem_key(problem), label);
+        }
+        Ok(best)
+    }
+}
+
+impl State {
+    fn usable(&self, c: &Contraction, caps: &Caps) -> Vec<VariantId> {
+        let wrong =
+            |v: &VariantId| self.excluded.iter().any(|e| e.variant == v.label() && e.family == family(c));
+        contract::variants(c, caps).into_iter().filter(|v| !wrong(v)).collect()
+    }
+
+    fn nothing_left(&self, c: &Contraction) -> GraphError {
+        let family = family(c);
+        let faults = self.excluded.iter().filter(|e| e.family == family);
+        let faults: Vec<String> = faults.map(|e| format!("{}: {}", e.variant, e.fault)).collect();
+        GraphError::NoVariant { family, faults: faults.join("; ") }
+    }
+
+    fn wants_measure(&self, problem: &Contraction) -> bool {
+        self.measures && !self.known.choices.contains_key(&problem_key(problem))
+    }
+
+    fn exclude(&mut self, problem: &Contraction, variant: VariantId, fault: String) {
+        let (variant, family) = (variant.label(), family(problem));
+        if !self.excluded.iter().any(|e| e.variant == variant && e.family == family) {
+            self.excluded.push(Excluded { variant, family, fault });
+        }
+    }
+
+    /// Writes what is known. A cache that cannot be written costs time in the next process only.
+    fn save(&self) {
+        if let Some(path) = &self.path {
+            let _ = store::write(path, &self.known);
+        }
+    }
+}
+
+/// The variants that are not used on this device, because their results were wrong when they were first tried.
+pub fn excluded_variants(device: &Device) -> Vec<Excluded> {
+    device.attachment::<Tuning>().open(device).excluded.clone()
+}
+
+/// Whether plans made from now on measure the variants of each new problem and take the fastest (off unless the
+/// environment has `VERSANT_TUNE=1`). Results are remembered on disk, so one tuned run serves all later ones on
+/// this adapter and driver. Plans that exist stay as they are.
+pub fn set_tuning(device: &Device, on: bool) {
+    device.attachment::<Tuning>().open(device).measures = on;
+}
+
+/// A hash that is the same in every process of one build.
+fn hash<T: Hash + ?Sized>(of: &T) -> String {
+    // SipHash with fixed keys: names of cache entries, not a defence.
+    let mut hasher = std::hash::DefaultHasher::new();
+    of.hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
+}
+
+/// Problems that share a choice: the same family and layout of operands, extents within a factor of two.
+fn problem_key(c: &Contraction) -> String {
+    let size = |extents: &[usize]| {
+        extents.iter().map(|&e| e.max(1).ilog2().to_string()).collect::<Vec<_>>().join(" ")
+    };
+    let shape = match c {
+        Contraction::MatMul(mm) => {
+            let along =
+                |s: &[isize]| if s[s.len() - 1].abs() <= s[s.len() - 2].abs() { "rows" } else { "columns" };
+            let layout = format!("{} {}", along(&mm.a.strides), along(&mm.b.strides));
+            format!("{layout} {}", size(&[mm.batch.numel(), mm.m, mm.n, mm.k]))
+        }
+        Contraction::Conv(cv) => {
+            let exact = format!("{:?} {:?} {:?} {}", cv.kernel, cv.stride, cv.dilation, cv.groups);
+            format!("{exact} {}", size(&[cv.n, cv.c_in, cv.c_out, cv.output[0], cv.output[1]]))
+        }
+    };
+    format!("{} {shape} {:016x}", family(c), contract::source_hash())
+}
+
+/// The family in which a wrong variant is not used any more.
+fn family(c: &Contraction) -> &'static str {
+    match c {
+        Contraction::MatMul(_) => "matmul",
+        Contraction::Conv(cv) => match cv.kind {
+            ConvKind::Forward => "convolution",
+            ConvKind::InputGrad => "input gradient of a convolution",
+            ConvKind::WeightGrad => "weight gradient of a convolution",
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests;

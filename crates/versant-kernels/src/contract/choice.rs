@@ -1,0 +1,155 @@
+//! Which variant runs a contraction: those that fit, the likely best first, by a model of an adapter's time.
+//!
+//! The order depends on extents that do not hold the batch, as far as kind and layout tell which those are, so
+//! that a short last batch uses the kernels of the full ones. An extent of 1 is structure, not size.
+
+use super::tiles::{MIN_SPLIT, Template, Variant, VariantId, along_k, extents, splits};
+use super::{Contraction, ConvKind, MatMul};
+use crate::{Caps, Class, Shape, View};
+
+/// The variants that an adapter can run for a contraction, the default choice first.
+///
+/// None if the result has no elements or the adapter's limits are below WebGPU's.
+pub fn variants(c: &Contraction, caps: &Caps) -> Vec<VariantId> {
+    if c.output_shape().numel() == 0 {
+        return Vec::new();
+    }
+    ordered(&c.clone().without_idle_batch(), caps)
+}
+
+/// The same of a contraction without idle batch dimensions and with a result.
+pub(super) fn ordered(c: &Contraction, caps: &Caps) -> Vec<VariantId> {
+    let mut all: Vec<(u64, VariantId)> = VariantId::all()
+        .filter(|id| id.row().fits(caps, c))
+        .filter(|id| if id.split { may_split(c) } else { extents(c)[3] <= id.row().longest_sum() })
+        .map(|id| (time(id, c, caps), id))
+        .collect();
+    all.sort();
+    all.into_iter().map(|(_, id)| id).collect()
+}
+
+/// What runs where nothing else is said.
+pub(super) fn default(c: &Contraction, caps: &Caps) -> VariantId {
+    ordered(c, caps).first().copied().expect("a variant of each class fits WebGPU's default limits")
+}
+
+/// Whether a split sum is worth a launch at all.
+fn may_split(c: &Contraction) -> bool {
+    match c {
+        Contraction::Conv(cv) => cv.kind == ConvKind::WeightGrad || extents(c)[3] >= 4 * MIN_SPLIT,
+        Contraction::MatMul(mm) => mm.k >= 4 * MIN_SPLIT,
+    }
+}
+
+/// Batch, m, n and k for the choice. An extent that may hold the batch counts as a usual one.
+fn nominal(c: &Contraction) -> [usize; 4] {
+    let [batch, m, n, k] = extents(c);
+    let usual = |extent: usize, usual: usize| if extent == 1 { 1 } else { usual };
+    match c {
+        // Activations come first and lie along k; in a weight gradient they are transposed, and k is the batch.
+        Contraction::MatMul(_) if along_k(c)[0] => [usual(batch, 16), usual(m, 256), n, k],
+        Contraction::MatMul(_) => [usual(batch, 16), m, n, usual(k, 2048)],
+        Contraction::Conv(cv) => match cv.kind {
+            ConvKind::Forward => [batch, m, 32 * cv.output[0] * cv.output[1], k],
+            ConvKind::InputGrad => [batch, m, 32 * cv.input[0] * cv.input[1], k],
+            ConvKind::WeightGrad => [batch, m, n, 32 * cv.output[0] * cv.output[1]],
+        },
+    }
+}
+
+/// Nanoseconds that a variant is thought to take on an adapter of this class; only the order means anything.
+fn time(id: VariantId, c: &Contraction, caps: &Caps) -> u64 {
+    let extents = nominal(c);
+    match id.row().template {
+        Template::Lanes | Template::Shuffle => lanes_time(id, c, extents),
+        _ => hardware_time(id, extents, caps),
+    }
+}
+
+/// On a software adapter shuffles win, then the largest tile that is not far larger than the result; weight gradients
+/// are split.
+fn lanes_time(id: VariantId, c: &Contraction, [_, m, n, _]: [usize; 4]) -> u64 {
+    let variant = id.row();
+    let far_larger = |(extent, tile): (&usize, usize)| 2 * *extent <= tile;
+    let poor = variant.template == Template::Lanes && [m, n].iter().zip(variant.size).any(far_larger);
+    let split = match c {
+        Contraction::Conv(cv) => cv.kind == ConvKind::WeightGrad,
+        Contraction::MatMul(mm) => splits(variant, super::tiles::extents(c)) > 1 && mm.k >= 16 * MIN_SPLIT,
+    };
+    let area = variant.size[0] * variant.size[1];
+    (4096 * poor as usize * area + (4096 - area)) as u64 + 100_000_000 * u64::from(split != id.split)
+}
+
+/// Compute units of a nominal adapter, each with 64 lanes that take a multiply-add in half a nanosecond.
+fn compute_units(class: Class) -> usize {
+    if class == Class::Discrete { 40 } else { 8 }
+}
+
+/// Nanoseconds that a launch costs by itself.
+const LAUNCH: u64 = 5_000;
+
+/// Rounds of workgroups times the multiply-adds of an invocation, with what it loads counted as work beside them.
+fn hardware_time(id: VariantId, [batch, m, n, k]: [usize; 4], caps: &Caps) -> u64 {
+    let variant = id.row();
+    let Variant { size, thread, .. } = variant;
+    let parts = if id.split { splits(variant, [batch, m, n, k]) } else { 1 };
+    let tiles = variant.grid(m, n);
+    let groups = batch * tiles[0] * tiles[1] * parts;
+    let units = compute_units(caps.class);
+    let threads = variant.threads();
+    // Below two invocations a lane, waiting for memory is not hidden.
+    let rounds = (groups.div_ceil(units) * threads).max(128) as f64 / 64.0;
+    let staged = (size[0] + size[1]) as f64 / threads as f64;
+    let work = (thread[0] * thread[1] + thread[0] + thread[1]) as f64 + 4.0 * staged;
+    let product = rounds * work * k.div_ceil(parts) as f64 * 0.5;
+    // Partial results are written and read again, at ten bytes a nanosecond and unit.
+    let scratch = if id.split { (8 * batch * m * n * parts / (10 * units)) as u64 + LAUNCH } else { 0 };
+    product as u64 + scratch
+}
+
+/// A small problem of odd sizes for the same kernel: a variant's text for it is that for `c`, so what is right
+/// for it on an adapter is right for `c`.
+///
+/// Extents, offsets and strides keep what they leave by division by four, the order of dimensions in memory, and
+/// zeros and signs of strides; all else is data to a kernel.
+pub fn probe(variant: VariantId, c: &Contraction) -> Contraction {
+    let [tile_m, tile_n] = variant.row().size;
+    // Beyond one tile, with an odd edge where four at a time are not asked for.
+    let shrink = |extent: usize, to: usize| match extent {
+        0 | 1 => extent,
+        _ => to.next_multiple_of(4) + extent % 4,
+    };
+    match c.clone().without_idle_batch() {
+        Contraction::MatMul(mm) => {
+            let [m, n] = [shrink(mm.m, tile_m + 1), shrink(mm.n, tile_n + 1)];
+            let k = shrink(mm.k, if variant.split { 2 * MIN_SPLIT } else { 2 * variant.row().step + 1 });
+            let batch: Vec<usize> = mm.batch.iter().map(|&e| e.min(2)).collect();
+            let batch = Shape::new(&batch).expect("as many dimensions as before");
+            let dims = |tail: [usize; 2]| [batch.dims(), &tail[..]].concat();
+            let (a, b) = (resized(&mm.a, &dims([m, k])), resized(&mm.b, &dims([k, n])));
+            Contraction::MatMul(MatMul { batch, m, n, k, a, b })
+        }
+        conv => conv,
+    }
+}
+
+/// A view like this one with other extents.
+fn resized(view: &View, dims: &[usize]) -> View {
+    let mut order: Vec<usize> = (0..dims.len()).filter(|&i| view.strides[i] != 0).collect();
+    order.sort_by_key(|&i| (view.strides[i].unsigned_abs(), view.shape[i]));
+    let mut out = View { shape: Shape::new(dims).expect("as many dimensions as before"), ..view.clone() };
+    let (mut pitch, mut low) = (1, 0);
+    for i in order {
+        let old = view.strides[i];
+        // A whole number of quads apart, or not, as before; neighbours stay neighbours.
+        while old.unsigned_abs() != pitch && (pitch % 4 == 0) != (old % 4 == 0) {
+            pitch += 1;
+        }
+        out.strides[i] = old.signum() * pitch as isize;
+        low += (dims[i].max(1) - 1) as isize * (-out.strides[i]).max(0);
+        pitch *= dims[i].max(1);
+    }
+    // Room for what runs backwards.
+    out.offset = (low + 3) / 4 * 4 + view.offset.rem_euclid(4);
+    out
+}

@@ -1,0 +1,198 @@
+// Matrix product for software adapters with subgroups of eight or more lanes: the contract of tile.wgsl without
+// workgroup memory or barriers.
+//
+// Layout: as tile.wgsl. The LANES invocations of a workgroup are in one subgroup; each takes four neighbouring columns
+// of 4 * LANES and all THREAD_M rows.
+// Tile: THREAD_M x (4 * LANES) results in registers, four steps of k at a time. No element of a tile is loaded twice:
+// the lanes share the left operand out, and each of its elements reaches all of them through a shuffle by a constant.
+// Rows and columns beyond the result repeat the last one and are dropped; steps beyond the last count as zero.
+// Memory: registers, which lavapipe keeps on the stack where there are too many.
+// Bound by: loads. lavapipe makes some ten instructions of each component of each lane of one, and two of a
+// multiply-add of eight lanes, which it does not fuse; a shuffle by a constant is one or two.
+// Parameters: as tile.wgsl. Neighbouring workgroups are neighbours along m, so that the right operand's columns stay in
+// cache.
+
+const LANES: u32 = 8u;
+const THREAD_M: u32 = 16u;
+const THREAD_N: u32 = 4u;
+// Whether an operand is read four elements along k rather than along m or n.
+const LHS_ALONG_K: bool = false;
+const RHS_ALONG_K: bool = false;
+const TILE_M: u32 = THREAD_M;
+const TILE_N: u32 = THREAD_N * LANES;
+const STEPS: u32 = 4u;
+// Quads of the left operand that a lane loads for the four steps.
+const SHARE: u32 = THREAD_M / LANES;
+const RESULTS: u32 = THREAD_M * THREAD_N;
+
+// begin standalone
+@group(0) @binding(0) var<uniform> params: array<vec4<u32>, 3>;
+@group(0) @binding(2) var<storage, read> lhs: array<f32>;
+@group(0) @binding(3) var<storage, read> rhs: array<f32>;
+@group(0) @binding(4) var<storage, read_write> out: array<f32>;
+
+fn bases(batch: u32) -> vec2<i32> {
+    return vec2<i32>(0, 0);
+}
+fn k_at(k: u32) -> vec3<u32> {
+    return vec3<u32>(k, 0u, 0u);
+}
+fn k_next(k: vec3<u32>) -> vec3<u32> {
+    return vec3<u32>(k.x + 1u, 0u, 0u);
+}
+fn lhs_m(base: i32, m: u32) -> i32 {
+    return base + i32(m * params[0].z);
+}
+fn lhs_k(k: vec3<u32>) -> i32 {
+    return i32(k.x);
+}
+fn lhs_load(m: i32, k: i32) -> f32 {
+    return lhs[m + k];
+}
+fn rhs_n(base: i32, n: u32) -> vec3<i32> {
+    return vec3<i32>(base + i32(n), 0, 0);
+}
+fn rhs_k(k: vec3<u32>) -> vec3<i32> {
+    return vec3<i32>(i32(k.x * params[0].y), 0, 0);
+}
+fn rhs_load(k: vec3<i32>, n: vec3<i32>) -> f32 {
+    return rhs[k.x + n.x];
+}
+fn lhs_quad_m(m: vec4<i32>, k: i32) -> vec4<f32> {
+    return vec4<f32>(lhs_load(m.x, k), lhs_load(m.y, k), lhs_load(m.z, k), lhs_load(m.w, k));
+}
+fn lhs_quad_k(m: i32, k: vec4<i32>) -> vec4<f32> {
+    return vec4<f32>(lhs_load(m, k.x), lhs_load(m, k.y), lhs_load(m, k.z), lhs_load(m, k.w));
+}
+fn rhs_quad_n(k: vec3<i32>, n: array<vec3<i32>, 4>) -> vec4<f32> {
+    return vec4<f32>(rhs_load(k, n[0]), rhs_load(k, n[1]), rhs_load(k, n[2]), rhs_load(k, n[3]));
+}
+fn rhs_quad_k(k: array<vec3<i32>, 4>, n: vec3<i32>) -> vec4<f32> {
+    return vec4<f32>(rhs_load(k[0], n), rhs_load(k[1], n), rhs_load(k[2], n), rhs_load(k[3], n));
+}
+fn epilogue(i: u32, acc: f32) {
+    out[i] = acc;
+}
+// end standalone
+
+// Four steps of k of a lane's columns, zero where a step is not live.
+fn rhs_block(rk: array<vec3<i32>, 4>, cols: array<vec3<i32>, 4>, live: vec4<bool>) -> array<vec4<f32>, STEPS> {
+    var r: array<vec4<f32>, STEPS>;
+    if RHS_ALONG_K {
+        for (var j = 0u; j < THREAD_N; j += 1u) {
+            let quad = select(vec4<f32>(), rhs_quad_k(rk, cols[j]), live);
+            for (var s = 0u; s < STEPS; s += 1u) {
+                r[s][j] = quad[s];
+            }
+        }
+    } else {
+        for (var s = 0u; s < STEPS; s += 1u) {
+            r[s] = select(vec4<f32>(), rhs_quad_n(rk[s], cols), live[s]);
+        }
+    }
+    return r;
+}
+
+// A lane's share of four steps of k of the rows: rows `lid` and `lid` + 8 along k, or two quads of rows along m at step
+// `lid` % 4.
+fn lhs_share(rows: array<vec4<i32>, SHARE>, lk: vec4<i32>, live: vec4<bool>, lid: u32) -> array<vec4<f32>, SHARE> {
+    var l: array<vec4<f32>, SHARE>;
+    if LHS_ALONG_K {
+        for (var h = 0u; h < SHARE; h += 1u) {
+            l[h] = select(vec4<f32>(), lhs_quad_k(rows[h].x, lk), live);
+        }
+    } else {
+        let odd = lid % 2u == 1u;
+        let high = lid % 4u >= 2u;
+        let k = select(select(lk.x, lk.y, odd), select(lk.z, lk.w, odd), high);
+        let lives = select(select(live.x, live.y, odd), select(live.z, live.w, odd), high);
+        for (var h = 0u; h < SHARE; h += 1u) {
+            l[h] = select(vec4<f32>(), lhs_quad_m(rows[h], k), lives);
+        }
+    }
+    return l;
+}
+
+// Hands a result to the epilogue, unless it lies outside.
+fn finish(batch: u32, split: u32, m: u32, n: u32, acc: f32) {
+    let size = params[0];
+    if m < size.x && n < size.y {
+        let run = n / params[2].x;
+        let at = run * params[2].y + (n - run * params[2].x) + batch * params[2].z + m * params[2].w;
+        epilogue(at + split * size.x * size.y * size.w, acc);
+    }
+}
+
+@compute @workgroup_size(LANES)
+fn main(
+    @builtin(workgroup_id) wid: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lid: u32,
+) {
+    let size = params[0];
+    let tiles = params[1];
+    var rest = wid.x + wid.y * groups.x;
+    let m0 = rest % tiles.x * TILE_M;
+    rest /= tiles.x;
+    let n0 = rest % tiles.y * TILE_N;
+    rest /= tiles.y;
+    let split = rest % tiles.z;
+    let batch = rest / tiles.z;
+    if batch >= size.w {
+        return;
+    }
+    let k_begin = split * tiles.w;
+    let k_end = min(k_begin + tiles.w, size.z);
+    let base = bases(batch);
+
+    var rows: array<vec4<i32>, SHARE>;
+    for (var h = 0u; h < SHARE; h += 1u) {
+        let first = select(m0 + h * LANES + lid / 4u * 4u, m0 + h * LANES + lid, LHS_ALONG_K);
+        for (var j = 0u; j < THREAD_N; j += 1u) {
+            rows[h][j] = lhs_m(base.x, min(first + j, size.x - 1u));
+        }
+    }
+    var cols: array<vec3<i32>, 4>;
+    for (var j = 0u; j < THREAD_N; j += 1u) {
+        cols[j] = rhs_n(base.y, min(n0 + lid * THREAD_N + j, size.y - 1u));
+    }
+
+    var acc: array<vec4<f32>, THREAD_M>;
+    var at = k_at(k_begin);
+    for (var k = k_begin; k < k_end; k += STEPS) {
+        var live: vec4<bool>;
+        var lk: vec4<i32>;
+        var rk: array<vec3<i32>, 4>;
+        for (var s = 0u; s < STEPS; s += 1u) {
+            live[s] = k + s < k_end;
+            lk[s] = lhs_k(at);
+            rk[s] = rhs_k(at);
+            // The position stays at the last step instead of leaving the operands.
+            if k + s + 1u < k_end {
+                at = k_next(at);
+            }
+        }
+        let l = lhs_share(rows, lk, live, lid);
+        let r = rhs_block(rk, cols, live);
+        for (var s = 0u; s < STEPS; s += 1u) {
+            for (var i = 0u; i < THREAD_M; i += 1u) {
+                if LHS_ALONG_K {
+                    acc[i] = fma(vec4<f32>(subgroupShuffle(l[i / 8u][s], i % 8u)), r[s], acc[i]);
+                } else {
+                    acc[i] = fma(vec4<f32>(subgroupShuffle(l[i / 8u][i % 4u], s + i % 8u / 4u * 4u)), r[s], acc[i]);
+                }
+            }
+        }
+    }
+
+    // A copy that may be indexed at run time, so that the epilogue is compiled once and acc stays in registers.
+    var results: array<f32, RESULTS>;
+    for (var i = 0u; i < THREAD_M; i += 1u) {
+        for (var j = 0u; j < THREAD_N; j += 1u) {
+            results[i * THREAD_N + j] = acc[i][j];
+        }
+    }
+    for (var e = 0u; e < RESULTS; e += 1u) {
+        finish(batch, split, m0 + e / THREAD_N, n0 + lid * THREAD_N + e % THREAD_N, results[e]);
+    }
+}

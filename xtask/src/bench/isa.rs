@@ -1,0 +1,176 @@
+//! `cargo xtask bench isa`: what Mesa's compiler makes of each tuned kernel for AMD cards that are not there.
+//!
+//! The program `variants` writes the kernels, radvstat compiles them. Which of its numbers to trust is said in its
+//! own README: registers, spills and instructions are the compiler's; what a hot loop is, is guessed.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use super::report::{Column, Kind, Report, column};
+use super::{Common, program};
+use crate::error::{Error, Result};
+use crate::run;
+
+/// Options of `cargo xtask bench isa`.
+#[derive(clap::Args)]
+pub struct Options {
+    /// Chips, by Mesa's names.
+    #[arg(long, value_delimiter = ',', default_value = "polaris10,navi21,navi31,gfx1151")]
+    gpu: Vec<String>,
+    /// The program radvstat.
+    #[arg(long, default_value = "radvstat")]
+    radvstat: PathBuf,
+    /// Only kernels whose problem or variant contains this text.
+    #[arg(long, default_value = "")]
+    only: String,
+    /// With wgpu's run-time checks, where the library does without them.
+    #[arg(long)]
+    checked: bool,
+    /// Kernels for software adapters, too.
+    #[arg(long)]
+    all: bool,
+}
+
+const COLUMNS: [Column; 15] = [
+    column("problem", "kernel", Kind::Key),
+    column("variant", "variant", Kind::Key),
+    column("gpu", "chip", Kind::Key),
+    column("wave", "wave", Kind::Note),
+    column("vgprs", "VGPRs", Kind::Measure),
+    column("spills", "spills", Kind::Measure),
+    column("lds", "LDS B", Kind::Measure),
+    column("waves", "waves", Kind::Measure),
+    column("max_waves", "of", Kind::Note),
+    column("hot_fma", "FMA", Kind::Measure),
+    column("fma_percent", "FMA %", Kind::Measure),
+    column("lds_per_fma", "LDS B/FMA", Kind::Measure),
+    column("wmma", "WMMA", Kind::Measure),
+    column("wide", "16-byte", Kind::Measure),
+    column("narrow", "narrower", Kind::Measure),
+];
+
+/// radvstat's classes of vector operations that do a kernel's multiply-adds, and the others: a dual instruction is
+/// two operations, and a matrix instruction one.
+const MULTIPLY: [&str; 4] = ["Fma32", "Fma16", "Dot", "Matrix"];
+const OTHER_VECTOR: [&str; 7] =
+    ["Float", "Convert", "Transcendental", "Integer", "IntegerMul", "Compare", "Move"];
+
+/// Emits the kernels, compiles them, and collects what is said of them.
+pub fn run(options: &Options, common: &Common) -> Result<Report> {
+    if !run::works(Command::new(&options.radvstat).arg("--list-gpus")) {
+        let name = options.radvstat.display();
+        return Err(Error::Missing(format!("{name} does not run; name the program with --radvstat")));
+    }
+    let folder = run::target().join("isa");
+    if folder.exists() {
+        std::fs::remove_dir_all(&folder).map_err(Error::at(&folder))?;
+    }
+    let mut emit = Command::new(program("variants", &common.profile)?);
+    emit.arg(&folder);
+    if options.all {
+        emit.arg("--all");
+    }
+    let listing = run::output(&mut emit)?;
+    let mut rows = Vec::new();
+    for kernel in listing.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
+        let text = |field: &str| kernel[field].as_str().unwrap_or_default().to_owned();
+        if !format!("{} {}", text("problem"), text("variant")).contains(&options.only) {
+            continue;
+        }
+        rows.extend(compile(options, &kernel, &text("file"))?);
+    }
+    Ok(Report { columns: COLUMNS.to_vec(), rows })
+}
+
+/// The rows of one kernel, one a chip; a kernel that radvstat refuses has one row that says so.
+fn compile(options: &Options, kernel: &Value, file: &str) -> Result<Vec<Value>> {
+    let mut radvstat = Command::new(&options.radvstat);
+    radvstat.args(["--gpu", &options.gpu.join(","), "--emit", "json"]);
+    if !options.checked {
+        radvstat.arg("--trusted");
+    }
+    let named = |mut row: Value| {
+        for field in ["family", "problem", "variant"] {
+            row[field] = kernel[field].clone();
+        }
+        row
+    };
+    let said = run::output(radvstat.arg(file)).ok();
+    let parsed = said.and_then(|text| serde_json::from_str::<Value>(&text).ok());
+    Ok(match parsed.as_ref().and_then(Value::as_array) {
+        Some(chips) => chips.iter().map(|chip| named(row(chip))).collect(),
+        None => vec![named(json!({"gpu": "fails"}))],
+    })
+}
+
+/// A chip's report as a row.
+fn row(chip: &Value) -> Value {
+    let statistic = |name: &str| {
+        let all = chip["statistics"].as_array();
+        let found = all.into_iter().flatten().find(|pair| pair[0] == name);
+        found.map_or(0.0, |pair| pair[1].as_f64().unwrap_or(0.0)) as u64
+    };
+    let mut row = json!({
+        "gpu": chip["gpu"], "wave": chip["wave"],
+        "vgprs": statistic("VGPRs"), "spills": statistic("Spilled VGPRs") + statistic("Spilled SGPRs"),
+        "lds": statistic("LDS size"), "code": statistic("Code size"),
+        "waves": whole(&chip["occupancy"]["waves"]), "max_waves": chip["occupancy"]["max_waves"],
+    });
+    let hot = &chip["loops"][chip["hot"].as_u64().map_or(usize::MAX, |i| i as usize)][1];
+    if let Some(fma) = hot["fma"].as_f64().filter(|&fma| fma > 0.0) {
+        row["hot_fma"] = json!(fma);
+        let class = |names: &[&str]| names.iter().filter_map(|n| hot["class"][n].as_f64()).sum::<f64>();
+        let share = class(&MULTIPLY) / (class(&MULTIPLY) + class(&OTHER_VECTOR)).max(1.0);
+        row["fma_percent"] = json!((1000.0 * share).round() / 10.0);
+        let bytes = hot["lds_load_bytes"].as_f64().unwrap_or(0.0);
+        row["lds_per_fma"] = json!((100.0 * bytes / fma).round() / 100.0);
+    }
+    let names = chip["whole"]["name"].as_object();
+    let count = |which: &dyn Fn(&str) -> bool| {
+        let some = names.into_iter().flatten().filter(|(name, _)| which(name));
+        some.filter_map(|(_, n)| n.as_u64()).sum::<u64>()
+    };
+    row["wmma"] = json!(count(&|name| name.starts_with("v_wmma")));
+    row["wide"] = json!(count(&|name| is_memory(name) && is_wide(name)));
+    row["narrow"] = json!(count(&|name| is_memory(name) && !is_wide(name)));
+    row
+}
+
+fn whole(n: &Value) -> Value {
+    n.as_f64().map_or(Value::Null, |n| json!(n.floor() as u64))
+}
+
+/// Whether an instruction moves words between registers and buffers.
+fn is_memory(name: &str) -> bool {
+    ["buffer_load", "buffer_store", "global_load", "global_store", "flat_load", "flat_store"]
+        .iter()
+        .any(|kind| name.starts_with(kind))
+}
+
+/// Whether it moves sixteen bytes a lane.
+fn is_wide(name: &str) -> bool {
+    name.ends_with("x4") || name.ends_with("b128")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_becomes_a_row() {
+        let chip = json!({
+            "gpu": "navi31", "wave": 32, "statistics": [["VGPRs", 96.0], ["Spilled VGPRs", 2.0], ["LDS size", 8192.0]],
+            "occupancy": {"waves": 8.5, "max_waves": 16},
+            "hot": 1, "loops": [null, [null, {
+                "fma": 64.0, "class": {"Fma32": 64, "Integer": 4, "Move": 2, "Wait": 99}, "lds_load_bytes": 96,
+            }]],
+            "whole": {"name": {"buffer_load_b128": 4, "global_store_b32": 2, "v_wmma_f32": 1, "ds_load_b128": 9}},
+        });
+        let row = row(&chip);
+        assert_eq!((&row["vgprs"], &row["spills"], &row["waves"]), (&json!(96), &json!(2), &json!(8)));
+        assert_eq!((&row["fma_percent"], &row["lds_per_fma"]), (&json!(91.4), &json!(1.5)));
+        assert_eq!((&row["wide"], &row["narrow"], &row["wmma"]), (&json!(4), &json!(2), &json!(1)));
+    }
+}
