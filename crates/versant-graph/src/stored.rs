@@ -15,8 +15,17 @@ pub(crate) const MAX_INLINE: usize = 48;
 
 /// Decides for every node, inputs first, whether it gets a buffer.
 pub(crate) fn choose(ir: &Ir, is_output: &[bool], bindings: usize) -> Vec<bool> {
+    let mut stored = vec![false; ir.nodes.len()];
+    // What is found to be too wide for one user was counted as inline for those before it.
+    while pass(ir, is_output, bindings, &mut stored) {}
+    stored
+}
+
+/// Stores more nodes. True if one was stored after a user of it had counted what it loads.
+fn pass(ir: &Ir, is_output: &[bool], bindings: usize, stored: &mut [bool]) -> bool {
     let n = ir.nodes.len();
-    let mut stored = vec![false; n];
+    let mut late = false;
+    let mut counted = vec![false; n];
     let mut uses = vec![0u32; n];
     let mut widened = vec![false; n];
     let mut in_memory = vec![false; n];
@@ -51,15 +60,19 @@ pub(crate) fn choose(ir: &Ir, is_output: &[bool], bindings: usize) -> Vec<bool> 
             }
         }
         inline.sort_by_key(|&j| std::cmp::Reverse(loads[j].len()));
-        for &j in &inline {
+        for (at, &j) in inline.iter().enumerate() {
             let union = loads[j].iter().filter(|l| loads[i].iter().all(|own| own.0 != l.0)).count();
-            let wide = union + loads[i].len() > max_loads;
+            // Each operand that comes after needs a buffer at least.
+            let after = inline[at + 1..].iter().filter(|&&j| !loads[j].is_empty()).count();
+            let wide = union + loads[i].len() + after > max_loads && !loads[j].is_empty();
             if wide || (size[i] + size[j] > MAX_INLINE && !loads[j].is_empty()) {
+                late |= counted[j];
                 stored[j] = true;
                 insert(&mut loads, i, &[(j, ir.nodes[j].shape.numel())]);
                 cost[i] += 1;
             } else {
                 let from = loads[j].clone();
+                counted[j] = true;
                 insert(&mut loads, i, &from);
                 cost[i] += cost[j];
                 size[i] += size[j];
@@ -80,7 +93,7 @@ pub(crate) fn choose(ir: &Ir, is_output: &[bool], bindings: usize) -> Vec<bool> 
             || in_memory[i];
         stored[i] |= must || shared;
     }
-    stored
+    late
 }
 
 /// What an expression loads: nodes, and how many of their elements.
