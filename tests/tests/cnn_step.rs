@@ -5,7 +5,7 @@ use std::panic::Location;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use versant_graph::{Device, Tensor, latest_plan, plan_stats};
+use versant_graph::{Device, Tensor, latest_plan, plan_stats, set_recomputing};
 use versant_nn::layers::{BatchNorm2d, Conv2d, Dropout, Flatten, Linear, MaxPool2d, Relu};
 use versant_nn::{AdamW, Losses, Mode, Module, Optimizer, Params, Seed};
 use versant_tests::devices;
@@ -98,6 +98,33 @@ fn a_step_is_one_replayed_plan_and_a_short_batch_compiles_nothing() {
         let did = dev.counters() - before;
         let compiled = (did.pipelines, did.shader_modules);
         assert_eq!(compiled, (0, 0), "{name}, a short batch: {did:?}");
+    }
+}
+
+/// Losses of some steps of a net whose activations take most of the memory, and the memory of its plan.
+fn losses(dev: &Device, again: bool) -> (Vec<u32>, u64) {
+    set_recomputing(dev, again);
+    let vs = Params::new(dev, Seed(5));
+    let block = |name: &str, from: usize| {
+        let conv = Conv2d::new(&(&vs / name / "conv"), from, 12, 3).pad(1).no_bias();
+        (conv, BatchNorm2d::new(&(&vs / name / "norm"), 12), Relu)
+    };
+    let head = Linear::new(&(&vs / "head"), 12 * 64, CLASSES);
+    let net = (block("a", 1), block("b", 12), block("c", 12), block("d", 12), Flatten::new(), head);
+    let mut opt = AdamW::new(&vs, 1e-2);
+    let bits = |at| step(&vs, &net, &mut opt, 24, at).item::<f32>().expect("a value").to_bits();
+    let bits = (0..5).map(bits).collect();
+    set_recomputing(dev, true);
+    (bits, latest_plan(dev).expect("a step was run").footprint.workspace)
+}
+
+#[test]
+fn what_is_computed_again_is_the_same() {
+    let _alone = alone();
+    for dev in devices() {
+        let ((kept, most), (again, least)) = (losses(&dev, false), losses(&dev, true));
+        assert_eq!(kept, again, "{}", dev.info().name);
+        assert!(10 * least <= 8 * most, "{}: {least} bytes instead of {most}", dev.info().name);
     }
 }
 

@@ -43,23 +43,27 @@ fn mlp() {
 
 #[test]
 fn cnn() {
-    at_most(&plan("cnn", workloads::cnn), 22, 17_000_000, 17_500_000);
+    at_most(&plan("cnn", workloads::cnn), 22, 17_000_000, 17_000_000);
 }
 
 #[test]
 fn resnet() {
-    at_most(&plan("resnet", workloads::resnet), 110, 75_000_000, 79_000_000);
+    let plan = plan("resnet", workloads::resnet);
+    at_most(&plan, 110, 57_000_000, 57_000_000);
+    // PyTorch's CPU run needs 76.8 MB for activations, gradients, temporaries and optimiser state (docs/kernels/plans.md);
+    // momentum, the optimiser's state, is as large as the parameters.
+    let state = 4 * 696_618;
+    assert!(10 * (plan.footprint.workspace + state) <= 8 * 76_800_000, "{plan}");
 }
 
 /// With attention written out, as three products and a softmax.
 #[test]
 fn gpt() {
-    at_most(&plan("gpt", workloads::gpt), 130, 90_000_000, 93_000_000);
+    at_most(&plan("gpt", workloads::gpt), 130, 71_000_000, 71_500_000);
 }
 
-/// Unrolled. Its slots are far larger than what is alive at any time: many sizes take turns in them, and a slot grows
-/// to the largest it ever holds.
+/// Unrolled: many sizes take turns in the slots.
 #[test]
 fn lstm() {
-    at_most(&plan("lstm", workloads::lstm), 680, 13_500_000, 23_500_000);
+    at_most(&plan("lstm", workloads::lstm), 680, 13_500_000, 13_500_000);
 }

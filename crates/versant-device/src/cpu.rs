@@ -1,5 +1,6 @@
 //! The executor that calls each launch's native function on the host.
 
+use std::ops::Range;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
@@ -63,18 +64,18 @@ impl CpuProgram {
             label: launch.kernel.label.clone(),
             message: "it has no native function".to_string(),
         })?;
-        let reads: Vec<(RwLockReadGuard<'_, Vec<Line>>, usize)> = (launch.reads.iter())
+        let reads: Vec<(RwLockReadGuard<'_, Vec<Line>>, Range<usize>)> = (launch.reads.iter())
             .map(|&r| job.resolve(r))
             .map(|(memory, words)| (read_lock(lines(memory)), words))
             .collect();
-        let mut writes: Vec<(RwLockWriteGuard<'_, Vec<Line>>, usize)> = (launch.writes.iter())
+        let mut writes: Vec<(RwLockWriteGuard<'_, Vec<Line>>, Range<usize>)> = (launch.writes.iter())
             .map(|&w| job.resolve(w))
             .map(|(memory, words)| (write_lock(lines(memory)), words))
             .collect();
         let inputs: Vec<&[u32]> =
-            (reads.iter()).map(|(lines, words)| &cast_slice::<Line, u32>(lines)[..*words]).collect();
+            (reads.iter()).map(|(lines, words)| &cast_slice::<Line, u32>(lines)[words.clone()]).collect();
         let mut outputs: Vec<&mut [u32]> = (writes.iter_mut())
-            .map(|(lines, words)| &mut cast_slice_mut::<Line, u32>(lines)[..*words])
+            .map(|(lines, words)| &mut cast_slice_mut::<Line, u32>(lines)[words.clone()])
             .collect();
         native(&inputs, &mut outputs, job.scalars);
         bump(&self.meter.dispatches);

@@ -1,5 +1,6 @@
 //! The seam between the device and what drives it: CPU, null or wgpu.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
@@ -60,14 +61,13 @@ pub(crate) struct Job<'a> {
 
 impl Job<'_> {
     /// The memory behind a reference, and the words of it that the recording uses.
-    pub fn resolve(&self, buffer: BufferRef) -> (&Memory, usize) {
+    pub fn resolve(&self, buffer: BufferRef) -> (&Memory, Range<usize>) {
+        let slot = |i: u32| self.workspace[self.slots[i as usize]].memory();
         match buffer {
-            BufferRef::Slot(i) => {
-                let place = self.slots[i as usize];
-                (self.workspace[place].memory(), self.recording.slots[i as usize])
-            }
+            BufferRef::Slot(i) => (slot(i), 0..self.recording.slots[i as usize]),
+            BufferRef::Part(i, start, words) => (slot(i), start as usize..(start + words) as usize),
             BufferRef::External(i) => {
-                (self.externals[i as usize].memory(), self.recording.externals[i as usize])
+                (self.externals[i as usize].memory(), 0..self.recording.externals[i as usize])
             }
         }
     }

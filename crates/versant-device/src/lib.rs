@@ -73,5 +73,5 @@ pub use options::{
 pub use pace::MAX_SUBMISSION;
 pub use peak::Peak;
 pub use pool::{ClassStats, MemoryStats};
-pub use recording::{BufferRef, Cost, Kernel, Launch, MAX_SCALARS, NativeFn, Recording};
+pub use recording::{BufferRef, Cost, Kernel, Launch, MAX_SCALARS, NativeFn, PART_ALIGN, Recording};
 pub use trace::Span;

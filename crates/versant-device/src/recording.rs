@@ -58,8 +58,24 @@ impl fmt::Debug for Kernel {
 pub enum BufferRef {
     /// One of the recording's own intermediate buffers.
     Slot(u32),
+    /// Some words of an intermediate buffer: which, the first of them (a multiple of [`PART_ALIGN`]) and their number.
+    /// To aliasing it is the whole buffer.
+    Part(u32, u32, u32),
     /// One of the buffers given at run time.
     External(u32),
+}
+
+/// Words to a multiple of which parts of a buffer begin: every adapter can bind them at 256 bytes.
+pub const PART_ALIGN: usize = 64;
+
+impl BufferRef {
+    /// The buffer that this is a part of.
+    fn whole(self) -> BufferRef {
+        match self {
+            BufferRef::Part(slot, ..) => BufferRef::Slot(slot),
+            whole => whole,
+        }
+    }
 }
 
 /// What a launch costs at best: the roofline's two axes.
@@ -181,7 +197,7 @@ impl Recording {
             let bytes = (words as u64).saturating_mul(4);
             limit("bytes of a storage binding", bytes, limits.max_binding_bytes)?;
             let written = position >= launch.reads.len();
-            if written && launch.bindings().take(position).any(|b| b == buffer) {
+            if written && launch.bindings().take(position).any(|b| b.whole() == buffer.whole()) {
                 let label = kernel.label.clone();
                 return Err(Fault::Typed(DeviceError::Aliased { label }));
             }
@@ -205,6 +221,11 @@ impl Recording {
     fn words(&self, buffer: BufferRef) -> Option<usize> {
         match buffer {
             BufferRef::Slot(i) => self.slots.get(i as usize).copied(),
+            BufferRef::Part(i, start, words) => {
+                let (start, words) = (start as usize, words as usize);
+                let fits = |&&has: &&usize| start % PART_ALIGN == 0 && start + words <= has;
+                self.slots.get(i as usize).filter(fits).map(|_| words)
+            }
             BufferRef::External(i) => self.externals.get(i as usize).copied(),
         }
     }

@@ -113,6 +113,7 @@ fn bytes(n: u64) -> String {
 fn buffer(b: &BufferRef) -> String {
     match b {
         BufferRef::Slot(i) => format!("s{i}"),
+        BufferRef::Part(i, start, _) => format!("s{i}@{start}"),
         BufferRef::External(i) => format!("x{i}"),
     }
 }

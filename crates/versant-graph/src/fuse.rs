@@ -13,6 +13,7 @@ use crate::ir::{Ir, IrOp};
 use crate::lower::{Domain, Group, Lowered, Place, Refusal, lower};
 use crate::op::Op;
 use crate::order::order;
+use crate::remat::{Life, remat};
 use crate::stored::{MAX_INLINE, choose};
 
 /// What a device lets a kernel do.
@@ -24,8 +25,11 @@ pub(crate) struct Limits {
     pub merge: bool,
     /// Whether kernels that do not depend on each other share a launch.
     pub join: bool,
-    /// Whether a buffer that a kernel overwrites counts once.
+    /// Whether a buffer that a kernel overwrites counts once: where it can be told, and where it is likely.
     pub in_place: bool,
+    pub hopeful: bool,
+    /// Whether values are computed again that would be in memory for long.
+    pub remat: bool,
 }
 
 /// Programs do not grow beyond this many instructions by merging.
@@ -78,8 +82,30 @@ pub(crate) struct Fused {
     pub kernels: Vec<Kernel>,
 }
 
+/// How often at most nodes are looked for that can be made again: the peak may be elsewhere then.
+const ROUNDS: usize = 3;
+
+/// Fuses a graph. What is cheap to make again is not kept over the peak of memory.
+pub(crate) fn fuse(ir: Ir, limits: Limits) -> Fused {
+    let mut best = with_copies(ir, limits);
+    if !limits.remat {
+        return best;
+    }
+    let mut life = Life::new(&best);
+    for _ in 0..ROUNDS {
+        let Some(ir) = remat(&best, &life, limits.bindings.div_ceil(2)) else { break };
+        let next = with_copies(ir, limits);
+        let lived = Life::new(&next);
+        if lived.peak().0 >= life.peak().0 {
+            break;
+        }
+        (best, life) = (next, lived);
+    }
+    best
+}
+
 /// Fuses a graph, inserting copies where a view cannot be read through.
-pub(crate) fn fuse(mut ir: Ir, limits: Limits) -> Fused {
+fn with_copies(mut ir: Ir, limits: Limits) -> Fused {
     // Every round copies operands that no later round has to copy, so there are fewer rounds than nodes.
     let rounds = ir.nodes.len() + 8;
     for _ in 0..rounds {
@@ -134,7 +160,7 @@ impl<'a> Fusion<'a> {
             groups: Vec::new(),
         };
         f.place_pieces();
-        f.stored = choose(ir, &f.is_output, limits.bindings);
+        f.stored = choose(ir, &f.is_output, limits);
         f.link();
         f
     }
@@ -147,6 +173,7 @@ impl<'a> Fusion<'a> {
                     self.merge_with_producers(node);
                 }
             }
+            self.merge_again();
         }
         let kernels = order(self.ir, self.groups, &self.refs);
         Ok((self.stored, kernels))
@@ -188,6 +215,12 @@ impl<'a> Fusion<'a> {
                 } else {
                     stack.extend(self.ir.nodes[j].inputs.iter().map(|e| e.node));
                 }
+            }
+        }
+        for &(node, first) in &self.ir.after {
+            if !self.refs[node].contains(&(first as u32)) {
+                self.refs[node].push(first as u32);
+                self.users[first].push(node as u32);
             }
         }
     }
@@ -291,6 +324,25 @@ impl<'a> Fusion<'a> {
             }
         }
         self.merge_with_siblings(node);
+    }
+
+    /// Nodes that are made again join a kernel that reads the same memory.
+    fn merge_again(&mut self) {
+        for &(node, first) in &self.ir.after {
+            let large =
+                |&&r: &&u32| self.ir.nodes[r as usize].shape.numel() >= self.ir.nodes[node].shape.numel();
+            let sources = self.refs[node].iter().filter(large);
+            let mut beside: Vec<u32> = sources.flat_map(|&r| &self.users[r as usize]).copied().collect();
+            beside.retain(|&u| u as usize > first);
+            beside.sort_unstable();
+            for user in beside {
+                let (own, other) = (self.group_of[node], self.group_of[user as usize]);
+                let alone = self.groups[own].as_ref().is_some_and(|k| k.members.len() == 1);
+                if !alone || own != other && self.try_merge(other, own) {
+                    break;
+                }
+            }
+        }
     }
 
     /// Reductions of the same rows that read the same memory share one pass over it.

@@ -60,6 +60,16 @@ pub(crate) struct Ir {
     pub outputs: Vec<usize>,
     /// The words of each external buffer that may be overwritten.
     pub donated: Vec<Option<usize>>,
+    /// Nodes that are made again for some users, each with a stored node that must be there first.
+    pub after: Vec<(usize, usize)>,
+}
+
+/// A node that is to be made again: for which users, and behind which node.
+#[derive(Debug)]
+pub(crate) struct Again {
+    pub node: usize,
+    pub after: usize,
+    pub users: SmallVec<[usize; 4]>,
 }
 
 impl IrNode {
@@ -410,6 +420,7 @@ impl Ir {
         }
         out.outputs = self.outputs.iter().map(|&o| place[o]).collect();
         out.donated.clone_from(&self.donated);
+        out.after = self.after.iter().map(|&(node, first)| (place[node], place[first])).collect();
         out
     }
 
@@ -437,7 +448,8 @@ impl Ir {
                 nodes.push(node);
             }
         }
-        Ir { nodes, outputs: self.outputs.iter().map(|&o| place[o]).collect(), donated: self.donated }
+        let outputs = self.outputs.iter().map(|&o| place[o]).collect();
+        Ir { nodes, outputs, donated: self.donated, after: Vec::new() }
     }
 
     /// What every pass must keep true; a violation is an engine bug.

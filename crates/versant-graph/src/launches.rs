@@ -68,27 +68,21 @@ impl<'a> Maker<'a> {
     /// The launch of these kernels; several, if their texts cannot be joined.
     pub fn step(&mut self, step: usize, kernels: Range<usize>) {
         let made: Vec<Made> = kernels.filter_map(|k| self.make(k)).collect();
-        let numbered = |b: &BufferRef| match b {
-            BufferRef::Slot(i) => 2 * *i as usize,
-            BufferRef::External(i) => 2 * *i as usize + 1,
-        };
+        let all: Vec<BufferRef> = made.iter().flat_map(|m| m.buffers.iter().copied()).collect();
+        let numbered = |b: &BufferRef| all.iter().position(|other| other == b).expect("it is among all");
         let busy = made.iter().filter(|m| !m.source.grid.contains(&0));
         let parts: Vec<_> =
             busy.map(|m| (&m.source, m.buffers.iter().map(numbered).collect::<Vec<_>>())).collect();
         if parts.len() > 1
             && let Some((source, buffers)) = join(&joined_label(&made), &parts)
         {
-            let named = |i: usize| match i % 2 {
-                0 => BufferRef::Slot((i / 2) as u32),
-                _ => BufferRef::External((i / 2) as u32),
-            };
             let cost = made.iter().fold(Cost::default(), |sum, m| Cost {
                 flops: sum.flops + m.cost.flops,
                 bytes: sum.bytes + m.cost.bytes,
             });
             let members = made.iter().flat_map(|m| &self.fused.kernels[m.kernel].members);
             let members = members.copied().collect();
-            return self.launch(step, members, source, buffers.into_iter().map(named).collect(), cost);
+            return self.launch(step, members, source, buffers.into_iter().map(|i| all[i]).collect(), cost);
         }
         for m in made {
             let members = self.fused.kernels[m.kernel].members.clone();

@@ -22,6 +22,7 @@ pub mod ops;
 mod order;
 mod plan;
 mod problem;
+mod remat;
 mod replay;
 mod run;
 mod stored;
@@ -36,7 +37,9 @@ pub use ops::contraction::ConvOptions;
 pub use ops::create::Element;
 pub use ops::pooling::PoolOptions;
 pub use replay::{Replay, capture};
-pub use run::{PlanStats, eval, explain, explain_timed, is_planned, latest_plan, plan_stats, set_fusion};
+pub use run::{
+    PlanStats, eval, explain, explain_timed, is_planned, latest_plan, plan_stats, set_fusion, set_recomputing,
+};
 pub use tensor::Tensor;
 pub use tune::{Excluded, excluded_variants, set_tuning};
 pub use versant_device::{

@@ -3,10 +3,13 @@
 //! A slot is reused as soon as its last reader has run. A program may write over a buffer that dies with it,
 //! or that the plan was given to keep (*donated*), if it loads each element only where it stores it.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::ops::Range;
 
 use rustc_hash::FxHashMap;
-use versant_device::BufferRef;
+use smallvec::SmallVec;
+use versant_device::{BufferRef, PART_ALIGN};
 use versant_kernels::{InstrKind, Reg, Step};
 
 use crate::capture::Key;
@@ -43,11 +46,34 @@ struct Planner<'a> {
     memory: Memory,
     /// The last launch that reads each place.
     last_read: FxHashMap<Place, usize>,
-    free: Vec<u32>,
+    /// What is to lie in one slot from some launch to another, in order of the first.
+    values: Vec<Value>,
     /// Outputs of the key by node.
     output_of: FxHashMap<usize, usize>,
     taken: Vec<bool>,
     alive: FxHashMap<usize, u32>,
+}
+
+/// A node's value, or several, each written over the one before.
+struct Value {
+    words: usize,
+    steps: Range<usize>,
+    /// The launches that bind it, and whether they write it.
+    bound: Vec<(usize, bool)>,
+    /// The slot that it lies in, and the first word there.
+    slot: usize,
+    start: usize,
+}
+
+impl Value {
+    /// Whether the two can be parts of one slot in what their launches bind: a launch that writes a buffer binds it once.
+    fn may_share(&self, other: &Value) -> bool {
+        let mut theirs = other.bound.iter().peekable();
+        self.bound.iter().all(|&(step, written)| {
+            while theirs.next_if(|&&(at, _)| at < step).is_some() {}
+            theirs.peek().is_none_or(|&&(at, theirs)| at > step || !written && !theirs)
+        })
+    }
 }
 
 /// Plans memory for the kernels in their order; those of one range of `steps` run in one launch.
@@ -56,7 +82,7 @@ pub(crate) fn plan(fused: &mut Fused, key: &Key, steps: &[Range<usize>]) -> Memo
         key,
         memory: Memory { externals: key.externals.len(), ..Memory::default() },
         last_read: FxHashMap::default(),
-        free: Vec::new(),
+        values: Vec::new(),
         output_of: FxHashMap::default(),
         taken: vec![false; key.externals.len()],
         alive: FxHashMap::default(),
@@ -73,6 +99,7 @@ pub(crate) fn plan(fused: &mut Fused, key: &Key, steps: &[Range<usize>]) -> Memo
     for (step, range) in steps.iter().enumerate() {
         p.step(fused, step, range.clone());
     }
+    p.assign();
     p.memory
 }
 
@@ -117,7 +144,7 @@ impl Planner<'_> {
             let others: Vec<Place> = others.flat_map(|o| reads(&fused.ir, &fused.kernels[o])).collect();
             self.overwrite(fused, k, step, &others);
         }
-        for node in fused.kernels[kernels].iter().flat_map(writes) {
+        for node in fused.kernels[kernels.clone()].iter().flat_map(writes) {
             if self.memory.buffers.contains_key(&node) {
                 continue;
             }
@@ -130,45 +157,120 @@ impl Planner<'_> {
                     BufferRef::External(external as u32)
                 }
                 None => {
-                    let slot = self.slot(words);
-                    self.alive.insert(node, slot);
-                    BufferRef::Slot(slot)
+                    let value = self.values.len() as u32;
+                    self.values.push(Value {
+                        words,
+                        steps: step..step,
+                        bound: Vec::new(),
+                        slot: 0,
+                        start: 0,
+                    });
+                    self.alive.insert(node, value);
+                    BufferRef::Slot(value)
                 }
             };
             self.memory.buffers.insert(node, buffer);
         }
-        self.memory.live.push(self.alive.iter().map(|(&n, &s)| (n, s)).collect());
+        self.bind(&fused.ir, step, &fused.kernels[kernels]);
+        self.memory.live.push(self.alive.iter().map(|(&n, &v)| (n, v)).collect());
         // Whatever nobody reads after this launch gives its slot back. The pieces of a concatenation are written
         // before anybody reads it.
         let last_read = &self.last_read;
-        let free = &mut self.free;
-        self.alive.retain(|&node, &mut slot| {
-            let over = last_read.get(&Place::Node(node)).is_none_or(|&last| last <= step);
-            if over {
-                free.push(slot);
-            }
-            !over
+        let values = &mut self.values;
+        self.alive.retain(|&node, &mut value| {
+            values[value as usize].steps.end = step + 1;
+            last_read.get(&Place::Node(node)).is_some_and(|&last| last > step)
         });
     }
 
-    /// The smallest free slot that holds `words`, or the largest one grown, or a new one.
-    fn slot(&mut self, words: usize) -> u32 {
-        let sizes = &self.memory.slots;
-        let fits = |s: &u32| sizes[*s as usize] >= words;
-        let best = self.free.iter().copied().filter(fits).min_by_key(|&s| sizes[s as usize]);
-        let chosen = best.or_else(|| self.free.iter().copied().max_by_key(|&s| sizes[s as usize]));
-        match chosen {
-            Some(slot) => {
-                self.free.retain(|&s| s != slot);
-                let size = &mut self.memory.slots[slot as usize];
-                *size = (*size).max(words);
-                slot
-            }
-            None => {
-                self.memory.slots.push(words);
-                (self.memory.slots.len() - 1) as u32
+    /// Notes which values a launch binds.
+    fn bind(&mut self, ir: &Ir, step: usize, kernels: &[Kernel]) {
+        for kernel in kernels {
+            let read = reads(ir, kernel).into_iter().map(|place| (place, false));
+            let written = writes(kernel).into_iter().map(|node| (Place::Node(node), true));
+            for (place, written) in read.chain(written) {
+                let Place::Node(node) = place else { continue };
+                if let Some(BufferRef::Slot(value)) = self.memory.buffers.get(&node) {
+                    let bound = &mut self.values[*value as usize].bound;
+                    match bound.last_mut().filter(|last| last.0 == step) {
+                        Some(last) => last.1 |= written,
+                        None => bound.push((step, written)),
+                    }
+                }
             }
         }
+    }
+
+    /// Gives every value its place: the largest first, so that no slot grows; what is equally large in the order of
+    /// execution, in a slot of that size that is free again, or else in the smallest gap that a larger one has.
+    fn assign(&mut self) {
+        let mut order: Vec<usize> = (0..self.values.len()).collect();
+        order.sort_by_key(|&v| Reverse(self.values[v].words));
+        // What lies in each slot, and the slots of the size at hand by the time from which they are free.
+        let mut slots: Vec<Vec<usize>> = Vec::new();
+        let (mut size, mut larger, mut free) = (0, 0, BinaryHeap::new());
+        for v in order {
+            let value = &self.values[v];
+            if value.words != size {
+                (size, larger) = (value.words, slots.len());
+                free.clear();
+            }
+            let is_free = free.peek().is_some_and(|&Reverse((end, _))| end <= value.steps.start);
+            let again = is_free.then(|| free.pop()).flatten().map(|Reverse((_, slot))| slot);
+            let gaps = (0..larger).filter(|_| again.is_none());
+            let gaps = gaps.filter_map(|s| Some((self.gap(value, &slots[s], self.memory.slots[s])?, s)));
+            let found = gaps.min().map(|((_, start), slot)| (slot, start));
+            let (slot, start) = again.map(|slot| (slot, 0)).or(found).unwrap_or((slots.len(), 0));
+            if slot == slots.len() {
+                slots.push(Vec::new());
+                self.memory.slots.push(size);
+            }
+            if slot >= larger {
+                free.push(Reverse((value.steps.end, slot)));
+            }
+            slots[slot].push(v);
+            let value = &mut self.values[v];
+            (value.slot, value.start) = (slot, start);
+        }
+        let part = |v: u32| {
+            let Value { words, slot, start, .. } = self.values[v as usize];
+            match start == 0 && words == self.memory.slots[slot] {
+                true => BufferRef::Slot(slot as u32),
+                false => BufferRef::Part(slot as u32, start as u32, words as u32),
+            }
+        };
+        for buffer in self.memory.buffers.values_mut() {
+            if let BufferRef::Slot(value) = *buffer {
+                *buffer = part(value);
+            }
+        }
+        for (_, value) in self.memory.live.iter_mut().flatten() {
+            *value = self.values[*value as usize].slot as u32;
+        }
+    }
+
+    /// The smallest gap for a value in a slot of `words` that holds others: its words, and where it begins.
+    fn gap(&self, value: &Value, others: &[usize], words: usize) -> Option<(usize, usize)> {
+        let mut busy: SmallVec<[(usize, usize); 8]> = SmallVec::new();
+        for other in others.iter().map(|&v| &self.values[v]) {
+            if other.steps.start >= value.steps.end || value.steps.start >= other.steps.end {
+                continue;
+            }
+            if !other.may_share(value) {
+                return None;
+            }
+            busy.push((other.start, (other.start + other.words).next_multiple_of(PART_ALIGN)));
+        }
+        busy.sort_unstable();
+        busy.push((words, words));
+        let (mut at, mut best) = (0, None);
+        for (start, end) in busy {
+            if start >= at + value.words && best.is_none_or(|(gap, _)| start - at < gap) {
+                best = Some((start - at, at));
+            }
+            at = at.max(end);
+        }
+        best
     }
 
     /// Lets the kernel's results take over buffers that die with it, the closest operands first.

@@ -35,7 +35,7 @@ pub(crate) struct Plan {
 }
 
 /// What of a device decides how plans are made.
-pub(crate) fn limits_of(device: &Device, merge: bool) -> Limits {
+pub(crate) fn limits_of(device: &Device, merge: bool, again: bool) -> Limits {
     let info = device.info();
     let bindings = match info.kind {
         DeviceKind::Cpu => 16,
@@ -46,7 +46,7 @@ pub(crate) fn limits_of(device: &Device, merge: bool) -> Limits {
         }
     };
     let join = merge && info.kind != DeviceKind::Cpu;
-    Limits { bindings, merge, join, in_place: true }
+    Limits { bindings, merge, join, in_place: true, hopeful: true, remat: merge && again }
 }
 
 fn target_of(device: &Device) -> Target {
@@ -84,11 +84,11 @@ impl Plan {
         device: &Device,
         key: Key,
         locations: &[&'static Location<'static>],
-        merge: bool,
+        limits: Limits,
     ) -> Result<Plan> {
         let tuning = device.attachment::<Tuning>();
         let draft = loop {
-            let draft = Draft::new(device, &key, locations, merge, &tuning)?;
+            let draft = Draft::new(device, &key, locations, limits, &tuning)?;
             if device.info().kind != DeviceKind::Wgpu || !tuning.improve(device, &draft)? {
                 break draft;
             }
@@ -120,12 +120,11 @@ impl Draft {
         device: &Device,
         key: &Key,
         locations: &[&'static Location<'static>],
-        merge: bool,
+        mut limits: Limits,
         tuning: &Tuning,
     ) -> Result<Draft> {
         let graph = ir::build(key, locations);
         let target = target_of(device);
-        let mut limits = limits_of(device, merge);
         let (fused, memory, steps, variants) = loop {
             let mut fused = fuse(graph.clone(), limits);
             // Contractions choose their kernels first: a split sum is a launch more, and memory must know.
@@ -150,7 +149,8 @@ impl Draft {
                 break (fused, memory, steps, variants);
             }
             // Fusion counted on buffers being overwritten that could not be.
-            limits.in_place = false;
+            limits.in_place = limits.hopeful;
+            limits.hopeful = false;
         };
         let mut externals: Vec<usize> = key.externals.iter().map(|e| e.0).collect();
         externals.resize(memory.externals, 0);

@@ -13,7 +13,7 @@ use crate::error::{GraphError, Result};
 use crate::explain::{Explanation, Measured};
 use crate::memory::Output;
 use crate::ops::create::Element;
-use crate::plan::Plan;
+use crate::plan::{Plan, limits_of};
 use crate::tensor::{Node, State, Value};
 
 /// Most plans that a device keeps; the oldest is dropped first.
@@ -33,6 +33,7 @@ struct Inner {
     latest: Option<Arc<Plan>>,
     stats: PlanStats,
     separate: bool,
+    keep: bool,
 }
 
 /// Counts of a device's plan cache.
@@ -58,6 +59,11 @@ impl Inner {
         capture(roots, self.epoch)
     }
 
+    fn forget(&mut self) {
+        self.by_hash.clear();
+        self.order.clear();
+    }
+
     fn plan(&mut self, device: &Device, found: &Capture) -> Result<Arc<Plan>> {
         let known = self.by_hash.get(&found.hash).into_iter().flatten();
         if let Some(plan) = known.into_iter().find(|p| found.matches(&p.key)) {
@@ -67,7 +73,8 @@ impl Inner {
         self.stats.misses += 1;
         let _span = device.span("plan");
         let (key, locations) = found.to_key();
-        let plan = Arc::new(Plan::new(device, key, &locations, !self.separate)?);
+        let limits = limits_of(device, !self.separate, !self.keep);
+        let plan = Arc::new(Plan::new(device, key, &locations, limits)?);
         self.by_hash.entry(found.hash).or_default().push(Arc::clone(&plan));
         self.order.push_back(found.hash);
         if self.order.len() > MAX_PLANS
@@ -273,8 +280,16 @@ pub fn set_fusion(device: &Device, on: bool) {
     let plans = device.attachment::<Plans>();
     let mut inner = plans.lock();
     inner.separate = !on;
-    inner.by_hash.clear();
-    inner.order.clear();
+    inner.forget();
+}
+
+/// Whether plans of this device compute again what would be in memory for long. Only tests and benchmarks turn it
+/// off, to compare; plans made before are forgotten.
+pub fn set_recomputing(device: &Device, on: bool) {
+    let plans = device.attachment::<Plans>();
+    let mut inner = plans.lock();
+    inner.keep = !on;
+    inner.forget();
 }
 
 impl Tensor {

@@ -2,6 +2,7 @@
 
 use smallvec::SmallVec;
 
+use crate::fuse::Limits;
 use crate::ir::{Edge, Ir, IrOp};
 use crate::op::Op;
 
@@ -9,39 +10,44 @@ use crate::op::Op;
 const CHEAP: u64 = 4;
 /// The same where it reads a single tensor of its own size: its users then read that one instead, and what is
 /// saved is a buffer, written once and alive for long. Eight bytes of traffic cost more than this.
-const CHEAPER_THAN_MEMORY: u64 = 64;
+pub(crate) const CHEAPER_THAN_MEMORY: u64 = 64;
 /// Inline expressions do not grow beyond this many nodes.
 pub(crate) const MAX_INLINE: usize = 48;
 
 /// Decides for every node, inputs first, whether it gets a buffer.
-pub(crate) fn choose(ir: &Ir, is_output: &[bool], bindings: usize) -> Vec<bool> {
+pub(crate) fn choose(ir: &Ir, is_output: &[bool], limits: Limits) -> Vec<bool> {
     let mut stored = vec![false; ir.nodes.len()];
     // What is found to be too wide for one user was counted as inline for those before it.
-    while pass(ir, is_output, bindings, &mut stored) {}
+    while pass(ir, is_output, limits, &mut stored) {}
     stored
 }
 
 /// Stores more nodes. True if one was stored after a user of it had counted what it loads.
-fn pass(ir: &Ir, is_output: &[bool], bindings: usize, stored: &mut [bool]) -> bool {
+fn pass(ir: &Ir, is_output: &[bool], limits: Limits, stored: &mut [bool]) -> bool {
     let n = ir.nodes.len();
     let mut late = false;
     let mut counted = vec![false; n];
     let mut uses = vec![0u32; n];
     let mut widened = vec![false; n];
     let mut in_memory = vec![false; n];
-    for node in &ir.nodes {
+    let mut last_user = vec![0; n];
+    for (i, node) in ir.nodes.iter().enumerate() {
         for (k, edge) in node.inputs.iter().enumerate() {
             uses[edge.node] += 1;
+            last_user[edge.node] = i;
             let read = edge.view.as_ref().map_or(0, |v| v.shape.numel());
             widened[edge.node] |= read > ir.nodes[edge.node].shape.numel();
             in_memory[edge.node] |= node.memory_operand(k).is_some();
         }
     }
+    for &(node, _) in &ir.after {
+        in_memory[node] = true;
+    }
     let mut cost = vec![0u64; n];
     let mut size = vec![0usize; n];
     let mut loads: Vec<Loads> = vec![Loads::new(); n];
     // A kernel also binds what it writes.
-    let max_loads = bindings.saturating_sub(1).max(2);
+    let max_loads = limits.bindings.saturating_sub(1).max(2);
     for i in 0..n {
         let node = &ir.nodes[i];
         if matches!(node.op, IrOp::Leaf(_)) {
@@ -62,9 +68,15 @@ fn pass(ir: &Ir, is_output: &[bool], bindings: usize, stored: &mut [bool]) -> bo
         inline.sort_by_key(|&j| std::cmp::Reverse(loads[j].len()));
         for (at, &j) in inline.iter().enumerate() {
             let union = loads[j].iter().filter(|l| loads[i].iter().all(|own| own.0 != l.0)).count();
-            // Each operand that comes after needs a buffer at least.
-            let after = inline[at + 1..].iter().filter(|&&j| !loads[j].is_empty()).count();
-            let wide = union + loads[i].len() + after > max_loads && !loads[j].is_empty();
+            // Each operand that comes after needs a buffer at least; but the result may have that of one that dies.
+            let after = inline[at + 1..].iter().filter(|&&j| !limits.hopeful && !loads[j].is_empty()).count();
+            let takes = |l: &(usize, usize)| {
+                let same = ir.nodes[l.0].shape.numel() == node.shape.numel();
+                same && stored[l.0] && !is_output[l.0] && last_user[l.0] <= i
+            };
+            let may_take = limits.hopeful && loads[j].iter().chain(&loads[i]).any(takes);
+            let most = max_loads + usize::from(may_take);
+            let wide = union + loads[i].len() + after > most && !loads[j].is_empty();
             if wide || (size[i] + size[j] > MAX_INLINE && !loads[j].is_empty()) {
                 late |= counted[j];
                 stored[j] = true;
@@ -118,7 +130,7 @@ fn footprint(ir: &Ir, edge: &Edge) -> usize {
 }
 
 /// Instructions and nodes that an operation adds to an expression.
-fn own_cost(op: &IrOp) -> (u64, usize) {
+pub(crate) fn own_cost(op: &IrOp) -> (u64, usize) {
     match op {
         IrOp::Core(Op::Map(row)) => (u64::from(row.f.cost), 1),
         IrOp::Core(Op::Random) => (20, 1),

@@ -182,7 +182,8 @@ fn bind(
     for (binding, reference) in (STORAGE..).zip(launch.bindings()) {
         let (memory, words) = job.resolve(reference);
         // An empty buffer is bound, too; kernels declare arrays of up to four words an element.
-        entries.push(entry(binding, memory, 0, (words as u64 * 4).max(16)));
+        let bytes = (words.len() as u64 * 4).max(16);
+        entries.push(entry(binding, memory, words.start as u64 * 4, bytes));
     }
     let (group, error) = context.scoped(|| {
         context.device.create_bind_group(&wgpu::BindGroupDescriptor {

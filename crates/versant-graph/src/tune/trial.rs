@@ -103,7 +103,7 @@ impl Trial {
     pub fn ready(&self, device: &Device) -> Result<Ready> {
         let mut order: Vec<BufferRef> = self.buffers.keys().copied().collect();
         order.sort_by_key(|b| match *b {
-            BufferRef::Slot(i) => (0, i),
+            BufferRef::Slot(i) | BufferRef::Part(i, ..) => (0, i),
             BufferRef::External(i) => (1, i),
         });
         let key = RandomKey::new(0x7e57_ab1e);
