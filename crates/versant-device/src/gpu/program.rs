@@ -181,8 +181,8 @@ fn bind(
     }
     for (binding, reference) in (STORAGE..).zip(launch.bindings()) {
         let (memory, words) = job.resolve(reference);
-        // An empty buffer is bound, too; kernels declare arrays of up to four words an element.
-        entries.push(entry(binding, memory, 0, (words as u64 * 4).max(16)));
+        // Whole vectors of four, and at least one: kernels declare arrays of them. A capacity is a number of those.
+        entries.push(entry(binding, memory, 0, words.div_ceil(4).max(1) as u64 * 16));
     }
     let (group, error) = context.scoped(|| {
         context.device.create_bind_group(&wgpu::BindGroupDescriptor {
