@@ -87,7 +87,8 @@ impl Pool {
         Pool {
             state: Mutex::default(),
             meter,
-            max_words: usize::try_from(max_bytes / 4).unwrap_or(usize::MAX),
+            // Kernels read whole vectors of four words.
+            max_words: usize::try_from(max_bytes / 16 * 4).unwrap_or(usize::MAX & !3),
         }
     }
 

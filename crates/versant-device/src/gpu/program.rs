@@ -181,8 +181,9 @@ fn bind(
     }
     for (binding, reference) in (STORAGE..).zip(launch.bindings()) {
         let (memory, words) = job.resolve(reference);
-        // An empty buffer is bound, too; kernels declare arrays of up to four words an element.
-        let bytes = (words.len() as u64 * 4).max(16);
+        // Whole vectors of four, and at least one: kernels declare arrays of them. A capacity is a number of those, and
+        // so is where a part begins.
+        let bytes = words.len().div_ceil(4).max(1) as u64 * 16;
         entries.push(entry(binding, memory, words.start as u64 * 4, bytes));
     }
     let (group, error) = context.scoped(|| {

@@ -1,6 +1,7 @@
 //! The writer of a kernel's body: index arithmetic, and where a line goes.
 
 use super::params::{ParamBlock, Walk, walk};
+use super::wide::Widths;
 use crate::{Block, DType, Guard, InstrKind, Program, Reg, Shape, Step, View};
 
 /// Writes the body of a kernel.
@@ -16,6 +17,10 @@ pub(super) struct Emitter<'a> {
     /// The loop body being written, and its indentation. Meanwhile `text` receives what is the same in
     /// every iteration.
     body: Option<(String, usize)>,
+    /// Whether that is a loop over rows; else it is one over columns.
+    over_rows: bool,
+    /// What is a vector.
+    pub wide: Widths,
     /// Of every register defined so far: its type, and whether it is the same in every iteration.
     regs: Vec<Option<(DType, bool)>>,
     /// Number of the next helper name.
@@ -23,13 +28,15 @@ pub(super) struct Emitter<'a> {
 }
 
 impl<'a> Emitter<'a> {
-    pub fn new(p: &'a Program, params: &'a mut ParamBlock) -> Self {
+    pub fn new(p: &'a Program, params: &'a mut ParamBlock, wide: Widths) -> Self {
         Self {
             p,
             params,
             text: String::new(),
             depth: 1,
             body: None,
+            over_rows: !p.steps.iter().any(|s| matches!(s, Step::Col(..))),
+            wide,
             regs: vec![None; p.regs as usize],
             fresh: 0,
         }
@@ -109,7 +116,7 @@ impl<'a> Emitter<'a> {
 
     /// Defines `x`, the linear row as `i32`, and where a view needs them the coordinates `x0…`.
     pub fn row_coords(&mut self) {
-        self.line("let x = i32(row);");
+        self.here("let x = i32(row);");
         let rows = self.p.rows;
         let by_coords = |s: &[isize]| walk(&s[..rows.rank()], &rows) == Walk::Coords;
         if !self.p.steps.iter().any(|s| any_form(s, by_coords)) {
@@ -118,11 +125,12 @@ impl<'a> Emitter<'a> {
         let mut rest = "row".to_owned();
         for k in (1..rows.rank()).rev() {
             let extent = self.params.push(rows[k] as u32);
-            self.line(&format!("let q{k} = {rest} / {extent};"));
-            self.line(&format!("let x{k} = i32({rest} - q{k} * {extent});"));
+            let extent = self.hoist(extent);
+            self.here(&format!("let q{k} = {rest} / {extent};"));
+            self.here(&format!("let x{k} = i32({rest} - q{k} * {extent});"));
             rest = format!("q{k}");
         }
-        self.line(&format!("let x0 = i32({rest});"));
+        self.here(&format!("let x0 = i32({rest});"));
     }
 
     /// Whether any view of a `Col` step walks the columns coordinate by coordinate.
@@ -156,15 +164,19 @@ impl<'a> Emitter<'a> {
     pub fn affine(&mut self, strides: &[isize], offset: isize) -> String {
         let (rows, cols) = (self.p.rows, self.p.cols);
         let (of_row, of_col) = strides.split_at(rows.rank());
+        let over_rows = self.over_rows;
         let fixed = self.before_loop(|e| {
             let start = e.params.push_i32(offset);
-            format!("{start}{}", e.terms(of_row, &rows, "x"))
+            if over_rows { start } else { format!("{start}{}", e.terms(of_row, &rows, "x")) }
         });
-        let fixed = self.hoist(fixed);
-        match of_col.is_empty() {
-            true => fixed,
-            false => format!("{fixed}{}", self.terms(of_col, &cols, "y")),
+        let mut form = self.hoist(fixed);
+        if over_rows {
+            form += &self.terms(of_row, &rows, "x");
         }
+        if !of_col.is_empty() {
+            form += &self.terms(of_col, &cols, "y");
+        }
+        form
     }
 
     /// The condition that every guard holds, or `None` where there are none.
@@ -179,10 +191,14 @@ impl<'a> Emitter<'a> {
         (!terms.is_empty()).then(|| terms.join(" && "))
     }
 
-    /// Every instruction of a block; those that are the same in every iteration go in front of the loop.
-    pub fn instrs(&mut self, block: &Block) {
+    /// Every instruction of a block; those that are the same in every iteration go in front of the loop. With
+    /// `again` the block was written before, for other elements, and those are there.
+    pub fn instrs(&mut self, block: &Block, again: bool) {
         for instr in &block.instrs {
             let still = self.body.is_none() || self.is_still(&instr.kind);
+            if still && again {
+                continue;
+            }
             let write = |e: &mut Self| {
                 let expr = e.instr(instr);
                 e.here(&format!("let r{} = {expr};", instr.reg));
@@ -195,9 +211,9 @@ impl<'a> Emitter<'a> {
         }
     }
 
-    /// Whether an instruction gives the same value for every column of a row.
+    /// Whether an instruction gives the same value in every iteration of the current loop.
     fn is_still(&self, kind: &InstrKind) -> bool {
-        let rank = self.p.rows.rank();
+        let rank = if self.over_rows { 0 } else { self.p.rows.rank() };
         let fixed = |v: &View| forms(v).all(|s| s[rank..].iter().all(|&k| k == 0));
         let reg = |r: &Reg| self.reg(*r).1;
         match kind {

@@ -9,9 +9,10 @@
 //! where a driver may undo compensated summation.
 
 use super::block::Emitter;
-use super::instr::{from_bits, to_bits};
 use super::params::ParamBlock;
-use super::{SOFT_ROW_GROUP, TREE_GROUP, declarations, entry, value_type};
+use super::reduce::{FOUR, RESULT, accumulate, declare, join_four, result, shared_memory, trees};
+use super::wide::{Axis, WIDTH, Widths, choose, register_type};
+use super::{SOFT_ROW_GROUP, TREE_GROUP, declarations, entry};
 use crate::{Block, DType, Instr, InstrKind, Program, ReduceKind, ReduceOut, Step};
 
 /// Terms that a float sum adds up before it adds to the total.
@@ -20,33 +21,26 @@ const RUN: usize = 64;
 /// Columns that a lane should have to itself before another lane joins in.
 const COLUMNS_PER_LANE: usize = 4;
 
-/// Reductions that go through the tree together; each needs up to two words per invocation.
-const TREE_WIDTH: usize = 4;
-
 /// Iterations that an invocation may spend on a software adapter: below lavapipe's 65,535, with room
 /// for the runs of float sums, which add one in 64.
 const SOFT_ITERATIONS: usize = 60_000;
 
-/// Writes the steps of a program that has `Row` steps only.
-pub(super) fn row_steps(e: &mut Emitter) {
-    for step in &e.p.steps {
-        let Step::Row(block) = step else { unreachable!("the caller looked for columns") };
-        e.instrs(block);
-        e.stores(&block.stores);
-    }
-}
-
 /// The kernel of a program with columns, and its number of workgroups.
 pub(super) fn rows_and_cols(p: &Program, params: &mut ParamBlock, software: bool) -> (String, usize) {
+    let mut wide = choose(p, software);
+    let alone = software && iterations(p, wide.axis) <= SOFT_ITERATIONS;
+    if !alone && wide.axis == Axis::Rows {
+        wide = choose(p, false);
+    }
     let (rows, cols) = (p.rows.numel(), p.cols.numel());
-    let alone = software && iterations(p) <= SOFT_ITERATIONS;
     let lanes = match alone {
         true => 1,
         false => cols.div_ceil(COLUMNS_PER_LANE).next_power_of_two().clamp(1, TREE_GROUP),
     };
-    let mut e = Emitter::new(p, params);
+    let together = if wide.axis == Axis::Rows { WIDTH } else { 1 };
+    let mut e = Emitter::new(p, params, wide);
     let (group, per_group) = match alone {
-        true => (SOFT_ROW_GROUP, SOFT_ROW_GROUP),
+        true => (SOFT_ROW_GROUP, SOFT_ROW_GROUP * together),
         false => (TREE_GROUP, TREE_GROUP / lanes),
     };
     header(&mut e, rows, cols, lanes, alone);
@@ -70,20 +64,26 @@ pub(super) fn rows_and_cols(p: &Program, params: &mut ParamBlock, software: bool
 }
 
 /// Loop iterations of an invocation that has a row to itself.
-fn iterations(p: &Program) -> usize {
+fn iterations(p: &Program, axis: Axis) -> usize {
+    let cols = p.cols.numel();
+    let (times, rems) = match axis {
+        Axis::None => (cols, 1),
+        Axis::Rows => (cols, WIDTH),
+        Axis::Cols => (cols / WIDTH + WIDTH, WIDTH),
+    };
     let per_column = |block: &Block| -> usize {
         // The exact float remainder is a loop too, of up to 32 iterations.
         let is_rem = |i: &&Instr| match &i.kind {
             InstrKind::Map { f, operand, .. } => *operand == DType::F32 && f.wgsl.contains("v_rem_"),
             _ => false,
         };
-        1 + 33 * block.instrs.iter().filter(is_rem).count()
+        1 + 33 * rems * block.instrs.iter().filter(is_rem).count()
     };
     let steps = p.steps.iter().map(|s| match s {
         Step::Row(_) => 0,
         Step::Col(block, _) => per_column(block),
     });
-    steps.sum::<usize>() * p.cols.numel()
+    steps.sum::<usize>() * times
 }
 
 /// Which row an invocation works on, and how many columns there are.
@@ -92,7 +92,8 @@ fn header(e: &mut Emitter, rows: usize, cols: usize, lanes: usize, alone: bool) 
     let cols = e.params.push(cols as u32);
     let group = "(wid.x + wid.y * groups.x)";
     if alone {
-        e.line(&format!("let row = {group} * {SOFT_ROW_GROUP}u + lid;"));
+        let by = if e.wide.axis == Axis::Rows { " * 4u" } else { "" };
+        e.line(&format!("let row = ({group} * {SOFT_ROW_GROUP}u + lid){by};"));
         e.line(&format!("if (row >= {rows}) {{ return; }}"));
     } else {
         let lanes = e.params.push(lanes as u32);
@@ -103,6 +104,9 @@ fn header(e: &mut Emitter, rows: usize, cols: usize, lanes: usize, alone: bool) 
         e.line(&format!("let row = min(slot, {rows} - 1u);"));
     }
     e.line(&format!("let cols = {cols};"));
+    if e.wide.axis == Axis::Cols {
+        e.line("let full = cols - (cols & 3u);");
+    }
     e.row_coords();
     if e.p.steps.iter().any(|s| e.needs_col_coords(s)) {
         (0..e.p.cols.rank()).for_each(|k| e.line(&format!("var y{k} = 0i;")));
@@ -111,7 +115,7 @@ fn header(e: &mut Emitter, rows: usize, cols: usize, lanes: usize, alone: bool) 
 
 /// A step that is evaluated once per row.
 fn row_step(e: &mut Emitter, block: &Block, alone: bool) {
-    e.instrs(block);
+    e.instrs(block, false);
     if block.stores.is_empty() {
     } else if alone {
         e.stores(&block.stores);
@@ -127,41 +131,38 @@ fn row_step(e: &mut Emitter, block: &Block, alone: bool) {
 
 /// A step that is evaluated once per column, and its reductions.
 fn col_step(e: &mut Emitter, step: &Step, block: &Block, outs: &[ReduceOut], alone: bool) {
+    let over_cols = e.wide.axis == Axis::Cols;
+    let names = if over_cols { FOUR } else { RESULT };
+    declare(e, outs, names);
     let is_run = |r: &&ReduceOut| r.kind == ReduceKind::Sum && r.dtype == DType::F32;
     let runs: Vec<&ReduceOut> = outs.iter().filter(is_run).collect();
-    for out in outs {
-        let first = identity(e, out);
-        e.line(&format!("var a{}: {} = {first};", out.out, value_type(out.dtype)));
-        if is_arg(out.kind) {
-            e.line(&format!("var n{} = 0i;", out.out));
-        }
-    }
     let coords = e.needs_col_coords(step).then(|| start_coords(e, alone));
     let body = e.in_loop(if runs.is_empty() { 2 } else { 3 }, |e| {
-        e.here("let y = i32(col);");
-        e.instrs(block);
-        if alone || block.stores.is_empty() {
-            e.stores(&block.stores);
-        } else {
-            e.nested("if (live) {", |e| e.stores(&block.stores));
-        }
+        column(e, block, alone, false);
         for out in outs {
-            accumulate(e, out, if is_run(&out) { "p" } else { "a" });
+            accumulate(e, out, if is_run(&out) { ["p", "p"] } else { names });
         }
         if let Some(digits) = &coords {
             advance(e, digits);
         }
     });
-    let (first, by) = if alone { ("0u", "1u") } else { ("lane", "lanes") };
-    if runs.is_empty() {
-        e.line(&format!("for (var col = {first}; col < cols; col += {by}) {{\n{body}    }}"));
-    } else {
-        run_loop(e, &runs, &body, first, by);
+    let (mut first, mut by, mut end) = if alone { ("0u", "1u", "cols") } else { ("lane", "lanes", "cols") };
+    if over_cols {
+        (first, by, end) = if alone { ("0u", "4u", "full") } else { ("lane * 4u", "lanes * 4u", "full") };
     }
-    for batch in outs.chunks(TREE_WIDTH) {
-        if !alone {
-            tree(e, batch);
+    if runs.is_empty() {
+        e.line(&format!("for (var col = {first}; col < {end}; col += {by}) {{\n{body}    }}"));
+    } else {
+        run_loop(e, &runs, &body, names[0], [first, by, end]);
+    }
+    if over_cols {
+        join_four(e, outs);
+        if e.p.cols.rank() == 1 {
+            rest(e, block, outs, alone);
         }
+    }
+    if !alone {
+        trees(e, outs);
     }
     for out in outs {
         let (prefix, dtype) = result(out);
@@ -170,16 +171,41 @@ fn col_step(e: &mut Emitter, step: &Step, block: &Block, outs: &[ReduceOut], alo
     }
 }
 
+/// The instructions and stores of a column; `again` as for [`Emitter::instrs`].
+fn column(e: &mut Emitter, block: &Block, alone: bool, again: bool) {
+    e.here("let y = i32(col);");
+    e.instrs(block, again);
+    if alone || block.stores.is_empty() {
+        e.stores(&block.stores);
+    } else {
+        e.nested("if (live) {", |e| e.stores(&block.stores));
+    }
+}
+
+/// The up to three columns after the last vector, one by one.
+fn rest(e: &mut Emitter, block: &Block, outs: &[ReduceOut], alone: bool) {
+    let scalar = Widths::scalar(e.p, e.wide.bindings.clone());
+    let wide = std::mem::replace(&mut e.wide, scalar);
+    let body = e.in_loop(2, |e| {
+        column(e, block, alone, true);
+        outs.iter().for_each(|out| accumulate(e, out, RESULT));
+    });
+    e.wide = wide;
+    let (first, by) = if alone { ("full", "1u") } else { ("full + lane", "lanes") };
+    e.line(&format!("for (var col = {first}; col < cols; col += {by}) {{\n{body}    }}"));
+}
+
 /// The loop over columns in runs, so that float sums add short partial sums.
-fn run_loop(e: &mut Emitter, runs: &[&ReduceOut], body: &str, first: &str, by: &str) {
-    let mut text = format!("for (var base = {first}; base < cols; base += {RUN}u * {by}) {{\n");
-    text += &format!("        let end = min(base + {RUN}u * {by}, cols);\n");
+fn run_loop(e: &mut Emitter, runs: &[&ReduceOut], body: &str, total: &str, [first, by, end]: [&str; 3]) {
+    let zero = format!("{}(0.0)", register_type(DType::F32, e.wide.axis != Axis::None));
+    let mut text = format!("for (var base = {first}; base < {end}; base += {RUN}u * {by}) {{\n");
+    text += &format!("        let end = min(base + {RUN}u * {by}, {end});\n");
     for out in runs {
-        text += &format!("        var p{} = 0.0;\n", out.out);
+        text += &format!("        var p{} = {zero};\n", out.out);
     }
     text += &format!("        for (var col = base; col < end; col += {by}) {{\n{body}        }}\n");
     for out in runs {
-        text += &format!("        a{0} += p{0};\n", out.out);
+        text += &format!("        {total}{0} += p{0};\n", out.out);
     }
     e.line(&format!("{text}    }}"));
 }
@@ -194,7 +220,8 @@ fn start_coords(e: &mut Emitter, alone: bool) -> Vec<String> {
         return vec![String::new(); cols.rank()];
     }
     let n = e.fresh();
-    let (mut from, mut step) = ("lane".to_owned(), "lanes".to_owned());
+    let times = if e.wide.axis == Axis::Cols { " * 4u" } else { "" };
+    let (mut from, mut step) = (format!("(lane{times})"), format!("(lanes{times})"));
     for k in (1..cols.rank()).rev() {
         let extent = &extents[k];
         e.line(&format!("y{k} = i32({from} % {extent});"));
@@ -214,7 +241,7 @@ fn advance(e: &mut Emitter, digits: &[String]) {
     for k in (0..=last).rev() {
         let mut terms: Vec<String> = digits[k..=k].iter().filter(|d| !d.is_empty()).cloned().collect();
         if terms.is_empty() && k == last {
-            terms.push("1i".to_owned());
+            terms.push(if e.wide.axis == Axis::Cols { "4i" } else { "1i" }.to_owned());
         }
         if k < last {
             terms.push(format!("c{}", k + 1));
@@ -227,140 +254,6 @@ fn advance(e: &mut Emitter, digits: &[String]) {
             e.here(&format!("y{k} -= c{k} * {extent};"));
         }
     }
-}
-
-fn is_arg(kind: ReduceKind) -> bool {
-    matches!(kind, ReduceKind::ArgMax | ReduceKind::ArgMin)
-}
-
-/// The prefix of the variable that ends up as the result, and the result's type.
-fn result(out: &ReduceOut) -> (&'static str, DType) {
-    match is_arg(out.kind) {
-        true => ("n", DType::I32),
-        false => ("a", out.dtype),
-    }
-}
-
-/// What a reduction starts from: what it gives over nothing, or for an arg-reduction the worst value.
-fn identity(e: &mut Emitter, out: &ReduceOut) -> String {
-    use ReduceKind::{ArgMax, ArgMin, Max, Min, Prod, Sum};
-    let text = match (out.kind, out.dtype) {
-        (Sum, DType::F32) => "0.0",
-        (Sum, DType::I32) => "0i",
-        (Sum, DType::U32) | (Max | ArgMax, DType::U32) => "0u",
-        (Prod, DType::F32) => "1.0",
-        (Prod, DType::I32) => "1i",
-        (Prod, DType::U32) => "1u",
-        (Sum | Max | ArgMax, DType::Bool) => "false",
-        (Prod | Min | ArgMin, DType::Bool) => "true",
-        (Max | ArgMax, DType::I32) => "i32(-2147483648)",
-        (Min | ArgMin, DType::I32) => "2147483647i",
-        (Min | ArgMin, DType::U32) => "4294967295u",
-        (Max | ArgMax, _) => return e.params.push_f32(f32::NEG_INFINITY),
-        (Min | ArgMin, _) => return e.params.push_f32(f32::INFINITY),
-        (Sum | Prod, _) => unreachable!("16-bit types are refused when an op is recorded"),
-    };
-    text.to_owned()
-}
-
-/// Takes the current column into an accumulator, `p…` or `a…`.
-fn accumulate(e: &mut Emitter, out: &ReduceOut, acc: &str) {
-    let acc = format!("{acc}{}", out.out);
-    let value = format!("r{}", out.value);
-    if !is_arg(out.kind) {
-        let sum = combine(out, &acc, &value);
-        return e.here(&format!("{acc} = {sum};"));
-    }
-    let better = better(out, &value, &acc);
-    e.nested(&format!("if ({better}) {{"), |e| {
-        e.here(&format!("{acc} = {value};"));
-        e.here(&format!("n{} = y;", out.out));
-    });
-}
-
-/// Two values of a plain reduction in one.
-fn combine(out: &ReduceOut, a: &str, b: &str) -> String {
-    let dtype = value_type(out.dtype);
-    match (out.kind, out.dtype) {
-        (ReduceKind::Sum, DType::Bool) | (ReduceKind::Max, DType::Bool) => format!("{a} || {b}"),
-        (ReduceKind::Prod, DType::Bool) => format!("{a} && {b}"),
-        (ReduceKind::Sum, _) => format!("{a} + {b}"),
-        (ReduceKind::Prod, _) => format!("{a} * {b}"),
-        (ReduceKind::Min, _) => format!("v_min_{dtype}({a}, {b})"),
-        _ => format!("v_max_{dtype}({a}, {b})"),
-    }
-}
-
-/// Whether `a` replaces `b` in an arg-reduction if it stands later.
-fn better(out: &ReduceOut, a: &str, b: &str) -> String {
-    let order = match out.kind {
-        ReduceKind::ArgMax => "v_above",
-        _ => "v_below",
-    };
-    format!("{order}_{}({a}, {b})", value_type(out.dtype))
-}
-
-/// Combines the lanes' accumulators; afterwards every lane holds the row's result.
-fn tree(e: &mut Emitter, outs: &[ReduceOut]) {
-    // Variables and the shared array of each.
-    let mut vars = Vec::new();
-    for out in outs {
-        vars.push((format!("a{}", out.out), out.dtype));
-        if is_arg(out.kind) {
-            vars.push((format!("n{}", out.out), DType::I32));
-        }
-    }
-    let share = |e: &mut Emitter| {
-        for (i, (var, dtype)) in vars.iter().enumerate() {
-            e.here(&format!("shared{i}[lid] = {};", to_bits(*dtype, var)));
-        }
-    };
-    share(e);
-    e.nested("for (var half = lanes >> 1u; half > 0u; half = half >> 1u) {", |e| {
-        e.here("workgroupBarrier();");
-        e.nested("if (lane < half) {", |e| {
-            for (i, (var, dtype)) in vars.iter().enumerate() {
-                let other = from_bits(*dtype, &format!("shared{i}[lid + half]"));
-                e.here(&format!("let o_{var} = {other};"));
-            }
-            outs.iter().for_each(|out| join(e, out));
-            share(e);
-        });
-    });
-    e.line("workgroupBarrier();");
-    for (i, (var, dtype)) in vars.iter().enumerate() {
-        let value = from_bits(*dtype, &format!("shared{i}[lid - lane]"));
-        e.line(&format!("{var} = {value};"));
-    }
-    // The arrays are written again by the next tree.
-    e.line("workgroupBarrier();");
-}
-
-/// Takes another lane's accumulator, `o_a…` (and `o_n…`), into this lane's.
-fn join(e: &mut Emitter, out: &ReduceOut) {
-    let n = out.out;
-    let (acc, other) = (format!("a{n}"), format!("o_a{n}"));
-    if !is_arg(out.kind) {
-        let sum = combine(out, &acc, &other);
-        return e.here(&format!("{acc} = {sum};"));
-    }
-    // Of equal values the one that stands first wins, whichever lane found it.
-    let (wins, loses) = (better(out, &other, &acc), better(out, &acc, &other));
-    e.nested(&format!("if ({wins} || (o_n{n} < n{n} && !{loses})) {{"), |e| {
-        e.here(&format!("{acc} = {other};"));
-        e.here(&format!("n{n} = o_n{n};"));
-    });
-}
-
-/// The arrays that trees use.
-fn shared_memory(p: &Program) -> String {
-    let words = |o: &ReduceOut| 1 + usize::from(is_arg(o.kind));
-    let trees = p.steps.iter().flat_map(|s| match s {
-        Step::Row(_) => [].chunks(TREE_WIDTH),
-        Step::Col(_, outs) => outs.chunks(TREE_WIDTH),
-    });
-    let most = trees.map(|t| t.iter().map(words).sum()).max().unwrap_or(0);
-    (0..most).map(|i: usize| format!("var<workgroup> shared{i}: array<u32, {TREE_GROUP}>;\n")).collect()
 }
 
 /// The bindings that a block loads from.

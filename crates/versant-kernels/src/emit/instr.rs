@@ -1,6 +1,7 @@
 //! One instruction or store as WGSL.
 
 use super::block::Emitter;
+use super::wide::{Access, WIDTH, part, vector};
 use super::{stored_type, value_type};
 use crate::{DType, Instr, InstrKind, MapFn, Reg, Store, View};
 
@@ -8,55 +9,89 @@ impl Emitter<'_> {
     /// The expression of an instruction's value. Helper values are written in front of it.
     pub fn instr(&mut self, instr: &Instr) -> String {
         let dtype = instr.dtype;
+        let wide = self.wide.regs[instr.reg as usize];
         match &instr.kind {
             InstrKind::Const(bits) => self.constant(dtype, *bits),
             InstrKind::Scalar(word) => {
                 let at = self.params.push(*word);
                 from_bits(dtype, &format!("scalars[{at} >> 2u][{at} & 3u]"))
             }
-            InstrKind::Load { binding, view } => {
-                let at = self.affine(&view.strides, view.offset);
-                let guard = self.guards(&view.guards);
-                self.load(*binding, dtype, &at, guard)
-            }
-            InstrKind::LoadAt { binding, view, index, stride, bound } => {
-                let (at, inside) = self.offset_at(view, *index, *stride, *bound);
-                self.load(*binding, dtype, &at, Some(inside))
-            }
+            InstrKind::Load { binding, view } => self.load_view(*binding, dtype, view),
+            InstrKind::LoadAt { .. } => self.load_at(dtype, &instr.kind),
             InstrKind::Index(view) => {
-                let value = self.affine(&view.strides, view.offset);
-                match dtype {
-                    DType::I32 => value,
+                let convert = |value: &str| match dtype {
+                    DType::I32 => value.to_owned(),
                     other => format!("{}({value})", value_type(other)),
+                };
+                if !wide {
+                    return convert(&self.affine(&view.strides, view.offset));
                 }
+                let values = self.spread(&view.strides, view.offset);
+                vector(value_type(dtype), |k| convert(&values[k]))
+            }
+            InstrKind::InBounds(view) if wide => {
+                let inside = self.guards_each(view);
+                vector("bool", |k| inside[k].clone().unwrap_or_default())
             }
             InstrKind::InBounds(view) => {
                 let guard = self.guards(&view.guards);
                 guard.unwrap_or_else(|| "true".to_owned())
             }
-            InstrKind::Map { f, args, operand } => expand(f, args, *operand),
-            InstrKind::Cast { arg, from } => self.cast(*arg, *from, dtype),
+            InstrKind::Map { f, args, operand } => {
+                self.lanes(wide, dtype, |name| expand(f, args, *operand, name))
+            }
+            InstrKind::Cast { arg, from } => self.lanes(wide, dtype, |name| cast(&name(*arg), *from, dtype)),
             InstrKind::Bitcast { arg, from } => {
-                let bits = to_bits(*from, &format!("r{arg}"));
-                from_bits(dtype, &bits)
+                self.lanes(wide, dtype, |name| from_bits(dtype, &to_bits(*from, &name(*arg))))
             }
-            InstrKind::Philox { index, key } => {
-                format!("v_philox_word(r{index}, r{}, r{})", key[0], key[1])
-            }
+            InstrKind::Philox { index, key: [low, high] } => self.lanes(wide, dtype, |name| {
+                format!("v_philox_word({}, {}, {})", name(*index), name(*low), name(*high))
+            }),
             InstrKind::Acc => "acc".to_owned(),
         }
     }
 
     /// Writes the stores of a block.
     pub fn stores(&mut self, stores: &[Store]) {
+        let rank = self.p.rows.rank();
         for store in stores {
-            let at = self.affine(&store.view.strides, store.view.offset);
-            let value = format!("r{}", store.value);
-            let value = match store.dtype {
+            let Store { binding, view, value, dtype } = store;
+            let stored = |value: String| match dtype {
                 DType::Bool => format!("u32({value})"),
                 _ => value,
             };
-            self.here(&format!("buf{}[u32({at})] = {value};", store.binding));
+            if self.wide.axis.at(rank, view.strides.len()).is_none() {
+                let at = self.affine(&view.strides, view.offset);
+                let element = self.element(*binding, &format!("u32({at})"));
+                self.here(&format!("{element} = {};", stored(format!("r{value}"))));
+            } else if self.wide.axis.access(rank, view) == Access::Whole && self.wide.bindings[*binding] {
+                let at = self.affine(&view.strides, view.offset);
+                let four = match self.wide.regs[*value as usize] {
+                    true if *dtype != DType::Bool => format!("r{value}"),
+                    _ => vector(stored_type(*dtype), |k| stored(self.name(*value, k))),
+                };
+                self.here(&format!("buf{binding}[u32({at}) >> 2u] = {four};"));
+            } else {
+                let at = self.spread(&view.strides, view.offset);
+                for (k, at) in at.iter().enumerate() {
+                    let element = self.element(*binding, &format!("u32({at})"));
+                    self.here(&format!("{element} = {};", stored(self.name(*value, k))));
+                }
+            }
+        }
+    }
+
+    /// The text of register `reg` for the `k`-th of four elements.
+    pub fn name(&self, reg: Reg, k: usize) -> String {
+        let name = format!("r{reg}");
+        if self.wide.regs[reg as usize] { part(&name, k) } else { name }
+    }
+
+    /// An expression over registers, for each of the four elements if `wide`.
+    fn lanes(&self, wide: bool, dtype: DType, f: impl Fn(&dyn Fn(Reg) -> String) -> String) -> String {
+        match wide {
+            true => vector(value_type(dtype), |k| f(&|reg| self.name(reg, k))),
+            false => f(&|reg| format!("r{reg}")),
         }
     }
 
@@ -84,69 +119,184 @@ impl Emitter<'_> {
         literal.to_owned()
     }
 
-    /// Offset and validity of a [`InstrKind::LoadAt`].
-    fn offset_at(&mut self, view: &View, index: Reg, stride: isize, bound: usize) -> (String, String) {
-        let base = self.affine(&view.strides, view.offset);
-        let bound = self.params.push(bound as u32);
-        let bound = self.hoist(bound);
-        let stride = self.params.push_i32(stride);
-        let stride = self.hoist(stride);
-        // A bound of 0 makes the clamped index meaningless; the condition then refuses the load.
-        let clamped = match self.reg(index).0 {
-            DType::I32 => format!("min(max(r{index}, 0i), i32({bound}) - 1i)"),
-            _ => format!("i32(min(r{index}, {bound} - 1u))"),
-        };
-        let mut inside = format!("{bound} != 0u");
-        if let Some(guard) = self.guards(&view.guards) {
-            inside = format!("{guard} && {inside}");
+    /// The value of a [`InstrKind::Load`].
+    fn load_view(&mut self, binding: usize, dtype: DType, view: &View) -> String {
+        match self.wide.axis.access(self.p.rows.rank(), view) {
+            Access::Each => {}
+            access => {
+                let at = self.affine(&view.strides, view.offset);
+                if access == Access::Same {
+                    let guard = self.guards(&view.guards);
+                    return self.load(binding, dtype, &at, guard);
+                } else if self.wide.bindings[binding] {
+                    let guard = self.guards(&view.guards);
+                    return self.load_whole(binding, dtype, &at, guard);
+                }
+            }
         }
-        (format!("{base} + {clamped} * {stride}"), inside)
+        let at = self.spread(&view.strides, view.offset);
+        let guards = self.guards_each(view);
+        let values: Vec<String> =
+            at.iter().zip(guards).map(|(at, guard)| self.load(binding, dtype, at, guard)).collect();
+        vector(value_type(dtype), |k| values[k].clone())
+    }
+
+    /// The value of a [`InstrKind::LoadAt`].
+    fn load_at(&mut self, dtype: DType, kind: &InstrKind) -> String {
+        let InstrKind::LoadAt { binding, view, index, stride, bound } = kind else {
+            unreachable!("the caller matched it")
+        };
+        let access = self.wide.access_at(self.p.rows.rank(), view, *index, *stride);
+        let bound = self.params.push(*bound as u32);
+        let bound = self.hoist(bound);
+        let stride = self.params.push_i32(*stride);
+        let stride = self.hoist(stride);
+        let by_sign = self.reg(*index).0 == DType::I32;
+        // A bound of 0 makes the clamped index meaningless; the condition then refuses the load.
+        let place = |base: &str, index: &str, guard: Option<String>| {
+            let clamped = match by_sign {
+                true => format!("min(max({index}, 0i), i32({bound}) - 1i)"),
+                false => format!("i32(min({index}, {bound} - 1u))"),
+            };
+            let guard = guard.map_or(String::new(), |guard| format!("{guard} && "));
+            (format!("{base} + {clamped} * {stride}"), Some(format!("{guard}{bound} != 0u")))
+        };
+        if access == Access::Each || (access == Access::Whole && !self.wide.bindings[*binding]) {
+            let bases = self.spread(&view.strides, view.offset);
+            let guards = self.guards_each(view);
+            let each = bases.iter().zip(guards).enumerate().map(|(k, (base, guard))| {
+                let (at, inside) = place(base, &self.name(*index, k), guard);
+                self.load(*binding, dtype, &at, inside)
+            });
+            let values: Vec<String> = each.collect();
+            return vector(value_type(dtype), |k| values[k].clone());
+        }
+        let base = self.affine(&view.strides, view.offset);
+        let guard = self.guards(&view.guards);
+        let (at, inside) = place(&base, &format!("r{index}"), guard);
+        match access {
+            Access::Whole => self.load_whole(*binding, dtype, &at, inside),
+            _ => self.load(*binding, dtype, &at, inside),
+        }
+    }
+
+    /// An element of a buffer as a place.
+    fn element(&mut self, binding: usize, index: &str) -> String {
+        if !self.wide.bindings[binding] {
+            return format!("buf{binding}[{index}]");
+        }
+        let n = self.fresh();
+        self.here(&format!("let i{n} = {index};"));
+        format!("buf{binding}[i{n} >> 2u][i{n} & 3u]")
     }
 
     /// A load, from element 0 and then discarded where the guard fails.
     fn load(&mut self, binding: usize, dtype: DType, at: &str, guard: Option<String>) -> String {
         let stored = self.p.bindings[binding].dtype;
         let Some(guard) = guard else {
-            return from_stored(stored, dtype, &format!("buf{binding}[u32({at})]"));
+            let word = self.element(binding, &format!("u32({at})"));
+            return from_stored(stored, dtype, &word);
         };
         let n = self.fresh();
         self.here(&format!("let g{n} = {guard};"));
-        let word = format!("buf{binding}[select(0u, u32({at}), g{n})]");
+        let word = self.element(binding, &format!("select(0u, u32({at}), g{n})"));
         let value = from_stored(stored, dtype, &word);
-        let zero = match dtype {
-            DType::F32 => "0.0",
-            DType::Bool => "false",
-            DType::I32 => "0i",
-            _ => "0u",
-        };
-        format!("select({zero}, {value}, g{n})")
+        format!("select({}, {value}, g{n})", zero(dtype))
     }
 
-    /// Conversion of a register.
-    fn cast(&mut self, arg: Reg, from: DType, to: DType) -> String {
-        let arg = format!("r{arg}");
-        match (from, to) {
-            (from, to) if from == to => arg,
-            (DType::F32, DType::I32 | DType::U32 | DType::Bool) => {
-                format!("v_f32_to_{}({arg})", value_type(to))
+    /// The same for four words.
+    fn load_whole(&mut self, binding: usize, dtype: DType, at: &str, guard: Option<String>) -> String {
+        let stored = self.p.bindings[binding].dtype;
+        let n = self.fresh();
+        let index = match &guard {
+            None => format!("u32({at}) >> 2u"),
+            Some(guard) => {
+                self.here(&format!("let g{n} = {guard};"));
+                format!("select(0u, u32({at}) >> 2u, g{n})")
             }
-            (DType::I32, DType::Bool) => format!("{arg} != 0i"),
-            (DType::U32, DType::Bool) => format!("{arg} != 0u"),
-            // What remains is exact or wraps as WGSL defines it: integers to float and to each other, bool to both.
-            (_, to) => format!("{}({arg})", value_type(to)),
+        };
+        let mut value = format!("buf{binding}[{index}]");
+        if stored != dtype || dtype == DType::Bool {
+            self.here(&format!("let m{n} = {value};"));
+            value = vector(value_type(dtype), |k| from_stored(stored, dtype, &part(&format!("m{n}"), k)));
         }
+        match guard {
+            None => value,
+            Some(_) => format!("select(vec4<{}>({}), {value}, g{n})", value_type(dtype), zero(dtype)),
+        }
+    }
+
+    /// An affine form for each of the four elements.
+    fn spread(&mut self, strides: &[isize], offset: isize) -> [String; WIDTH] {
+        let stride = self.wide.axis.stride(self.p.rows.rank(), strides);
+        let base = self.affine(strides, offset);
+        let n = self.fresh();
+        self.here(&format!("let b{n} = {base};"));
+        let step = match stride {
+            0 | 1 => String::new(),
+            _ => {
+                let stride = self.params.push_i32(stride);
+                format!(" * {}", self.hoist(stride))
+            }
+        };
+        std::array::from_fn(|k| match (stride, k) {
+            (0, _) | (_, 0) => format!("b{n}"),
+            _ => format!("b{n} + {k}i{step}"),
+        })
+    }
+
+    /// The condition that every guard holds, for each of the four elements; `None` where there are none.
+    fn guards_each(&mut self, view: &View) -> [Option<String>; WIDTH] {
+        let rank = self.p.rows.rank();
+        let mut terms = [const { Vec::<String>::new() }; WIDTH];
+        for guard in &view.guards {
+            let forms = match self.wide.axis.splits(rank, guard) {
+                true => self.spread(&guard.strides, guard.offset),
+                false => std::array::from_fn(|_| String::new()),
+            };
+            let shared = self.guards(std::slice::from_ref(guard)).filter(|_| forms[0].is_empty());
+            let extent = self.params.push(guard.extent as u32);
+            let extent = self.hoist(extent);
+            for (terms, form) in terms.iter_mut().zip(&forms) {
+                terms.push(shared.clone().unwrap_or_else(|| format!("u32({form}) < {extent}")));
+            }
+        }
+        terms.map(|terms| (!terms.is_empty()).then(|| terms.join(" && ")))
+    }
+}
+
+/// The zero of a type.
+fn zero(dtype: DType) -> &'static str {
+    match dtype {
+        DType::F32 => "0.0",
+        DType::Bool => "false",
+        DType::I32 => "0i",
+        _ => "0u",
+    }
+}
+
+/// Conversion of a register.
+fn cast(arg: &str, from: DType, to: DType) -> String {
+    match (from, to) {
+        (from, to) if from == to => arg.to_owned(),
+        (DType::F32, DType::I32 | DType::U32 | DType::Bool) => {
+            format!("v_f32_to_{}({arg})", value_type(to))
+        }
+        (DType::I32, DType::Bool) => format!("{arg} != 0i"),
+        (DType::U32, DType::Bool) => format!("{arg} != 0u"),
+        // What remains is exact or wraps as WGSL defines it: integers to float and to each other, bool to both.
+        (_, to) => format!("{}({arg})", value_type(to)),
     }
 }
 
 /// The expression of a table row over registers.
-fn expand(f: &MapFn, args: &[Reg; 3], operand: DType) -> String {
+fn expand(f: &MapFn, args: &[Reg; 3], operand: DType, name: &dyn Fn(Reg) -> String) -> String {
     let mut out = f.wgsl.replace("{t}", value_type(operand));
-    for (name, arg) in ["{a}", "{b}", "{c}"].iter().zip(args).take(f.arity) {
-        out = out.replace(name, &format!("r{arg}"));
+    for (place, arg) in ["{a}", "{b}", "{c}"].iter().zip(args).take(f.arity) {
+        out = out.replace(place, &name(*arg));
     }
     out
 }
-
 /// A value as the `u32` that holds its bits.
 pub(super) fn to_bits(dtype: DType, value: &str) -> String {
     match dtype {

@@ -2,7 +2,7 @@
 //!
 //! The text depends on structure only: which functions, which views step through which coordinates. Extents,
 //! strides, offsets, bounds and most constants arrive in the parameter block, so another batch size is another
-//! block for the same pipeline. A program without columns runs one invocation per row. One with columns runs, on a
+//! block for the same pipeline. A program without columns runs over rows, several of them an invocation. One with columns runs, on a
 //! software adapter, one invocation per row; on hardware, a power of two of them, which the parameter block
 //! names too, with a reduction tree through workgroup memory. Both orders of summation are fixed.
 //!
@@ -21,8 +21,11 @@ mod instr;
 mod join;
 mod library;
 mod params;
+mod reduce;
+mod rows;
 #[cfg(test)]
 mod tests;
+mod wide;
 
 pub use join::join;
 pub use library::{lib_for, lib_groups};
@@ -30,6 +33,7 @@ pub use params::{MAX_GROUPS, ParamBlock, grid};
 
 use crate::{DType, KernelSource, Program, Step, fold};
 use block::Emitter;
+use wide::Widths;
 
 /// Invocations of a workgroup that evaluates a row each.
 const ROW_GROUP: usize = 64;
@@ -62,7 +66,7 @@ pub fn program_wgsl(p: &Program, label: &str, software: bool) -> KernelSource {
     let folded = fold(p);
     let mut params = ParamBlock::default();
     let (body, groups) = if folded.cols_steps() == 0 {
-        elementwise(&folded, &mut params)
+        rows::elementwise(&folded, &mut params, software)
     } else {
         columns::rows_and_cols(&folded, &mut params, software)
     };
@@ -87,28 +91,15 @@ pub fn program_wgsl(p: &Program, label: &str, software: bool) -> KernelSource {
 pub fn epilogue_wgsl(p: &Program, operands: usize, params: &mut ParamBlock) -> Epilogue {
     let folded = fold(p);
     assert_eq!(folded.cols_steps(), 0, "an epilogue has rows only");
-    let mut e = Emitter::new(&folded, params);
+    let mut e = Emitter::new(&folded, params, Widths::scalar(&folded, vec![false; folded.bindings.len()]));
     e.line("let row = i;");
     e.row_coords();
-    columns::row_steps(&mut e);
+    rows::steps(&mut e, false);
     Epilogue {
         decls: declarations(&folded, operands, &e),
         func: format!("fn epilogue(i: u32, acc: f32) {{\n{}}}\n", e.text),
         uses_scalars: p.uses_scalars(),
     }
-}
-
-/// One invocation per row; the body and the number of workgroups.
-fn elementwise(p: &Program, params: &mut ParamBlock) -> (String, usize) {
-    let rows = p.rows.numel();
-    let mut e = Emitter::new(p, params);
-    let bound = e.params.push(rows as u32);
-    e.line(&format!("let row = (wid.x + wid.y * groups.x) * {ROW_GROUP}u + lid;"));
-    e.line(&format!("if (row >= {bound}) {{ return; }}"));
-    e.row_coords();
-    columns::row_steps(&mut e);
-    let text = format!("{}{}", declarations(p, 0, &e), entry(ROW_GROUP, &e.text));
-    (text, rows.div_ceil(ROW_GROUP))
 }
 
 /// The entry point around a body.
@@ -128,10 +119,11 @@ fn declarations(p: &Program, operands: usize, e: &Emitter) -> String {
     }
     for (i, b) in p.bindings.iter().enumerate() {
         let access = if b.written { "read_write" } else { "read" };
+        let of = stored_type(b.dtype);
         out += &format!(
             "@group(0) @binding({}) var<storage, {access}> buf{i}: array<{}>;\n",
             2 + operands + i,
-            stored_type(b.dtype)
+            if e.wide.bindings[i] { format!("vec4<{of}>") } else { of.to_owned() }
         );
     }
     out + &lib_for(&e.text)
