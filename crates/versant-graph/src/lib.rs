@@ -38,7 +38,7 @@ pub use ops::pooling::PoolOptions;
 pub use replay::{Replay, capture};
 pub use run::{PlanStats, eval, explain, explain_timed, is_planned, latest_plan, plan_stats, set_fusion};
 pub use tensor::Tensor;
-pub use tune::{Excluded, excluded_variants, set_tuning};
+pub use tune::{Excluded, excluded_variants, set_precision, set_tuning};
 pub use versant_device::{
     AdapterClass, Backend, Counters, Device, DeviceError, DeviceInfo, DeviceKind, DeviceOptions, MemoryStats,
     Select,
