@@ -104,13 +104,15 @@ fn kept(at: u32) -> f32 {
 
 var<workgroup> table: array<vec4<i32>, TILE_K>;
 
-// Position of load number i of an invocation in a tile: (along m or n, along k).
+// Position of load number i of an invocation in a tile: (along m or n, along k). A workgroup has whole rows of loads, so
+// that one of the two is the same for all loads of an invocation, which a compiler sees only if it is written so.
 fn place(i: u32, lid: u32, extent: u32, width: u32, along_k: bool) -> vec2<u32> {
-    let at = i * WORKGROUP + lid;
     if along_k {
-        return vec2<u32>(at / (TILE_K / width), at % (TILE_K / width) * width);
+        let row = TILE_K / width;
+        return vec2<u32>(lid / row + i * (WORKGROUP / row), lid % row * width);
     }
-    return vec2<u32>(at % (extent / width) * width, at / (extent / width));
+    let row = extent / width;
+    return vec2<u32>(lid % row * width, lid / row + i * (WORKGROUP / row));
 }
 
 // The parts of k of both operands' places.

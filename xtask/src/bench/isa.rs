@@ -84,25 +84,32 @@ pub fn run(options: &Options, common: &Common) -> Result<Report> {
     Ok(Report { columns: COLUMNS.to_vec(), rows })
 }
 
-/// The rows of one kernel, one a chip; a kernel that radvstat refuses has one row that says so.
+/// The rows of one kernel, one a chip; a chip for which radvstat refuses it has a row that says so.
 fn compile(options: &Options, kernel: &Value, file: &str) -> Result<Vec<Value>> {
-    let mut radvstat = Command::new(&options.radvstat);
-    radvstat.args(["--gpu", &options.gpu.join(","), "--emit", "json"]);
-    if !options.checked {
-        radvstat.arg("--trusted");
-    }
+    let report = |gpus: &str| {
+        let mut radvstat = Command::new(&options.radvstat);
+        radvstat.args(["--gpu", gpus, "--emit", "json"]);
+        if !options.checked {
+            radvstat.arg("--trusted");
+        }
+        let text = run::output(radvstat.arg(file)).ok()?;
+        serde_json::from_str::<Vec<Value>>(&text).ok()
+    };
     let named = |mut row: Value| {
         for field in ["family", "problem", "variant"] {
             row[field] = kernel[field].clone();
         }
         row
     };
-    let said = run::output(radvstat.arg(file)).ok();
-    let parsed = said.and_then(|text| serde_json::from_str::<Value>(&text).ok());
-    Ok(match parsed.as_ref().and_then(Value::as_array) {
-        Some(chips) => chips.iter().map(|chip| named(row(chip))).collect(),
-        None => vec![named(json!({"gpu": "fails"}))],
-    })
+    if let Some(chips) = report(&options.gpu.join(",")) {
+        return Ok(chips.iter().map(|chip| named(row(chip))).collect());
+    }
+    // One chip that cannot run a kernel (matrix instructions on an old card) does not speak for the others.
+    let alone = options.gpu.iter().map(|gpu| {
+        let chip = report(gpu).and_then(|chips| chips.first().map(row));
+        named(chip.unwrap_or_else(|| json!({"gpu": gpu, "wave": "fails"})))
+    });
+    Ok(alone.collect())
 }
 
 /// A chip's report as a row.

@@ -110,7 +110,8 @@ fn tiles_fit_the_default_limits() {
         for extent in tile.size {
             let loads = extent * tile.step / 4;
             let staged = matches!(tile.template, Template::Tile | Template::Half | Template::Coop);
-            assert!(!staged || loads.is_multiple_of(threads), "{tile:?}");
+            // A workgroup takes whole rows of a tile at a time, element by element or four at once.
+            assert!(!staged || loads.is_multiple_of(threads) && threads.is_multiple_of(extent), "{tile:?}");
         }
         let results = threads * tile.thread[0] * tile.thread[1];
         assert_eq!(results, tile.size[0] * tile.size[1], "{tile:?}");
