@@ -60,26 +60,36 @@ fn by_stride(at: vec2<i32>) -> vec2<i32> {
     return (q << params[9].zw) + (at - q * stride);
 }
 
-// Offset of the pixel's sample, and the image's y and x before the tap's part is added.
+// Offset of y and x in the image, where the sum of a pixel's and a tap's is that of where they meet.
+fn within(at: vec2<i32>) -> i32 {
+    if INPUT_GRAD && !UNIT_STRIDE {
+        return 0;
+    }
+    let strides = vec2<i32>(params[6].xy);
+    return at.x * strides.x + at.y * strides.y;
+}
+
+// A pixel's part of the offset, and the image's y and x before the tap's part is added.
 fn pixel(i: vec3<u32>) -> vec3<i32> {
     let at = vec3<i32>(i);
     let pad = vec2<i32>(params[8].xy);
     let sample = at.x * i32(params[5].z);
+    var yx = at.yz * vec2<i32>(params[7].zw) - pad;
     if INPUT_GRAD {
-        return vec3<i32>(sample, by_stride(at.yz + pad));
+        yx = by_stride(at.yz + pad);
     }
-    return vec3<i32>(sample, at.yz * vec2<i32>(params[7].zw) - pad);
+    return vec3<i32>(sample + within(yx), yx);
 }
 
-// Offset of the tap's channel, and how far the tap moves the pixel.
+// A tap's part of the offset, and how far it moves the pixel.
 fn tap(i: vec3<u32>) -> vec3<i32> {
     let at = vec3<i32>(i);
-    let reach = at.yz * vec2<i32>(params[8].zw);
+    var reach = at.yz * vec2<i32>(params[8].zw);
     let channel = at.x * i32(params[5].w);
     if INPUT_GRAD {
-        return vec3<i32>(channel, -by_stride(reach));
+        reach = -by_stride(reach);
     }
-    return vec3<i32>(channel, reach);
+    return vec3<i32>(channel + within(reach), reach);
 }
 
 fn lhs_m(base: i32, m: u32) -> i32 {
@@ -92,6 +102,10 @@ fn lhs_k(k: vec3<u32>) -> i32 {
 // begin narrow lhs
 fn lhs_load(m: i32, k: i32) -> f32 {
     return lhs[m + k];
+}
+// The same, for a tile that loads one element at a time.
+fn lhs_some(m: i32, k: i32) -> vec4<f32> {
+    return vec4<f32>(lhs_load(m, k), 0.0, 0.0, 0.0);
 }
 // Four elements along m.
 fn lhs_quad_m(m: vec4<i32>, k: i32) -> vec4<f32> {
@@ -121,18 +135,22 @@ fn rhs_k(k: vec3<u32>) -> vec3<i32> {
 fn rhs_load(k: vec3<i32>, n: vec3<i32>) -> f32 {
     var at = k.yz + n.yz;
     var inside = true;
+    var index = k.x + n.x;
     if INPUT_GRAD && !UNIT_STRIDE {
         let bits = params[9].zw;
         let whole = at >> bits;
         inside = all(whole << bits == at);
         at = whole;
+        index += at.x * i32(params[6].x) + at.y * i32(params[6].y);
     }
     // A negative coordinate is a large one as u32, so one comparison tests both ends.
     inside = inside && all(vec2<u32>(at) < params[7].xy);
-    let index = k.x + n.x + at.x * i32(params[6].x) + at.y * i32(params[6].y);
     // Not a branch: lanes that lie outside read element 0 and drop it.
     let value = rhs[select(0, index, inside)];
     return select(0.0, value, inside);
+}
+fn rhs_some(k: vec3<i32>, n: vec3<i32>) -> vec4<f32> {
+    return vec4<f32>(rhs_load(k, n), 0.0, 0.0, 0.0);
 }
 // Four elements along n.
 fn rhs_quad_n(k: vec3<i32>, n: array<vec3<i32>, 4>) -> vec4<f32> {

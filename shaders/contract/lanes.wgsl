@@ -19,8 +19,10 @@ const LHS_ALONG_K: bool = false;
 const RHS_ALONG_K: bool = false;
 const TILE_M: u32 = THREAD_M;
 const TILE_N: u32 = THREAD_N * LANES;
-const QUADS_M: u32 = THREAD_M / 4u;
+const QUADS_M: u32 = (THREAD_M + 3u) / 4u;
 const QUADS_N: u32 = THREAD_N / 4u;
+// Rows that are loaded: whole quads.
+const ROWS: u32 = 4u * QUADS_M;
 const STEPS: u32 = 4u;
 const RESULTS: u32 = THREAD_M * THREAD_N;
 
@@ -108,8 +110,8 @@ fn rhs_block(
 }
 
 // The same of the workgroup's rows.
-fn lhs_block(rows: array<vec4<i32>, QUADS_M>, lk: vec4<i32>, live: vec4<bool>) -> array<array<f32, STEPS>, THREAD_M> {
-    var l: array<array<f32, STEPS>, THREAD_M>;
+fn lhs_block(rows: array<vec4<i32>, QUADS_M>, lk: vec4<i32>, live: vec4<bool>) -> array<array<f32, STEPS>, ROWS> {
+    var l: array<array<f32, STEPS>, ROWS>;
     if LHS_ALONG_K {
         for (var i = 0u; i < THREAD_M; i += 1u) {
             let quad = select(vec4<f32>(), lhs_quad_k(rows[i / 4u][i % 4u], lk), live);
@@ -166,8 +168,10 @@ fn main(
     var rows: array<vec4<i32>, QUADS_M>;
     var cols: array<array<vec3<i32>, 4>, QUADS_N>;
     var acc: array<array<f32, THREAD_N>, THREAD_M>;
-    for (var i = 0u; i < THREAD_M; i += 1u) {
+    for (var i = 0u; i < ROWS; i += 1u) {
         rows[i / 4u][i % 4u] = lhs_m(base.x, min(m0 + i, size.x - 1u));
+    }
+    for (var i = 0u; i < THREAD_M; i += 1u) {
         for (var j = 0u; j < THREAD_N; j += 1u) {
             acc[i][j] = 0.0;
         }

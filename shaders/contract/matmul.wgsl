@@ -42,6 +42,10 @@ fn lhs_k(k: vec3<u32>) -> i32 {
 fn lhs_load(m: i32, k: i32) -> f32 {
     return lhs[m + k];
 }
+// The same, for a tile that loads one element at a time.
+fn lhs_some(m: i32, k: i32) -> vec4<f32> {
+    return vec4<f32>(lhs_load(m, k), 0.0, 0.0, 0.0);
+}
 // Four elements along m.
 fn lhs_quad_m(m: vec4<i32>, k: i32) -> vec4<f32> {
     return vec4<f32>(lhs_load(m.x, k), lhs_load(m.y, k), lhs_load(m.z, k), lhs_load(m.w, k));
@@ -61,6 +65,9 @@ fn rhs_k(k: vec3<u32>) -> vec3<i32> {
 // begin narrow rhs
 fn rhs_load(k: vec3<i32>, n: vec3<i32>) -> f32 {
     return rhs[k.x + n.x];
+}
+fn rhs_some(k: vec3<i32>, n: vec3<i32>) -> vec4<f32> {
+    return vec4<f32>(rhs_load(k, n), 0.0, 0.0, 0.0);
 }
 // Four elements along n.
 fn rhs_quad_n(k: vec3<i32>, n: array<vec3<i32>, 4>) -> vec4<f32> {

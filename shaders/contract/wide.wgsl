@@ -8,6 +8,9 @@
 // end standalone
 
 // begin wide lhs
+fn lhs_some(m: i32, k: i32) -> vec4<f32> {
+    return lhs[u32(m + k) / 4u];
+}
 fn lhs_quad_m(m: vec4<i32>, k: i32) -> vec4<f32> {
     return lhs[u32(m.x + k) / 4u];
 }
@@ -17,6 +20,9 @@ fn lhs_quad_k(m: i32, k: vec4<i32>) -> vec4<f32> {
 // end wide lhs
 
 // begin wide rhs
+fn rhs_some(k: vec3<i32>, n: vec3<i32>) -> vec4<f32> {
+    return rhs[u32(k.x + n.x) / 4u];
+}
 fn rhs_quad_n(k: vec3<i32>, n: array<vec3<i32>, 4>) -> vec4<f32> {
     return rhs[u32(k.x + n[0].x) / 4u];
 }

@@ -125,20 +125,33 @@ fn problems() -> Vec<(String, Contraction)> {
         let mm = MatMul { batch: Shape::SCALAR, m: N, n: N, k: N, a: a.clone(), b: b.clone() };
         all.push((format!("matmul {name}"), Contraction::MatMul(mm)));
     }
-    for (name, kind) in
-        [("forward", ConvKind::Forward), ("dx", ConvKind::InputGrad), ("dw", ConvKind::WeightGrad)]
-    {
+    // One row times a matrix, which is how a network answers a single question.
+    for (name, b) in [("row NN", &dense), ("row NT", &turned)] {
+        let row = View::contiguous(Shape::new(&[1, N]).expect("two dimensions"));
+        let mm = MatMul { batch: Shape::SCALAR, m: 1, n: N, k: N, a: row, b: b.clone() };
+        all.push((format!("matmul {name}"), Contraction::MatMul(mm)));
+    }
+    let (forward, dx, dw) = (ConvKind::Forward, ConvKind::InputGrad, ConvKind::WeightGrad);
+    for (name, kind, taps, groups) in [
+        ("forward", forward, 3, 1),
+        ("dx", dx, 3, 1),
+        ("dw", dw, 3, 1),
+        ("1x1 forward", forward, 1, 1),
+        ("1x1 dw", dw, 1, 1),
+        ("depthwise forward", forward, 3, 64),
+        ("depthwise dx", dx, 3, 64),
+    ] {
         let mut conv = Conv {
             kind,
             n: 4,
-            groups: 1,
+            groups,
             c_in: 64,
             c_out: 64,
             input: [56; 2],
-            kernel: [3; 2],
+            kernel: [taps; 2],
             output: [56; 2],
             stride: [1; 2],
-            padding: [1; 2],
+            padding: [taps / 2; 2],
             dilation: [1; 2],
             a: View::contiguous(Shape::SCALAR),
             b: View::contiguous(Shape::SCALAR),

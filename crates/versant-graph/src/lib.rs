@@ -41,7 +41,7 @@ pub use run::{
     PlanStats, eval, explain, explain_timed, is_planned, latest_plan, plan_stats, set_fusion, set_recomputing,
 };
 pub use tensor::Tensor;
-pub use tune::{Excluded, excluded_variants, set_tuning};
+pub use tune::{Excluded, excluded_variants, set_precision, set_tuning};
 pub use versant_device::{
     AdapterClass, Backend, Counters, Device, DeviceError, DeviceInfo, DeviceKind, DeviceOptions, MemoryStats,
     Select,

@@ -8,7 +8,7 @@ use versant_device::{
     AdapterClass, Backend, BufferRef, Cost, Device, DeviceKind, Launch, Prepared, Recording,
 };
 use versant_kernels::contract::{self, Contraction, Operand, VariantId};
-use versant_kernels::{Caps, Class, DType, InstrKind, Precision, Target};
+use versant_kernels::{Caps, Class, DType, InstrKind, Target};
 
 use crate::batch::{batches, split_sums};
 use crate::capture::Key;
@@ -73,7 +73,7 @@ pub(crate) fn caps_of(device: &Device) -> Caps {
         workgroup_bytes: info.limits.max_workgroup_bytes,
         invocations: info.limits.max_invocations,
         storage_buffers: info.limits.max_storage_buffers,
-        precision: Precision::F32,
+        precision: device.attachment::<Tuning>().precision(),
     }
 }
 
@@ -247,6 +247,7 @@ impl Draft {
             twin: launches(Target::Cpu),
             buffers,
             scalar_words: self.scalar_words,
+            rounding: variant.rounding(),
             stepped: lowered.program.instrs().any(|i| matches!(i.kind, InstrKind::Map { .. })),
         }
     }

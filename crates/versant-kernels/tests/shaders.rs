@@ -15,8 +15,12 @@ mod lint;
 /// WebGPU's default limits; Metal takes one storage buffer for itself.
 const BOUNDS: lint::Bounds = lint::Bounds { storage_buffers: 7, workgroup_bytes: 16 << 10, invocations: 256 };
 /// Files of variants that run only where an adapter has more than WebGPU guarantees.
-const OPTIONAL: [(&str, Capabilities); 2] =
-    [("shuffle.wgsl", Capabilities::SUBGROUP), ("long.wgsl", Capabilities::SHADER_INT64)];
+const OPTIONAL: [(&str, Capabilities); 4] = [
+    ("shuffle.wgsl", Capabilities::SUBGROUP),
+    ("long.wgsl", Capabilities::SHADER_INT64),
+    ("half.wgsl", Capabilities::SHADER_FLOAT16),
+    ("coop.wgsl", Capabilities::SHADER_FLOAT16.union(Capabilities::COOPERATIVE_MATRIX)),
+];
 
 fn shaders() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shaders")
@@ -69,6 +73,11 @@ fn validate(text: &str, optional: Capabilities) -> Result<(Module, ModuleInfo), 
 fn translate(module: &Module, info: &ModuleInfo) -> Result<(), String> {
     spv::write_vec(module, info, &spv::Options::default(), None)
         .map_err(|error| format!("SPIR-V: {error}"))?;
+    // Cooperative matrices are used through SPIR-V alone.
+    let cooperative = |inner: &naga::TypeInner| matches!(inner, naga::TypeInner::CooperativeMatrix { .. });
+    if module.types.iter().any(|(_, t)| cooperative(&t.inner)) {
+        return Ok(());
+    }
     let options = msl::Options { fake_missing_bindings: true, ..msl::Options::default() };
     msl::write_string(module, info, &options, &msl::PipelineOptions::default())
         .map_err(|error| format!("MSL: {error}"))?;

@@ -84,25 +84,32 @@ pub fn run(options: &Options, common: &Common) -> Result<Report> {
     Ok(Report { columns: COLUMNS.to_vec(), rows })
 }
 
-/// The rows of one kernel, one a chip; a kernel that radvstat refuses has one row that says so.
+/// The rows of one kernel, one a chip; a chip for which radvstat refuses it has a row that says so.
 fn compile(options: &Options, kernel: &Value, file: &str) -> Result<Vec<Value>> {
-    let mut radvstat = Command::new(&options.radvstat);
-    radvstat.args(["--gpu", &options.gpu.join(","), "--emit", "json"]);
-    if !options.checked {
-        radvstat.arg("--trusted");
-    }
+    let report = |gpus: &str| {
+        let mut radvstat = Command::new(&options.radvstat);
+        radvstat.args(["--gpu", gpus, "--emit", "json"]);
+        if !options.checked {
+            radvstat.arg("--trusted");
+        }
+        let text = run::output(radvstat.arg(file)).ok()?;
+        serde_json::from_str::<Vec<Value>>(&text).ok()
+    };
     let named = |mut row: Value| {
         for field in ["family", "problem", "variant"] {
             row[field] = kernel[field].clone();
         }
         row
     };
-    let said = run::output(radvstat.arg(file)).ok();
-    let parsed = said.and_then(|text| serde_json::from_str::<Value>(&text).ok());
-    Ok(match parsed.as_ref().and_then(Value::as_array) {
-        Some(chips) => chips.iter().map(|chip| named(row(chip))).collect(),
-        None => vec![named(json!({"gpu": "fails"}))],
-    })
+    if let Some(chips) = report(&options.gpu.join(",")) {
+        return Ok(chips.iter().map(|chip| named(row(chip))).collect());
+    }
+    // One chip that cannot run a kernel (matrix instructions on an old card) does not speak for the others.
+    let alone = options.gpu.iter().map(|gpu| {
+        let chip = report(gpu).and_then(|chips| chips.first().map(row));
+        named(chip.unwrap_or_else(|| json!({"gpu": gpu, "wave": "fails"})))
+    });
+    Ok(alone.collect())
 }
 
 /// A chip's report as a row.
@@ -118,14 +125,11 @@ fn row(chip: &Value) -> Value {
         "lds": statistic("LDS size"), "code": statistic("Code size"),
         "waves": whole(&chip["occupancy"]["waves"]), "max_waves": chip["occupancy"]["max_waves"],
     });
-    let hot = &chip["loops"][chip["hot"].as_u64().map_or(usize::MAX, |i| i as usize)][1];
-    if let Some(fma) = hot["fma"].as_f64().filter(|&fma| fma > 0.0) {
-        row["hot_fma"] = json!(fma);
-        let class = |names: &[&str]| names.iter().filter_map(|n| hot["class"][n].as_f64()).sum::<f64>();
-        let share = class(&MULTIPLY) / (class(&MULTIPLY) + class(&OTHER_VECTOR)).max(1.0);
+    if let Some(hot) = hot(chip) {
+        row["hot_fma"] = json!(hot.fma);
+        let share = hot.multiply / (hot.multiply + hot.other).max(1.0);
         row["fma_percent"] = json!((1000.0 * share).round() / 10.0);
-        let bytes = hot["lds_load_bytes"].as_f64().unwrap_or(0.0);
-        row["lds_per_fma"] = json!((100.0 * bytes / fma).round() / 100.0);
+        row["lds_per_fma"] = json!((100.0 * hot.lds_bytes / hot.fma).round() / 100.0);
     }
     let names = chip["whole"]["name"].as_object();
     let count = |which: &dyn Fn(&str) -> bool| {
@@ -136,6 +140,42 @@ fn row(chip: &Value) -> Value {
     row["wide"] = json!(count(&|name| is_memory(name) && is_wide(name)));
     row["narrow"] = json!(count(&|name| is_memory(name) && !is_wide(name)));
     row
+}
+
+/// What a loop does in one round, without the loops inside.
+#[derive(Clone, Copy)]
+struct Hot {
+    fma: f64,
+    multiply: f64,
+    other: f64,
+    lds_bytes: f64,
+}
+
+/// The loop with the most multiply-adds of its own. radvstat's guess is the innermost one: where the compiler has
+/// written out the loop over a staged tile, that is what is left for the tile's last steps.
+fn hot(chip: &Value) -> Option<Hot> {
+    let loops = chip["loops"].as_array()?;
+    let number = |value: &Value| value.as_f64().unwrap_or(0.0);
+    let sum = |pair: &Value| {
+        let class = |names: &[&str]| names.iter().map(|name| number(&pair[1]["class"][*name])).sum::<f64>();
+        let (fma, lds_bytes) = (number(&pair[1]["fma"]), number(&pair[1]["lds_load_bytes"]));
+        Hot { fma, multiply: class(&MULTIPLY), other: class(&OTHER_VECTOR), lds_bytes }
+    };
+    let inside = |inner: &Value, outer: &Value| {
+        let at = |pair: &Value, field: &str| number(&pair[0][field]);
+        at(inner, "depth") == at(outer, "depth") + 1.0
+            && at(inner, "first") >= at(outer, "first")
+            && at(inner, "last") <= at(outer, "last")
+    };
+    let own = loops.iter().map(|pair| {
+        loops.iter().filter(|inner| inside(inner, pair)).map(sum).fold(sum(pair), |rest, part| Hot {
+            fma: rest.fma - part.fma,
+            multiply: rest.multiply - part.multiply,
+            other: rest.other - part.other,
+            lds_bytes: rest.lds_bytes - part.lds_bytes,
+        })
+    });
+    own.filter(|l| l.fma > 0.0).max_by(|a, b| a.fma.total_cmp(&b.fma))
 }
 
 fn whole(n: &Value) -> Value {
@@ -163,9 +203,14 @@ mod tests {
         let chip = json!({
             "gpu": "navi31", "wave": 32, "statistics": [["VGPRs", 96.0], ["Spilled VGPRs", 2.0], ["LDS size", 8192.0]],
             "occupancy": {"waves": 8.5, "max_waves": 16},
-            "hot": 1, "loops": [null, [null, {
-                "fma": 64.0, "class": {"Fma32": 64, "Integer": 4, "Move": 2, "Wait": 99}, "lds_load_bytes": 96,
-            }]],
+            "hot": 1, "loops": [
+                [{"depth": 1, "first": 0, "last": 9}, {
+                    "fma": 80.0, "class": {"Fma32": 80, "Integer": 8, "Move": 2, "Wait": 99}, "lds_load_bytes": 160,
+                }],
+                [{"depth": 2, "first": 3, "last": 4}, {
+                    "fma": 16.0, "class": {"Fma32": 16, "Integer": 4}, "lds_load_bytes": 64,
+                }],
+            ],
             "whole": {"name": {"buffer_load_b128": 4, "global_store_b32": 2, "v_wmma_f32": 1, "ds_load_b128": 9}},
         });
         let row = row(&chip);

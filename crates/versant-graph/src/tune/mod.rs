@@ -14,7 +14,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use versant_device::Device;
 use versant_kernels::contract::{self, Contraction, ConvKind, VariantId};
-use versant_kernels::{Caps, Target};
+use versant_kernels::{Caps, Precision, Target};
 
 use crate::error::{GraphError, Result};
 use crate::plan::Draft;
@@ -47,15 +47,26 @@ struct State {
     known: Known,
     excluded: Vec<Excluded>,
     measures: bool,
+    /// Whether operands may be rounded to 16 bits.
+    half: bool,
     /// Changes the text of a variant, to see that a broken one is found.
     #[cfg(test)]
     sabotage: Option<fn(&str, &mut String)>,
 }
 
 impl Tuning {
-    fn open(&self, device: &Device) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, State> {
         // What it guards is consistent between statements: a panic elsewhere does not spoil it.
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the caller allows contractions to do.
+    pub fn precision(&self) -> Precision {
+        if self.lock().half { Precision::F16 } else { Precision::F32 }
+    }
+
+    fn open(&self, device: &Device) -> MutexGuard<'_, State> {
+        let mut state = self.lock();
         if !state.opened {
             let adapter = device.info().fingerprint();
             state.opened = true;
@@ -73,7 +84,7 @@ impl Tuning {
     pub fn choose(&self, device: &Device, c: &Contraction, caps: &Caps) -> Result<VariantId> {
         let state = self.open(device);
         let usable = state.usable(c, caps);
-        let chosen = state.known.choices.get(&problem_key(c));
+        let chosen = state.known.choices.get(&problem_key(c, caps.precision));
         let measured = chosen.and_then(|label| usable.iter().find(|v| v.label() == *label));
         measured.or(usable.first()).copied().ok_or_else(|| state.nothing_left(c))
     }
@@ -84,7 +95,7 @@ impl Tuning {
         let mut again = false;
         let mut fresh = false;
         for (k, problem, variant) in draft.contractions() {
-            if self.open(device).wants_measure(&problem) {
+            if self.open(device).wants_measure(&problem, draft.caps()) {
                 let best = self.measure(device, draft, k, &problem)?;
                 (fresh, again) = (true, again || best != Some(variant));
                 continue;
@@ -105,7 +116,7 @@ impl Tuning {
             trial = Trial::small(problem, variant, Target::Gpu(*draft.caps()));
         }
         #[cfg(test)]
-        if let Some(sabotage) = self.0.lock().unwrap_or_else(PoisonError::into_inner).sabotage {
+        if let Some(sabotage) = self.lock().sabotage {
             trial.launches.iter_mut().for_each(|l| {
                 let kernel = std::sync::Arc::make_mut(&mut l.kernel);
                 sabotage(&kernel.label.clone(), &mut kernel.wgsl);
@@ -169,7 +180,7 @@ impl Tuning {
         let best = best.map(|(_, variant)| variant);
         if let Some(variant) = best {
             let label = variant.label();
-            self.open(device).known.choices.insert(problem_key(problem), label);
+            self.open(device).known.choices.insert(problem_key(problem, draft.caps().precision), label);
         }
         Ok(best)
     }
@@ -189,8 +200,8 @@ impl State {
         GraphError::NoVariant { family, faults: faults.join("; ") }
     }
 
-    fn wants_measure(&self, problem: &Contraction) -> bool {
-        self.measures && !self.known.choices.contains_key(&problem_key(problem))
+    fn wants_measure(&self, problem: &Contraction, caps: &Caps) -> bool {
+        self.measures && !self.known.choices.contains_key(&problem_key(problem, caps.precision))
     }
 
     fn exclude(&mut self, problem: &Contraction, variant: VariantId, fault: String) {
@@ -220,6 +231,14 @@ pub fn set_tuning(device: &Device, on: bool) {
     device.attachment::<Tuning>().open(device).measures = on;
 }
 
+/// In which precision contractions of plans made from now on may multiply; sums are in 32 bits always. The default is
+/// [`Precision::F32`]. [`Precision::F16`] lets an adapter with 16-bit floats round operands to them, which changes
+/// results by up to a thousandth of each product and makes infinities of operands from 65,520 on; gradients of small
+/// losses may vanish. Plans that exist stay as they are.
+pub fn set_precision(device: &Device, precision: Precision) {
+    device.attachment::<Tuning>().lock().half = precision == Precision::F16;
+}
+
 /// A hash that is the same in every process of one build.
 fn hash<T: Hash + ?Sized>(of: &T) -> String {
     // SipHash with fixed keys: names of cache entries, not a defence.
@@ -228,8 +247,8 @@ fn hash<T: Hash + ?Sized>(of: &T) -> String {
     format!("{:016x}", hasher.finish())
 }
 
-/// Problems that share a choice: the same family and layout of operands, extents within a factor of two.
-fn problem_key(c: &Contraction) -> String {
+/// Problems that share a choice: the same family, layout of operands and precision, extents within a factor of two.
+fn problem_key(c: &Contraction, precision: Precision) -> String {
     let size = |extents: &[usize]| {
         extents.iter().map(|&e| e.max(1).ilog2().to_string()).collect::<Vec<_>>().join(" ")
     };
@@ -245,7 +264,7 @@ fn problem_key(c: &Contraction) -> String {
             format!("{exact} {}", size(&[cv.n, cv.c_in, cv.c_out, cv.output[0], cv.output[1]]))
         }
     };
-    format!("{} {shape} {:016x}", family(c), contract::source_hash())
+    format!("{} {shape} {precision:?} {:016x}", family(c), contract::source_hash())
 }
 
 /// The family in which a wrong variant is not used any more.

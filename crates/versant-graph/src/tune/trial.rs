@@ -36,6 +36,8 @@ pub(crate) struct Trial {
     pub scalar_words: usize,
     /// Whether an epilogue may turn a rounding error into a step.
     pub stepped: bool,
+    /// The largest relative error of a product by the variant's own precision.
+    pub rounding: f32,
 }
 
 /// A trial's buffers on the device, and what they held at first.
@@ -91,6 +93,7 @@ impl Trial {
             buffers: buffers.map(|(place, words)| (place, (DType::F32, words))).collect(),
             scalar_words: 0,
             stepped: false,
+            rounding: variant.rounding(),
         }
     }
 
@@ -153,7 +156,7 @@ impl Trial {
         let float = dtype == DType::F32;
         let number = |w: u32| if float { f64::from(f32::from_bits(w)) } else { f64::from(w) };
         let finite = expected.iter().map(|&w| number(w).abs()).filter(|x| x.is_finite());
-        let slack = f64::from(TOLERANCE) * finite.fold(1e-30, f64::max);
+        let slack = f64::from(TOLERANCE + 2.0 * self.rounding) * finite.fold(1e-30, f64::max);
         let wrong = |&(_, (&f, &e)): &(usize, (&u32, &u32))| {
             let (f, e) = (number(f), number(e));
             let same = f == e || (f.is_nan() && e.is_nan()) || (f - e).abs() <= slack;

@@ -14,10 +14,10 @@ pub fn variants(c: &Contraction, caps: &Caps) -> Vec<VariantId> {
     if c.output_shape().numel() == 0 {
         return Vec::new();
     }
-    ordered(&c.clone().without_idle_batch(), caps)
+    ordered(&c.clone().simplified(), caps)
 }
 
-/// The same of a contraction without idle batch dimensions and with a result.
+/// The same of a simplified contraction with a result.
 pub(super) fn ordered(c: &Contraction, caps: &Caps) -> Vec<VariantId> {
     let mut all: Vec<(u64, VariantId)> = VariantId::all()
         .filter(|id| id.row().fits(caps, c))
@@ -60,10 +60,7 @@ fn nominal(c: &Contraction) -> [usize; 4] {
 /// Nanoseconds that a variant is thought to take on an adapter of this class; only the order means anything.
 fn time(id: VariantId, c: &Contraction, caps: &Caps) -> u64 {
     let extents = nominal(c);
-    match id.row().template {
-        Template::Lanes | Template::Shuffle => lanes_time(id, c, extents),
-        _ => hardware_time(id, extents, caps),
-    }
+    if caps.is_software() { lanes_time(id, c, extents) } else { hardware_time(id, c, extents, caps) }
 }
 
 /// On a software adapter shuffles win, then the largest tile that is not far larger than the result; weight gradients
@@ -88,8 +85,8 @@ fn compute_units(class: Class) -> usize {
 /// Nanoseconds that a launch costs by itself.
 const LAUNCH: u64 = 5_000;
 
-/// Rounds of workgroups times the multiply-adds of an invocation, with what it loads counted as work beside them.
-fn hardware_time(id: VariantId, [batch, m, n, k]: [usize; 4], caps: &Caps) -> u64 {
+/// Rounds of workgroups times the work of an invocation, in multiply-adds.
+fn hardware_time(id: VariantId, c: &Contraction, [batch, m, n, k]: [usize; 4], caps: &Caps) -> u64 {
     let variant = id.row();
     let Variant { size, thread, .. } = variant;
     let parts = if id.split { splits(variant, [batch, m, n, k]) } else { 1 };
@@ -99,8 +96,18 @@ fn hardware_time(id: VariantId, [batch, m, n, k]: [usize; 4], caps: &Caps) -> u6
     let threads = variant.threads();
     // Below two invocations a lane, waiting for memory is not hidden.
     let rounds = (groups.div_ceil(units) * threads).max(128) as f64 / 64.0;
+    // What a step of k costs an invocation: multiply-adds, reads of staged quads, loads from memory.
+    let [macs, reads] = [thread[0] * thread[1], thread[0] + thread[1]].map(|x| x as f64);
     let staged = (size[0] + size[1]) as f64 / threads as f64;
-    let work = (thread[0] * thread[1] + thread[0] + thread[1]) as f64 + 4.0 * staged;
+    let work = match variant.template {
+        Template::Coop => macs / 8.0 + reads / 8.0 + 6.0 * staged,
+        Template::Half => macs + 0.5 * reads + 5.0 * staged,
+        // Each invocation loads its own columns, from lines of their own if they lie along k.
+        Template::Lanes | Template::Shuffle => {
+            macs + thread[1] as f64 * if along_k(c)[1] { 16.0 } else { 4.0 }
+        }
+        Template::Tile => macs + 0.75 * reads + 4.0 * staged,
+    };
     let product = rounds * work * k.div_ceil(parts) as f64 * 0.5;
     // Partial results are written and read again, at ten bytes a nanosecond and unit.
     let scratch = if id.split { (8 * batch * m * n * parts / (10 * units)) as u64 + LAUNCH } else { 0 };
@@ -119,7 +126,7 @@ pub fn probe(variant: VariantId, c: &Contraction) -> Contraction {
         0 | 1 => extent,
         _ => to.next_multiple_of(4) + extent % 4,
     };
-    match c.clone().without_idle_batch() {
+    match c.clone().simplified() {
         Contraction::MatMul(mm) => {
             let [m, n] = [shrink(mm.m, tile_m + 1), shrink(mm.n, tile_n + 1)];
             let k = shrink(mm.k, if variant.split { 2 * MIN_SPLIT } else { 2 * variant.row().step + 1 });

@@ -8,6 +8,8 @@ use crate::emit::{ParamBlock, epilogue_wgsl, grid};
 use crate::{KernelSource, Program};
 
 const TILE: &str = include_str!("../../../../shaders/contract/tile.wgsl");
+const HALF: &str = include_str!("../../../../shaders/contract/half.wgsl");
+const COOP: &str = include_str!("../../../../shaders/contract/coop.wgsl");
 const LANES: &str = include_str!("../../../../shaders/contract/lanes.wgsl");
 const SHUFFLE: &str = include_str!("../../../../shaders/contract/shuffle.wgsl");
 const REDUCE: &str = include_str!("../../../../shaders/contract/reduce.wgsl");
@@ -16,6 +18,10 @@ const WIDE: &str = include_str!("../../../../shaders/contract/wide.wgsl");
 const LONG: &str = include_str!("../../../../shaders/contract/long.wgsl");
 const CONV: &str = include_str!("../../../../shaders/contract/conv.wgsl");
 
+/// Steps of k that one round of tile.wgsl's inner loop takes.
+const TILE_STEPS: usize = 4;
+/// Rounds in which results of coop.wgsl leave, a matrix of each subgroup in one.
+const COOP_ROUNDS: usize = 8;
 /// Invocations of a workgroup of reduce.wgsl.
 const REDUCE_GROUP: usize = 64;
 
@@ -44,10 +50,7 @@ fn product(c: &Contraction, plan: &Plan, epilogue: Option<&Program>, label: &str
     let variant = plan.variant;
     let mut params = ParamBlock::default();
     common_params(c, plan, &mut params);
-    let wide = match variant.template {
-        Template::Tile => [false; 2],
-        Template::Lanes | Template::Shuffle => tiles::wide(c),
-    };
+    let wide = tiles::wide(c);
     let quads = if variant.template == Template::Shuffle { &LONG_QUADS } else { &WIDE_QUADS };
     let sections = quads.sections(wide);
     let (mut loaders, order) = match c {
@@ -62,7 +65,7 @@ fn product(c: &Contraction, plan: &Plan, epilogue: Option<&Program>, label: &str
         }
     };
     loaders += &strip(quads.text, &sections);
-    let body = template(variant, tiles::along_k(c));
+    let body = template(variant, c, wide);
     let (store, bindings, uses_scalars) = match epilogue {
         Some(p) => {
             let e = epilogue_wgsl(p, 2, &mut params);
@@ -77,8 +80,9 @@ fn product(c: &Contraction, plan: &Plan, epilogue: Option<&Program>, label: &str
     let (mut reads, writes) = bindings;
     reads.splice(0..0, order);
     let wgsl = format!(
-        "{}@group(0) @binding(2) var<storage, read> lhs: array<{}>;\n\
+        "{}{}@group(0) @binding(2) var<storage, read> lhs: array<{}>;\n\
          @group(0) @binding(3) var<storage, read> rhs: array<{}>;\n{store}{loaders}{body}",
+        enables(variant.template),
         params.declaration(),
         quads.element(wide[0]),
         quads.element(wide[1]),
@@ -120,10 +124,22 @@ impl Quads {
     }
 }
 
+/// What a template asks of the adapter, in words of WGSL.
+fn enables(template: Template) -> &'static str {
+    match template {
+        Template::Half => "enable f16;\n",
+        Template::Coop => "enable f16;\nenable wgpu_cooperative_matrix;\n",
+        _ => "",
+    }
+}
+
 /// A template with a tile's constants, its loops over them written out.
-fn template(variant: &Variant, along_k: [bool; 2]) -> String {
+fn template(variant: &Variant, c: &Contraction, wide: [bool; 2]) -> String {
+    let along_k = tiles::along_k(c);
     let mut text = match variant.template {
-        Template::Tile => strip(TILE, &[]),
+        Template::Tile => strip(TILE, &["f32", "vector"]),
+        Template::Half => strip(TILE, &["vector"]) + &strip(HALF, &[]),
+        Template::Coop => strip(TILE, &[]) + &strip(COOP, &[]),
         Template::Lanes => strip(LANES, &[]),
         Template::Shuffle => strip(SHUFFLE, &[]),
     };
@@ -134,19 +150,37 @@ fn template(variant: &Variant, along_k: [bool; 2]) -> String {
     set(&mut text, "RHS_ALONG_K", &along_k[1].to_string());
     let mut constants = vec![("THREAD_M", m), ("THREAD_N", n)];
     match variant.template {
-        Template::Tile => {
+        Template::Tile | Template::Half | Template::Coop => {
             set(&mut text, "TILE_M", &format!("{}u", variant.size[0]));
             set(&mut text, "TILE_N", &format!("{}u", variant.size[1]));
             set(&mut text, "TILE_K", &format!("{}u", variant.step));
-            constants.push(("LHS_LOADS", variant.size[0] * variant.step / threads));
-            constants.push(("RHS_LOADS", variant.size[1] * variant.step / threads));
+            let width = wide.map(|wide| if wide { 4 } else { 1 });
+            set(&mut text, "LHS_WIDTH", &format!("{}u", width[0]));
+            set(&mut text, "RHS_WIDTH", &format!("{}u", width[1]));
+            set(&mut text, "TABLE", &matches!(c, Contraction::Conv(_)).to_string());
+            let loads = |i: usize| variant.size[i] * variant.step / width[i] / threads;
+            constants.extend([("LHS_LOADS", loads(0)), ("RHS_LOADS", loads(1))]);
+            constants.extend([("QUADS_M", m / 4), ("QUADS_N", n / 4), ("STEPS", TILE_STEPS)]);
         }
         Template::Lanes => {
-            constants.extend([("QUADS_M", m / 4), ("QUADS_N", n / 4), ("STEPS", variant.step)])
+            set(&mut text, "LANES", &format!("{threads}u"));
+            let quads = m.div_ceil(4);
+            constants.extend([
+                ("QUADS_M", quads),
+                ("ROWS", 4 * quads),
+                ("QUADS_N", n / 4),
+                ("STEPS", variant.step),
+            ])
         }
         Template::Shuffle => constants.extend([("SHARE", m / threads), ("STEPS", variant.step)]),
     }
-    unroll(&text, &constants)
+    if variant.template != Template::Coop {
+        return unroll(&text, &constants);
+    }
+    // Each round's matrix has a name of its own.
+    constants.push(("ROUNDS", COOP_ROUNDS));
+    let text = unroll(&text, &constants);
+    (0..COOP_ROUNDS).fold(text, |t, i| t.replace(&format!("keep_round({i}u, "), &format!("keep_round_{i}u(")))
 }
 
 /// The launch that adds the partial results of all splits and runs the epilogue.
@@ -402,8 +436,10 @@ pub fn source_hash() -> u64 {
 }
 
 /// The WGSL files as they are, each valid on its own.
-pub(super) const FILES: [(&str, &str); 8] = [
+pub(super) const FILES: [(&str, &str); 10] = [
     ("tile", TILE),
+    ("half", HALF),
+    ("coop", COOP),
     ("lanes", LANES),
     ("shuffle", SHUFFLE),
     ("reduce", REDUCE),

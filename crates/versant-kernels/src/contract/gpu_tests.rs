@@ -8,7 +8,7 @@ use super::{
     Contraction, ContractionKernels, Operand, VariantId, contraction, contraction_with, gpu, probe, variants,
 };
 use crate::emit::check::{Build, check_kernel, translate, validate};
-use crate::{Caps, Class, DType, InstrKind, Program, Target, View};
+use crate::{Caps, Class, DType, InstrKind, Precision, Program, Target, View};
 
 /// Stores the accumulator.
 pub(super) fn plain(c: &Contraction) -> Program {
@@ -48,7 +48,10 @@ fn every_variant(c: &Contraction, p: Program) -> Vec<ContractionKernels> {
         let ids = variants(c, &caps).into_iter();
         ids.map(|id| contraction_with(c, p.clone(), "test", Target::Gpu(caps), id)).collect::<Vec<_>>()
     };
-    [with(lavapipe), with(Caps::webgpu(Class::Discrete))].concat()
+    let card = Caps::webgpu(Class::Discrete);
+    let half = Caps { f16: true, precision: Precision::F16, ..card };
+    let coop = |size| Caps { coop_matrix: true, min_subgroup: 32, max_subgroup: size, ..half };
+    [lavapipe, card, coop(32), coop(64)].map(with).concat()
 }
 
 #[test]
@@ -70,6 +73,7 @@ fn every_variant_validates_and_translates() {
         cases.push(matmul(&[2, 3], [70, 10, 9], la, lb).0);
     }
     cases.push(matmul(&[], [70, 70, 10_000], Layout::Transposed, Layout::Dense).0);
+    cases.push(matmul(&[], [1, 70, 9], Layout::Dense, Layout::Dense).0);
     for spec in specs() {
         cases.extend(KINDS.map(|kind| spec.build(kind, Layout::Dense, Layout::Dense).0));
     }
@@ -104,12 +108,20 @@ fn tiles_fit_the_default_limits() {
         let threads = tile.threads();
         assert!(threads <= 256 && tile.workgroup_bytes() <= 16 << 10, "{tile:?}");
         for extent in tile.size {
-            let loads = extent * tile.step;
-            let staged = tile.template == Template::Tile;
-            assert!(!staged || loads.is_multiple_of(threads), "{tile:?}");
+            let loads = extent * tile.step / 4;
+            let staged = matches!(tile.template, Template::Tile | Template::Half | Template::Coop);
+            // A workgroup takes whole rows of a tile at a time, element by element or four at once.
+            assert!(!staged || loads.is_multiple_of(threads) && threads.is_multiple_of(extent), "{tile:?}");
         }
         let results = threads * tile.thread[0] * tile.thread[1];
         assert_eq!(results, tile.size[0] * tile.size[1], "{tile:?}");
+        // A round of results fits into the staged tiles, and an invocation stays in its column.
+        let round = results / tile.thread[0];
+        let room = tile.step * (tile.size[0] + tile.size[1]);
+        assert!(
+            tile.template != Template::Tile || round <= room && threads.is_multiple_of(tile.size[1]),
+            "{tile:?}"
+        );
     }
 }
 
@@ -175,7 +187,7 @@ fn a_probe_has_the_text_of_its_problem() {
             let span = |v: &View| {
                 v.shape.iter().zip(&v.strides).map(|(d, s)| (d - 1) * s.unsigned_abs()).sum::<usize>()
             };
-            assert!(small.operands().iter().all(|v| span(v) < 1 << 20), "{small:?}");
+            assert!(small.operands().iter().all(|v| span(v) < 1 << 21), "{small:?}");
         }
     }
 }

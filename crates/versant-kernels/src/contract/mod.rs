@@ -194,6 +194,37 @@ impl Conv {
         }
     }
 
+    /// A convolution of one tap that meets each pixel once, or its input gradient, as a product of each sample's
+    /// pixels with the weights; its result lies as the convolution's does.
+    fn as_product(&self) -> Option<MatMul> {
+        let pointwise = self.kernel == [1; 2] && self.stride == [1; 2] && self.padding == [0; 2];
+        let image = &self.a.strides;
+        let [height, width] = self.input;
+        // Rows of pixels that follow one another are one run of them.
+        let along_n = if width == 1 { image[2] } else { image[3] };
+        let run = height <= 1 || width <= 1 || image[2] == image[3] * width as isize;
+        if !pointwise || !run || self.output != self.input || self.kind == ConvKind::WeightGrad {
+            return None;
+        }
+        let [c_in, c_out] = [self.c_in, self.c_out].map(|channels| channels / self.groups);
+        let w = &self.b.strides;
+        let (m, k, along_m, along_k) = match self.kind {
+            ConvKind::Forward => (c_out, c_in, w[0], w[1]),
+            _ => (c_in, c_out, w[1], w[0]),
+        };
+        let n = height * width;
+        let view = |tail: [usize; 2], strides: [isize; 4], offset| View {
+            shape: shape4([self.n, self.groups, tail[0], tail[1]]),
+            strides: strides.into_iter().collect(),
+            offset,
+            ..self.a.clone()
+        };
+        let a = view([m, k], [0, c_out as isize * w[0], along_m, along_k], self.b.offset);
+        let b = view([k, n], [image[0], k as isize * image[1], image[1], along_n], self.a.offset);
+        let batch = Shape::new(&[self.n, self.groups]).expect("two is below the largest rank");
+        Some(MatMul { batch, m, n, k, a, b })
+    }
+
     /// The natural shapes of the operands `a` and `b`.
     pub fn operand_shapes(&self) -> [Shape; 2] {
         match self.kind {
@@ -244,6 +275,15 @@ impl Contraction {
             while mm.absorb_last_batch() {}
         }
         self
+    }
+
+    /// The same contraction in the form that a GPU's kernels are made for.
+    fn simplified(self) -> Contraction {
+        let product = match &self {
+            Contraction::Conv(conv) => conv.as_product(),
+            Contraction::MatMul(_) => None,
+        };
+        product.map_or(self, Contraction::MatMul).without_idle_batch()
     }
 
     /// The views of the operands.
@@ -297,13 +337,25 @@ fn build(
     if epilogue.rows.numel() == 0 {
         return ContractionKernels { launches: Vec::new(), scratch_words: 0 };
     }
-    let c = c.clone().without_idle_batch();
     match target {
         Target::Gpu(caps) => {
-            let variant = variant.unwrap_or_else(|| choice::default(&c, &caps));
-            gpu::kernels(&c, &epilogue, label, variant)
+            let simple = c.clone().simplified();
+            let variant = variant.unwrap_or_else(|| choice::default(&simple, &caps));
+            let mut kernels = gpu::kernels(&simple, &epilogue, label, variant);
+            // The weights, second operand of a convolution, are the first one of a product.
+            if matches!((c, &simple), (Contraction::Conv(_), Contraction::MatMul(_))) {
+                for operand in kernels.launches.iter_mut().flat_map(|l| &mut l.reads) {
+                    *operand = match *operand {
+                        Operand::A => Operand::B,
+                        Operand::B => Operand::A,
+                        other => other,
+                    };
+                }
+            }
+            kernels
         }
         Target::Cpu => {
+            let c = c.clone().without_idle_batch();
             ContractionKernels { launches: vec![cpu::kernel(&c, epilogue, label)], scratch_words: 0 }
         }
     }
@@ -315,7 +367,7 @@ fn build(
 pub fn scratch_words(c: &Contraction, target: Target, variant: Option<VariantId>) -> usize {
     match target {
         Target::Gpu(caps) if c.output_shape().numel() > 0 => {
-            let c = c.clone().without_idle_batch();
+            let c = c.clone().simplified();
             let variant = variant.unwrap_or_else(|| choice::default(&c, &caps));
             gpu::scratch_words(&c, variant)
         }

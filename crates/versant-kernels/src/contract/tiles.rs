@@ -1,13 +1,17 @@
 //! The table of variants: how a contraction may run on a GPU, and what a variant makes of one.
 
 use super::{Contraction, ConvKind};
-use crate::{Caps, View};
+use crate::{Caps, Precision, View};
 
 /// Which WGSL file a variant belongs to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Template {
     /// tile.wgsl: staged in workgroup memory.
     Tile,
+    /// tile.wgsl with half.wgsl: staged as f16.
+    Half,
+    /// tile.wgsl with coop.wgsl: multiplied by cooperative matrices.
+    Coop,
     /// lanes.wgsl: for software adapters.
     Lanes,
     /// shuffle.wgsl: for software adapters with subgroups and 64-bit integers.
@@ -40,9 +44,18 @@ const fn row(
 }
 
 /// Hardware first, from large to small.
-pub(super) const VARIANTS: [Variant; 5] = [
-    row("tile 64x64x16", Template::Tile, [64, 64], 16, [4, 4]),
+pub(super) const VARIANTS: [Variant; 14] = [
+    row("coop64 128x64x16", Template::Coop, [128, 64], 16, [8, 4]),
+    row("coop32 128x64x16", Template::Coop, [128, 64], 16, [8, 8]),
+    row("half 128x128x8", Template::Half, [128, 128], 8, [8, 8]),
+    row("half 64x64x16", Template::Half, [64, 64], 16, [8, 4]),
+    row("tile 128x128x8", Template::Tile, [128, 128], 8, [8, 8]),
+    row("tile 128x64x8", Template::Tile, [128, 64], 8, [8, 8]),
+    row("tile 64x128x8", Template::Tile, [64, 128], 8, [8, 8]),
+    row("tile 64x64x16", Template::Tile, [64, 64], 16, [8, 4]),
     row("tile 32x32x16", Template::Tile, [32, 32], 16, [4, 4]),
+    row("thin 4x256", Template::Lanes, [4, 256], 4, [4, 4]),
+    row("thin 1x256", Template::Lanes, [1, 256], 4, [1, 4]),
     row("shuffle 16x32", Template::Shuffle, [16, 32], 4, [16, 4]),
     row("lanes 8x64", Template::Lanes, [8, 64], 4, [8, 8]),
     row("lanes 4x32", Template::Lanes, [4, 32], 4, [4, 4]),
@@ -71,6 +84,11 @@ impl VariantId {
     /// The variant of this name.
     pub fn parse(label: &str) -> Option<VariantId> {
         VariantId::all().find(|v| v.label() == label)
+    }
+
+    /// The largest relative error of a product of two operands, beside which sums in f32 err little.
+    pub fn rounding(self) -> f32 {
+        if self.row().is_half() { 1e-3 } else { 0.0 }
     }
 
     pub(super) fn row(self) -> &'static Variant {
@@ -135,33 +153,58 @@ impl Variant {
 
     /// Bytes of workgroup memory.
     pub fn workgroup_bytes(&self) -> usize {
+        let [m, n] = self.size;
+        // Rows of staged tiles have pads, and there is a table of the steps of k.
+        let (pitches, table) = (m + n + 8, 16 * self.step);
         match self.template {
-            Template::Tile => 4 * self.step * (self.size[0] + self.size[1]),
+            Template::Tile => 4 * self.step * pitches + table,
+            Template::Half => 2 * self.step * pitches + table + 4 * m / self.thread[0] * n,
+            Template::Coop => 2 * (self.step + 8) * (m + n) + table + 4096,
             Template::Lanes | Template::Shuffle => 0,
         }
     }
 
+    /// Whether it is one of those without workgroup memory that are made for thin results on graphics cards.
+    pub fn is_thin(&self) -> bool {
+        self.template == Template::Lanes && self.threads() > 8
+    }
+
+    /// Whether operands are rounded to 16 bits.
+    pub fn is_half(&self) -> bool {
+        matches!(self.template, Template::Half | Template::Coop)
+    }
+
     /// Whether the adapter can run this variant, and is of the sort it was made for.
     pub fn fits(&self, caps: &Caps, c: &Contraction) -> bool {
+        let hardware = !caps.is_software();
+        let half = hardware && caps.f16 && caps.precision == Precision::F16;
+        let threads = self.threads();
         let meant = match self.template {
-            Template::Tile => !caps.is_software(),
+            Template::Tile => hardware,
+            Template::Half => half,
+            // Four subgroups, or more where some are smaller than the largest.
+            Template::Coop => {
+                let largest = caps.max_subgroup as usize;
+                half && caps.coop_matrix && 4 * largest == threads && caps.min_subgroup >= 32
+            }
+            Template::Lanes if self.is_thin() => hardware && extents(c)[1] <= 2 * self.size[0],
             Template::Lanes => caps.is_software(),
             // Convolutions compute an index for each element that they load, which a larger tile only repeats.
             Template::Shuffle => {
                 let product = matches!(c, Contraction::MatMul(_));
-                caps.is_software() && caps.int64 && caps.min_subgroup as usize >= self.threads() && product
+                caps.is_software() && caps.int64 && caps.min_subgroup as usize >= threads && product
             }
         };
-        let small = self.threads() <= caps.invocations as usize
-            && self.workgroup_bytes() <= caps.workgroup_bytes as usize;
+        let small =
+            threads <= caps.invocations as usize && self.workgroup_bytes() <= caps.workgroup_bytes as usize;
         meant && small
     }
 
     /// Steps of k that one workgroup can add up.
     pub fn longest_sum(&self) -> usize {
         match self.template {
-            Template::Tile => usize::MAX,
-            Template::Lanes | Template::Shuffle => self.step * SOFTWARE_ROUNDS,
+            Template::Lanes | Template::Shuffle if !self.is_thin() => self.step * SOFTWARE_ROUNDS,
+            _ => usize::MAX,
         }
     }
 
@@ -186,7 +229,8 @@ pub(super) fn plan(c: &Contraction, id: VariantId) -> Plan {
 /// Into how many parts the sum of these extents (batch, m, n, k) is best split, at least 1.
 pub(super) fn splits(variant: &Variant, [batch, m, n, k]: [usize; 4]) -> usize {
     let tiles = variant.grid(m, n);
-    let wanted = if variant.template == Template::Tile { HARDWARE_GROUPS } else { SOFTWARE_GROUPS };
+    let software = variant.longest_sum() < usize::MAX;
+    let wanted = if software { SOFTWARE_GROUPS } else { HARDWARE_GROUPS };
     let groups = (batch * tiles[0] * tiles[1]).max(1);
     let useful = wanted.div_ceil(groups).min(k / MIN_SPLIT).min(MAX_SCRATCH / (batch * m * n).max(1));
     useful.max(k.div_ceil(variant.longest_sum())).max(1)

@@ -18,7 +18,9 @@ const BOUNDS: lint::Bounds = lint::Bounds { storage_buffers: 8, workgroup_bytes:
 pub(crate) fn validate(wgsl: &str) -> (naga::Module, ModuleInfo) {
     let shown = |e: String| -> ! { panic!("{e}\n{wgsl}") };
     let module = naga::front::wgsl::parse_str(wgsl).unwrap_or_else(|e| shown(e.emit_to_string(wgsl)));
-    let info = Validator::new(ValidationFlags::all(), Capabilities::SUBGROUP | Capabilities::SHADER_INT64)
+    let optional = Capabilities::SUBGROUP | Capabilities::SHADER_INT64 | Capabilities::SHADER_FLOAT16;
+    let optional = optional | Capabilities::COOPERATIVE_MATRIX;
+    let info = Validator::new(ValidationFlags::all(), optional)
         .subgroup_stages(ShaderStages::COMPUTE)
         .subgroup_operations(SubgroupOperationSet::all())
         .validate(&module)
@@ -26,9 +28,13 @@ pub(crate) fn validate(wgsl: &str) -> (naga::Module, ModuleInfo) {
     (module, info)
 }
 
-/// Translates a module to every back end's language.
+/// Translates a module to every back end's language; cooperative matrices to SPIR-V, where alone kernels use them.
 pub(crate) fn translate(module: &naga::Module, info: &ModuleInfo) {
     spv::write_vec(module, info, &spv::Options::default(), None).expect("SPIR-V");
+    let cooperative = |inner: &naga::TypeInner| matches!(inner, naga::TypeInner::CooperativeMatrix { .. });
+    if module.types.iter().any(|(_, t)| cooperative(&t.inner)) {
+        return;
+    }
     let options = msl::Options { fake_missing_bindings: true, lang_version: (2, 0), ..Default::default() };
     msl::write_string(module, info, &options, &Default::default()).expect("MSL");
     let options =
