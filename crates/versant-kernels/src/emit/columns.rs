@@ -21,27 +21,32 @@ const RUN: usize = 64;
 /// Columns that a lane should have to itself before another lane joins in.
 const COLUMNS_PER_LANE: usize = 4;
 
+/// The same in vectors of columns.
+const VECTORS_PER_LANE: usize = 4;
+
+/// Vectors of rows side by side that a workgroup reads at once.
+const NEIGHBOURS: usize = 8;
+
 /// Iterations that an invocation may spend on a software adapter: below lavapipe's 65,535, with room
 /// for the runs of float sums, which add one in 64.
 const SOFT_ITERATIONS: usize = 60_000;
 
 /// The kernel of a program with columns, and its number of workgroups.
 pub(super) fn rows_and_cols(p: &Program, params: &mut ParamBlock, software: bool) -> (String, usize) {
-    let mut wide = choose(p, software);
+    let wide = choose(p);
     let alone = software && iterations(p, wide.axis) <= SOFT_ITERATIONS;
-    if !alone && wide.axis == Axis::Rows {
-        wide = choose(p, false);
-    }
     let (rows, cols) = (p.rows.numel(), p.cols.numel());
-    let lanes = match alone {
-        true => 1,
-        false => cols.div_ceil(COLUMNS_PER_LANE).next_power_of_two().clamp(1, TREE_GROUP),
-    };
     let together = if wide.axis == Axis::Rows { WIDTH } else { 1 };
+    let (own, most) = match wide.axis {
+        Axis::None => (COLUMNS_PER_LANE, TREE_GROUP),
+        Axis::Rows => (COLUMNS_PER_LANE, TREE_GROUP / NEIGHBOURS),
+        Axis::Cols => (VECTORS_PER_LANE * WIDTH, TREE_GROUP),
+    };
+    let lanes = if alone { 1 } else { cols.div_ceil(own).next_power_of_two().clamp(1, most) };
     let mut e = Emitter::new(p, params, wide);
     let (group, per_group) = match alone {
         true => (SOFT_ROW_GROUP, SOFT_ROW_GROUP * together),
-        false => (TREE_GROUP, TREE_GROUP / lanes),
+        false => (TREE_GROUP, TREE_GROUP / lanes * together),
     };
     header(&mut e, rows, cols, lanes, alone);
     let mut touched = Touched::default();
@@ -57,7 +62,7 @@ pub(super) fn rows_and_cols(p: &Program, params: &mut ParamBlock, software: bool
     }
     let shared = match alone {
         true => String::new(),
-        false => shared_memory(p),
+        false => shared_memory(&e),
     };
     let text = format!("{}{shared}{}", declarations(p, 0, &e), entry(group, &e.text));
     (text, rows.div_ceil(per_group))
@@ -98,10 +103,16 @@ fn header(e: &mut Emitter, rows: usize, cols: usize, lanes: usize, alone: bool) 
     } else {
         let lanes = e.params.push(lanes as u32);
         e.line(&format!("let lanes = {lanes};"));
-        e.line("let lane = lid & (lanes - 1u);");
-        e.line(&format!("let slot = {group} * ({TREE_GROUP}u / lanes) + lid / lanes;"));
+        e.line(&format!("let per = {TREE_GROUP}u / lanes;"));
+        // Neighbouring invocations read neighbouring words.
+        let (lane, slot, one) = match e.wide.axis {
+            Axis::Rows => ("lid / per", format!("({group} * per + lid % per) * 4u"), "4u"),
+            _ => ("lid & (lanes - 1u)", format!("{group} * per + lid / lanes"), "1u"),
+        };
+        e.line(&format!("let lane = {lane};"));
+        e.line(&format!("let slot = {slot};"));
         e.line(&format!("let live = slot < {rows};"));
-        e.line(&format!("let row = min(slot, {rows} - 1u);"));
+        e.line(&format!("let row = min(slot, {rows} - {one});"));
     }
     e.line(&format!("let cols = {cols};"));
     if e.wide.axis == Axis::Cols {

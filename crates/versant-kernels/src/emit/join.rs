@@ -8,6 +8,9 @@ use super::library::identifiers;
 use super::params::grid;
 use crate::KernelSource;
 
+/// Storage buffers that every adapter can bind.
+const BINDINGS: usize = 7;
+
 /// A module taken apart.
 struct Module<'a> {
     /// Storage buffers in the order of their bindings: name and type.
@@ -32,6 +35,13 @@ pub fn join(label: &str, parts: &[(&KernelSource, Vec<usize>)]) -> Option<(Kerne
     let mut joined = Joined::default();
     for (at, (module, (source, buffers))) in modules.iter().zip(parts).enumerate() {
         joined.add(at, module, source, buffers, group)?;
+    }
+    // One buffer as words and as vectors is bound twice, which may be more than a launch can bind.
+    let mut distinct: Vec<usize> = joined.bindings.iter().map(|b| b.0).collect();
+    distinct.sort_unstable();
+    distinct.dedup();
+    if joined.bindings.len() > distinct.len().max(BINDINGS) {
+        return None;
     }
     joined.finish(label, parts, group)
 }

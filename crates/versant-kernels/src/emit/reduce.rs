@@ -4,7 +4,7 @@ use super::block::Emitter;
 use super::instr::{from_bits, to_bits};
 use super::value_type;
 use super::wide::{Axis, WIDTH, part, register_type, vector};
-use crate::{DType, Program, ReduceKind, ReduceOut, Step};
+use crate::{DType, ReduceKind, ReduceOut, Step};
 
 use super::TREE_GROUP;
 
@@ -54,7 +54,7 @@ pub(super) fn join_four(e: &mut Emitter, outs: &[ReduceOut]) {
 
 /// Combines the lanes' accumulators of all reductions of a step.
 pub(super) fn trees(e: &mut Emitter, outs: &[ReduceOut]) {
-    outs.chunks(TREE_WIDTH).for_each(|batch| tree(e, batch));
+    outs.chunks(tree_width(e)).for_each(|batch| tree(e, batch));
 }
 
 pub(super) fn is_arg(kind: ReduceKind) -> bool {
@@ -138,6 +138,9 @@ fn better(out: &ReduceOut, a: &str, b: &str) -> String {
 
 /// Combines the lanes' accumulators; afterwards every lane holds the row's result.
 fn tree(e: &mut Emitter, outs: &[ReduceOut]) {
+    let wide = e.wide.axis == Axis::Rows;
+    // Lanes of a row lie side by side, or one for each of the rows of a workgroup.
+    let apart = if wide { " * per" } else { "" };
     // Variables and the shared array of each.
     let mut vars = Vec::new();
     for out in outs {
@@ -146,17 +149,29 @@ fn tree(e: &mut Emitter, outs: &[ReduceOut]) {
             vars.push((format!("n{}", out.out), DType::I32));
         }
     }
+    let words = |var: &str, dtype: DType| match wide {
+        true => vector("u32", |k| to_bits(dtype, &part(var, k))),
+        false => to_bits(dtype, var),
+    };
     let share = |e: &mut Emitter| {
         for (i, (var, dtype)) in vars.iter().enumerate() {
-            e.here(&format!("shared{i}[lid] = {};", to_bits(*dtype, var)));
+            e.here(&format!("shared{i}[lid] = {};", words(var, *dtype)));
         }
+    };
+    let values = |e: &mut Emitter, i: usize, at: &str, dtype: DType| match wide {
+        true => {
+            let n = e.fresh();
+            e.here(&format!("let s{n} = shared{i}[{at}];"));
+            vector(value_type(dtype), |k| from_bits(dtype, &part(&format!("s{n}"), k)))
+        }
+        false => from_bits(dtype, &format!("shared{i}[{at}]")),
     };
     share(e);
     e.nested("for (var half = lanes >> 1u; half > 0u; half = half >> 1u) {", |e| {
         e.here("workgroupBarrier();");
         e.nested("if (lane < half) {", |e| {
             for (i, (var, dtype)) in vars.iter().enumerate() {
-                let other = from_bits(*dtype, &format!("shared{i}[lid + half]"));
+                let other = values(e, i, &format!("lid + half{apart}"), *dtype);
                 e.here(&format!("let o_{var} = {other};"));
             }
             outs.iter().for_each(|out| join(e, out));
@@ -165,36 +180,51 @@ fn tree(e: &mut Emitter, outs: &[ReduceOut]) {
     });
     e.line("workgroupBarrier();");
     for (i, (var, dtype)) in vars.iter().enumerate() {
-        let value = from_bits(*dtype, &format!("shared{i}[lid - lane]"));
+        let value = values(e, i, &format!("lid - lane{apart}"), *dtype);
         e.line(&format!("{var} = {value};"));
     }
     // The arrays are written again by the next tree.
     e.line("workgroupBarrier();");
 }
 
-/// Takes another lane's accumulator, `o_a…` (and `o_n…`), into this lane's.
+/// Takes another accumulator, `o_a…` (and `o_n…`), into this one.
 fn join(e: &mut Emitter, out: &ReduceOut) {
     let n = out.out;
     let (acc, other) = (format!("a{n}"), format!("o_a{n}"));
+    let wide = e.wide.axis == Axis::Rows;
+    let place = |name: &str, k: usize| if wide { part(name, k) } else { name.to_owned() };
     if !is_arg(out.kind) {
-        let sum = combine(out, &acc, &other);
+        let sum = match wide {
+            true => vector(value_type(out.dtype), |k| combine(out, &part(&acc, k), &part(&other, k))),
+            false => combine(out, &acc, &other),
+        };
         return e.here(&format!("{acc} = {sum};"));
     }
-    // Of equal values the one that stands first wins, whichever lane found it.
-    let (wins, loses) = (better(out, &other, &acc), better(out, &acc, &other));
-    e.nested(&format!("if ({wins} || (o_n{n} < n{n} && !{loses})) {{"), |e| {
-        e.here(&format!("{acc} = {other};"));
-        e.here(&format!("n{n} = o_n{n};"));
-    });
+    for k in 0..if wide { WIDTH } else { 1 } {
+        let (acc, other) = (place(&acc, k), place(&other, k));
+        let (at, from) = (place(&format!("n{n}"), k), place(&format!("o_n{n}"), k));
+        // Of equal values the one that stands first wins, whichever lane found it.
+        let (wins, loses) = (better(out, &other, &acc), better(out, &acc, &other));
+        e.nested(&format!("if ({wins} || ({from} < {at} && !{loses})) {{"), |e| {
+            e.here(&format!("{acc} = {other};"));
+            e.here(&format!("{at} = {from};"));
+        });
+    }
+}
+
+/// How many reductions share the trees' memory: 16 KiB hold four words an invocation, or their vectors.
+fn tree_width(e: &Emitter) -> usize {
+    if e.wide.axis == Axis::Rows { TREE_WIDTH / 2 } else { TREE_WIDTH }
 }
 
 /// The arrays that trees use.
-pub(super) fn shared_memory(p: &Program) -> String {
+pub(super) fn shared_memory(e: &Emitter) -> String {
     let words = |o: &ReduceOut| 1 + usize::from(is_arg(o.kind));
-    let trees = p.steps.iter().flat_map(|s| match s {
+    let trees = e.p.steps.iter().flat_map(|s| match s {
         Step::Row(_) => [].chunks(TREE_WIDTH),
-        Step::Col(_, outs) => outs.chunks(TREE_WIDTH),
+        Step::Col(_, outs) => outs.chunks(tree_width(e)),
     });
-    let most = trees.map(|t| t.iter().map(words).sum()).max().unwrap_or(0);
-    (0..most).map(|i: usize| format!("var<workgroup> shared{i}: array<u32, {TREE_GROUP}>;\n")).collect()
+    let most: usize = trees.map(|t| t.iter().map(words).sum()).max().unwrap_or(0);
+    let of = if e.wide.axis == Axis::Rows { "vec4<u32>" } else { "u32" };
+    (0..most).map(|i| format!("var<workgroup> shared{i}: array<{of}, {TREE_GROUP}>;\n")).collect()
 }

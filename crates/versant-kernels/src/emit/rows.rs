@@ -26,7 +26,7 @@ pub(super) fn steps(e: &mut Emitter, again: bool) {
 /// On a software adapter an invocation takes neighbouring units, so that it stays within a page of memory; on
 /// hardware the invocations of a workgroup take neighbouring units at once, as its memory wants it.
 pub(super) fn elementwise(p: &Program, params: &mut ParamBlock, software: bool) -> (String, usize) {
-    let wide = choose(p, true);
+    let wide = choose(p);
     let rows = p.rows.numel();
     let width = if wide.axis == Axis::None { 1 } else { WIDTH };
     let units = rows / width;
@@ -64,7 +64,7 @@ pub(super) fn elementwise(p: &Program, params: &mut ParamBlock, software: bool) 
         let all = e.params.push(rows as u32);
         e.line(&format!("let row = {units_word} * 4u + group * {ROW_GROUP}u + lid;"));
         e.line(&format!("if (row < {all}) {{\n{body}    }}"));
-        groups = groups.max(usize::from(rows % WIDTH > 0));
+        groups = groups.max(usize::from(!rows.is_multiple_of(WIDTH)));
     }
     let text = format!("{}{}", declarations(p, 0, &e), entry(ROW_GROUP, &e.text));
     (text, groups)

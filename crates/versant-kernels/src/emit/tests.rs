@@ -160,7 +160,8 @@ fn lanes_follow_the_columns() {
     // Words 0 to 2 are rows, columns, lanes.
     assert_eq!(lanes(3).params[..3], [1000, 3, 1]);
     assert_eq!(lanes(10).params[..3], [1000, 10, 4]);
-    assert_eq!(lanes(10).grid, [1000u32.div_ceil(64), 1, 1]);
+    assert_eq!(lanes(64).params[..3], [1000, 64, 4]);
+    assert_eq!(lanes(64).grid, [1000u32.div_ceil(64), 1, 1]);
     assert_eq!(lanes(100_000).params[..3], [1000, 100_000, 256]);
     assert_eq!(lanes(100_000).grid, [1000, 1, 1]);
 }
@@ -208,7 +209,7 @@ fn aligned_accesses_are_of_four_words() {
     let sum = t.col(&[(ReduceKind::Sum, value, F32)])[0];
     t.store(1, dense(&[8]), sum);
     t.row();
-    assert_eq!(whole(&t.p)[0].0, 1);
+    assert_eq!(whole(&t.p).map(|w| w.0), [1, 1]);
 }
 
 /// Constants of every type and conversions between every two, each as a float.

@@ -170,9 +170,8 @@ impl Widths {
     }
 }
 
-/// Chooses the axis for a folded program: the one on which most accesses are whole vectors, if any are. Rows of
-/// a program with columns go together only where `rows_too`.
-pub(super) fn choose(p: &Program, rows_too: bool) -> Widths {
+/// Chooses the axis for a folded program: the one on which most accesses are whole vectors, if any are.
+pub(super) fn choose(p: &Program) -> Widths {
     let scalar = Widths::scalar(p, vec![false; p.bindings.len()]);
     let has_cols = p.steps.iter().any(|s| matches!(s, Step::Col(..)));
     let fits = |shape: &crate::Shape| {
@@ -185,7 +184,7 @@ pub(super) fn choose(p: &Program, rows_too: bool) -> Widths {
     let (by_col, cols, _) = Widths::along(p, Axis::Cols);
     let (by_row, rows, each) = Widths::along(p, Axis::Rows);
     // Rows that go together have no remainder.
-    let whole_rows = rows_too && fits(&p.rows) && p.rows[p.rows.rank() - 1].is_multiple_of(WIDTH);
+    let whole_rows = fits(&p.rows) && p.rows[p.rows.rank() - 1].is_multiple_of(WIDTH);
     if fits(&p.cols) && cols > 0 && (cols >= rows || !whole_rows) {
         by_col
     } else if whole_rows && rows > each {
