@@ -1,6 +1,6 @@
 //! The nets of the workloads, with the shapes that `benches/peers` gives the same nets elsewhere.
 
-use versant::graph::DType;
+use versant::graph::Attention;
 use versant::nn::Init;
 use versant::prelude::*;
 
@@ -161,16 +161,8 @@ impl Module for CharLstm {
 }
 
 /// Rows attend to themselves and to what is before them: queries, keys and values `[N, heads, L, D]`.
-///
-/// The one function to change when the library has attention as an operation.
 pub fn causal_attention(q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
-    let (length, width) = (q.shape()[2], q.shape()[3]);
-    let dev = q.device();
-    let scores = q.matmul(&k.transpose(2, 3)) * (1.0 / (width as f32).sqrt());
-    let at = Tensor::arange(dev, length, DType::I32);
-    let seen = at.unsqueeze(1).ge(&at.unsqueeze(0));
-    let scores = seen.select(&scores, &Tensor::constant(dev, f32::NEG_INFINITY));
-    scores.softmax(-1).matmul(v)
+    q.attention(k, v, &Attention { is_causal: true, ..Attention::default() })
 }
 
 struct GptBlock {

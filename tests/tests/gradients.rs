@@ -5,7 +5,7 @@
 //! fusion nor a device's rounding is part of the yardstick.
 
 use versant_graph::interp::interpret;
-use versant_graph::{ConvOptions, DType, Device, GraphError, PoolOptions, Tensor, eval, grad_of};
+use versant_graph::{Attention, ConvOptions, DType, Device, GraphError, PoolOptions, Tensor, eval, grad_of};
 use versant_tests::cases::{self, Case, Input, Rng, words_of};
 use versant_tests::devices;
 use versant_tests::golden::Report;
@@ -224,6 +224,32 @@ const TWICE: &[Twice] = &[
         f: |x| {
             let y = x[0].slice_step(1, 1, 3, 2).flip(&[0]).t().pad(&[(1, 0), (0, 1)], 0.0).square();
             Tensor::cat(&[&y, &(&y * &y)], 0) * 2.0
+        },
+    },
+    Twice {
+        name: "attention",
+        shapes: &[&[1, 4, 3, 4], &[1, 2, 5, 4], &[1, 2, 5, 2]],
+        f: |x| {
+            x[0].attention(&x[1], &x[2], &Attention { is_causal: true, start: 1, ..Attention::default() })
+                .tanh()
+        },
+    },
+    Twice {
+        name: "attention with a mask",
+        shapes: &[&[3, 4], &[4, 4], &[4, 2], &[3, 4]],
+        f: |x| {
+            x[0].attention(&x[1], &x[2], &Attention { attn_mask: Some(&x[3]), ..Attention::default() })
+                .square()
+        },
+    },
+    Twice {
+        name: "attention with rows that see nothing",
+        shapes: &[&[5, 4], &[2, 4], &[2, 2]],
+        f: |x| {
+            let options = Attention { window: Some(2), ..Attention::default() };
+            let keys = Tensor::from_slice(x[0].device(), &[true, false], &[2]);
+            let masked = x[0].attention(&x[1], &x[2], &Attention { attn_mask: Some(&keys), ..options });
+            masked * x[0].attention(&x[1], &x[2], &options)
         },
     },
     Twice {

@@ -4,7 +4,8 @@
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 
 use versant_graph::{
-    ConvOptions, DType, Device, GraphError, PoolOptions, RandomKey, Tensor, capture, eval, explain, grad_of,
+    Attention, ConvOptions, DType, Device, GraphError, PoolOptions, RandomKey, Tensor, capture, eval,
+    explain, grad_of,
 };
 use versant_tests::devices;
 use versant_tests::golden::Report;
@@ -95,6 +96,36 @@ fn elementwise() -> Vec<Misuse> {
         row("add", &["different devices"], |g| &g.m + &g.far),
         row("select", &["different devices"], |g| g.truth.select(&g.m, &g.far)),
         row("concat", &["different devices"], |g| Tensor::cat(&[&g.m, &g.far], 0)),
+    ]
+}
+
+const FULL: Attention<'_> =
+    Attention { scale: None, is_causal: false, window: None, start: 0, attn_mask: None };
+
+fn attention() -> Vec<Misuse> {
+    vec![
+        row("attention", &["f32[2, 3]", "f32[4, 5]", "width"], |g| g.m.attention(&g.n, &g.n, &FULL)),
+        row("attention", &["rank", "f32[]"], |g| g.s.attention(&g.s, &g.s, &FULL)),
+        row("attention", &["rank", "f32[2, 3, 4, 4]"], |g| g.m.attention(&g.image, &g.m, &FULL)),
+        row("attention", &["i32[2, 3]", "f32"], |g| g.m.attention(&g.int, &g.m, &FULL)),
+        row("attention", &["value"], |g| g.m.attention(&g.m, &g.m.t().matmul(&g.m), &FULL)),
+        row("attention", &["multiple"], |g| {
+            g.image.attention(&g.image.narrow(1, 0, 2), &g.image.narrow(1, 0, 2), &FULL)
+        }),
+        row("attention", &["leading"], |g| g.image.narrow(0, 0, 1).attention(&g.image, &g.image, &FULL)),
+        row("attention", &["scale"], |g| {
+            g.m.attention(&g.m, &g.m, &Attention { scale: Some(f32::NAN), ..FULL })
+        }),
+        row("attention", &["window"], |g| g.m.attention(&g.m, &g.m, &Attention { window: Some(0), ..FULL })),
+        row("attention", &["2^29"], |g| g.m.attention(&g.m, &g.m, &Attention { start: HUGE, ..FULL })),
+        row("attention", &["mask", "i32[2, 3]"], |g| {
+            g.m.attention(&g.m, &g.m, &Attention { attn_mask: Some(&g.int), ..FULL })
+        }),
+        row("attention", &["mask", "bool[2, 3]"], |g| {
+            g.m.attention(&g.m, &g.m, &Attention { attn_mask: Some(&g.truth), ..FULL })
+        }),
+        row("attention", &["different devices"], |g| g.m.attention(&g.far, &g.m, &FULL)),
+        row("attention", &["width"], |g| g.m.attention_composite(&g.n, &g.n, &FULL)),
     ]
 }
 
@@ -298,7 +329,16 @@ fn leaves() -> Vec<Misuse> {
 
 /// Every row, with the line after its last one.
 fn table() -> Vec<(Misuse, u32)> {
-    let lists = [elementwise(), contractions(), movements(), reductions(), pools(), composites(), leaves()];
+    let lists = [
+        elementwise(),
+        attention(),
+        contractions(),
+        movements(),
+        reductions(),
+        pools(),
+        composites(),
+        leaves(),
+    ];
     let mut all = Vec::new();
     for list in lists {
         let ends: Vec<u32> = list.iter().skip(1).map(|m| m.line).collect();

@@ -77,8 +77,8 @@ impl Explanation {
         let peak = top.map_or((0, 0, Vec::new()), |k| {
             let mut alive = memory.live[k].clone();
             alive.sort_by_key(|&(n, _)| std::cmp::Reverse(ir.nodes[n].shape.numel()));
-            let name = |&(n, slot): &(usize, u32)| {
-                let node = &ir.nodes[n];
+            let name = |&(n, holder): &(usize, u32)| {
+                let (node, slot) = (&ir.nodes[n], memory.slot_of[holder as usize]);
                 format!("{} {}{} in slot {slot}, {}", node.name(), node.dtype, node.shape, node.location)
             };
             let at = launches.iter().position(|l| l.kernel >= k).unwrap_or(0);

@@ -5,12 +5,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use versant_kernels::attention::{HIDDEN, Pass};
 use versant_kernels::contract::ConvKind;
 use versant_kernels::{DType, ReduceKind, Shape, View, math};
 
 use crate::Tensor;
 use crate::error::Result;
-use crate::op::{ConvAttrs, Op};
+use crate::op::{AttentionAttrs, ConvAttrs, Op};
 use crate::run::offsets;
 use crate::tensor::{Inputs, Node, State};
 
@@ -117,6 +118,7 @@ fn apply(node: &Node, x: &[&Array]) -> Vec<u32> {
         Op::CumSum { axis, reverse } => cumsum(*axis, *reverse, x[0]),
         Op::MatMul => matmul(x[0], x[1], shape),
         Op::Conv(kind, attrs) => conv(*kind, attrs, x[0], x[1], shape),
+        Op::Attention(attrs) => attention(attrs, x, shape.numel()),
         Op::Fold { axis, stride, dilation } => fold(*axis, *stride, *dilation, x[0], shape),
         Op::Gather(axis) => gather(*axis, x[0], x[1], shape),
         Op::ScatterAdd(axis) => scatter(*axis, x, shape),
@@ -339,4 +341,61 @@ fn concat(axis: usize, x: &[&Array], shape: Shape) -> Vec<u32> {
             x[k].words[position(&x[k].shape, &c)]
         })
         .collect()
+}
+
+/// Probabilities of every pair of a query and a key, row by row, and both gradients from them.
+fn attention(attrs: &AttentionAttrs, x: &[&Array], len: usize) -> Vec<u32> {
+    let (q, k, v) = (x[0], x[1], x[2]);
+    let [batch, heads, queries, width] = [0, 1, 2, 3].map(|a| q.shape[a]);
+    let [kv_heads, keys, value] = [1, 2, 3].map(|a| v.shape[a]);
+    let scale = f64::from(f32::from_bits(attrs.scale));
+    let rows = batch * queries * heads;
+    let mut out = vec![0f64; len];
+    for row in 0..rows {
+        let (b, i, h) = (row / heads / queries, row / heads % queries, row % heads);
+        let kv = h / (heads / kv_heads);
+        let q_at = |d: usize| ((b * heads + h) * queries + i) * width + d;
+        let k_at = |j: usize, d: usize| ((b * kv_heads + kv) * keys + j) * width + d;
+        let v_at = |j: usize, d: usize| ((b * kv_heads + kv) * keys + j) * value + d;
+        let score = |j: usize| {
+            let at = i + attrs.start;
+            let pair = ((b * heads + h) * queries + i) * keys + j;
+            let word = attrs.masked.then(|| (x[3].dtype, x[3].words[pair]));
+            let (counts, added) = match word {
+                Some((DType::F32, word)) => (true, f64::from(f32::from_bits(word))),
+                other => (other.is_none_or(|(_, w)| w != 0), 0.0),
+            };
+            if !counts || j > at + attrs.right || j + attrs.left < at {
+                return f64::NEG_INFINITY;
+            }
+            (0..width).map(|d| q.f(q_at(d)) * k.f(k_at(j, d))).sum::<f64>() * scale + added
+        };
+        let scores: Vec<f64> = (0..keys).map(score).collect();
+        let top = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let blind = top <= f64::from(HIDDEN);
+        let exps: Vec<f64> = scores.iter().map(|s| if blind { 0.0 } else { (s - top).exp() }).collect();
+        let sum: f64 = exps.iter().sum();
+        let p: Vec<f64> = exps.iter().map(|e| if blind { 0.0 } else { e / sum }).collect();
+        let mean = |d: usize| (0..keys).map(|j| p[j] * v.f(v_at(j, d))).sum::<f64>();
+        if attrs.pass == Pass::Forward {
+            (0..value).for_each(|d| out[row * value + d] = mean(d));
+            out[rows * value + row] = if blind { -f64::from(HIDDEN) } else { top + sum.ln() };
+            continue;
+        }
+        let g = |d: usize| x[3 + usize::from(attrs.masked)].f(((b * heads + h) * queries + i) * value + d);
+        let delta: f64 = (0..value).map(|d| g(d) * mean(d)).sum();
+        for j in (0..keys).filter(|&j| p[j] != 0.0) {
+            let dp: f64 = (0..value).map(|d| g(d) * v.f(v_at(j, d))).sum();
+            let ds = p[j] * (dp - delta) * scale;
+            let dk = rows * width + ((b * keys + j) * kv_heads + kv) * width;
+            let dv =
+                rows * width + batch * keys * kv_heads * width + ((b * keys + j) * kv_heads + kv) * value;
+            for d in 0..width {
+                out[row * width + d] += ds * k.f(k_at(j, d));
+                out[dk + d] += ds * q.f(q_at(d));
+            }
+            (0..value).for_each(|d| out[dv + d] += p[j] * g(d));
+        }
+    }
+    out.into_iter().map(|x| (x as f32).to_bits()).collect()
 }

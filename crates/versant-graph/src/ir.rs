@@ -88,6 +88,9 @@ impl IrNode {
     pub fn memory_operand(&self, k: usize) -> Option<Layout> {
         match &self.op {
             IrOp::Core(Op::MatMul | Op::Conv(..)) => Some(Layout::Strided),
+            // Last comes the forward result.
+            IrOp::Core(Op::Attention(a)) if k == 4 + usize::from(a.masked) => Some(Layout::Dense),
+            IrOp::Core(Op::Attention(_)) => Some(Layout::Strided),
             IrOp::Core(Op::Gather(_)) if k == 0 => Some(Layout::Strided),
             IrOp::Core(Op::CumSum { .. } | Op::Fold { .. } | Op::ScatterAdd(_)) => Some(Layout::Dense),
             _ => None,
@@ -101,6 +104,7 @@ impl IrNode {
             IrOp::Core(
                 Op::MatMul
                     | Op::Conv(..)
+                    | Op::Attention(_)
                     | Op::CumSum { .. }
                     | Op::Fold { .. }
                     | Op::ScatterAdd(_)

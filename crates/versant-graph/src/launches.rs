@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 use versant_device::{BufferRef, Cost, Kernel, Launch};
+use versant_kernels::attention;
 use versant_kernels::contract::{self, Operand, VariantId};
 use versant_kernels::{ContractLaunch, KernelSource, Target, join, program_native, program_wgsl};
 
@@ -35,6 +36,7 @@ pub(crate) struct Maker<'a> {
     second: FxHashMap<usize, ContractLaunch>,
     /// The variant of each contraction on a GPU, and the texts of its launches.
     variants: &'a FxHashMap<usize, VariantId>,
+    attentions: &'a FxHashMap<usize, attention::Variant>,
     pub texts: FxHashMap<usize, Vec<String>>,
     pub launches: Vec<Launch>,
     pub notes: Vec<LaunchNote>,
@@ -46,6 +48,7 @@ impl<'a> Maker<'a> {
         memory: &'a Memory,
         target: Target,
         variants: &'a FxHashMap<usize, VariantId>,
+        attentions: &'a FxHashMap<usize, attention::Variant>,
     ) -> Self {
         let total = |(k, kernel): (usize, &crate::fuse::Kernel)| match kernel.form {
             Form::Total { node, .. } => Some((node, k)),
@@ -59,6 +62,7 @@ impl<'a> Maker<'a> {
             totals,
             second: FxHashMap::default(),
             variants,
+            attentions,
             texts: FxHashMap::default(),
             launches: Vec::new(),
             notes: Vec::new(),
@@ -131,7 +135,10 @@ impl<'a> Maker<'a> {
                 Some(self.contracted(k, *node, lowered, second, Some(*partial)))
             }
             (Form::Family(node), _) => {
-                let (source, cost) = family(&self.fused.ir, *node, &label, self.target);
+                let (source, cost) = {
+                    let variant = self.attentions.get(node).copied();
+                    family(&self.fused.ir, *node, &label, self.target, variant)
+                };
                 let inputs = &self.fused.ir.nodes[*node].inputs;
                 let reads = inputs.iter().map(|e| self.buffer(place_of(&self.fused.ir, e.node)));
                 let buffers = reads.chain([self.buffer(Place::Node(*node))]).collect();

@@ -33,6 +33,7 @@ mod vjp;
 pub use autodiff::{Gradients, grad_of};
 pub use error::{GraphError, Operand, Result};
 pub use explain::{Explanation, LaunchNote, Measured};
+pub use ops::attention::Attention;
 pub use ops::contraction::ConvOptions;
 pub use ops::create::Element;
 pub use ops::pooling::PoolOptions;

@@ -37,8 +37,9 @@ pub(crate) struct Memory {
     pub outputs: Vec<Output>,
     /// Number of externals, inputs and fresh outputs.
     pub externals: usize,
-    /// For each launch the slots alive while it runs.
+    /// For each launch the nodes alive while it runs, with the number of what holds each; and the slot of each number.
     pub live: Vec<Vec<(usize, u32)>>,
+    pub slot_of: Vec<usize>,
 }
 
 struct Planner<'a> {
@@ -160,7 +161,7 @@ impl Planner<'_> {
                     let value = self.values.len() as u32;
                     self.values.push(Value {
                         words,
-                        steps: step..step,
+                        steps: step..usize::MAX,
                         bound: Vec::new(),
                         slot: 0,
                         start: 0,
@@ -178,8 +179,11 @@ impl Planner<'_> {
         let last_read = &self.last_read;
         let values = &mut self.values;
         self.alive.retain(|&node, &mut value| {
-            values[value as usize].steps.end = step + 1;
-            last_read.get(&Place::Node(node)).is_some_and(|&last| last > step)
+            let over = last_read.get(&Place::Node(node)).is_none_or(|&last| last <= step);
+            if over {
+                values[value as usize].steps.end = step + 1;
+            }
+            !over
         });
     }
 
@@ -244,9 +248,7 @@ impl Planner<'_> {
                 *buffer = part(value);
             }
         }
-        for (_, value) in self.memory.live.iter_mut().flatten() {
-            *value = self.values[*value as usize].slot as u32;
-        }
+        self.memory.slot_of = self.values.iter().map(|v| v.slot).collect();
     }
 
     /// The smallest gap for a value in a slot of `words` that holds others: its words, and where it begins.

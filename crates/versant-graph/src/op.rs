@@ -4,6 +4,7 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+use versant_kernels::attention::Pass;
 use versant_kernels::contract::ConvKind;
 use versant_kernels::{MAX_RANK, ReduceKind, Shape, View};
 
@@ -24,6 +25,23 @@ pub struct ConvAttrs {
     pub dilation: [usize; 2],
     /// Number of channel groups.
     pub groups: usize,
+}
+
+/// What attention computes, beside its operands' extents.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct AttentionAttrs {
+    /// Forward or backward.
+    pub pass: Pass,
+    /// Factor of the scores, as bits.
+    pub scale: u32,
+    /// Keys that are seen before a query's own position.
+    pub left: usize,
+    /// Keys that are seen behind it.
+    pub right: usize,
+    /// Position of query 0 among the keys.
+    pub start: usize,
+    /// Whether a mask follows the values.
+    pub masked: bool,
 }
 
 /// How a view node rearranges its input; extents are those of the node and of its input.
@@ -125,6 +143,9 @@ pub enum Op {
     MatMul,
     /// A member of the 2-D convolution family.
     Conv(ConvKind, Box<ConvAttrs>),
+    /// Attention of operands `[batch, heads, position, element]`, or its gradient, as one flat result; see
+    /// [`versant_kernels::attention`].
+    Attention(Box<AttentionAttrs>),
     /// The adjoint of [`View::window`]: overlapping windows are summed.
     Fold {
         /// The axis that the windows slide over.
@@ -171,6 +192,8 @@ impl Op {
             Op::Conv(ConvKind::Forward, _) => "conv2d",
             Op::Conv(ConvKind::InputGrad, _) => "conv2d_input_grad",
             Op::Conv(ConvKind::WeightGrad, _) => "conv2d_weight_grad",
+            Op::Attention(attrs) if attrs.pass == Pass::Forward => "attention",
+            Op::Attention(_) => "attention_grad",
             Op::Fold { .. } => "fold",
             Op::Gather(_) => "gather",
             Op::ScatterAdd(_) => "scatter_add",
@@ -212,6 +235,7 @@ impl PartialEq for Op {
             (Op::Fold { axis, stride, dilation }, Op::Fold { axis: a, stride: s, dilation: d }) => {
                 axis == a && stride == s && dilation == d
             }
+            (Op::Attention(a), Op::Attention(b)) => a == b,
             (Op::Gather(a), Op::Gather(b))
             | (Op::ScatterAdd(a), Op::ScatterAdd(b))
             | (Op::Concat(a), Op::Concat(b)) => a == b,
@@ -232,6 +256,7 @@ impl Hash for Op {
             Op::Reduce(kind, axes) => (kind, axes).hash(state),
             Op::CumSum { axis, reverse } => (axis, reverse).hash(state),
             Op::Conv(kind, attrs) => (kind, attrs).hash(state),
+            Op::Attention(attrs) => attrs.hash(state),
             Op::Fold { axis, stride, dilation } => (axis, stride, dilation).hash(state),
             Op::Gather(axis) | Op::ScatterAdd(axis) | Op::Concat(axis) => axis.hash(state),
             _ => {}

@@ -7,6 +7,7 @@ use rustc_hash::FxHashMap;
 use versant_device::{
     AdapterClass, Backend, BufferRef, Cost, Device, DeviceKind, Launch, Prepared, Recording,
 };
+use versant_kernels::attention::{self, Attention};
 use versant_kernels::contract::{self, Contraction, Operand, VariantId};
 use versant_kernels::{Caps, Class, DType, InstrKind, Target};
 
@@ -20,7 +21,7 @@ use crate::launches::{Maker, contraction, launch};
 use crate::lower::Place;
 use crate::memory::{self, Memory, Output};
 use crate::op::Op;
-use crate::problem::describe;
+use crate::problem::{describe, describe_attention};
 use crate::tune::{SCRATCH, Trial, Tuning};
 
 /// A compiled graph.
@@ -109,6 +110,8 @@ pub(crate) struct Draft {
     /// The variant of each contraction on a GPU, and the texts of its launches.
     variants: FxHashMap<usize, VariantId>,
     texts: FxHashMap<usize, Vec<String>>,
+    /// The variant of each attention on a GPU.
+    attentions: FxHashMap<usize, attention::Variant>,
     launches: Vec<Launch>,
     notes: Vec<LaunchNote>,
     externals: Vec<usize>,
@@ -160,12 +163,38 @@ impl Draft {
             }
         }
         let scalar_words = key.nodes.iter().filter(|n| matches!(n.op, Op::Scalar(_))).count();
-        let mut maker = Maker::new(&fused, &memory, target, &variants);
+        let mut attentions = FxHashMap::default();
+        if let Target::Gpu(caps) = &target {
+            for kernel in &fused.kernels {
+                if let Form::Family(node) = kernel.form
+                    && let Some(problem) = describe_attention(&fused.ir, node)
+                {
+                    attentions.insert(node, tuning.choose_attention(device, &problem, caps)?);
+                }
+            }
+        }
+        let mut maker = Maker::new(&fused, &memory, target, &variants, &attentions);
         for (step, kernels) in steps.into_iter().enumerate() {
             maker.step(step, kernels);
         }
         let Maker { launches, notes, texts, .. } = maker;
-        Ok(Draft { fused, memory, target, variants, texts, launches, notes, externals, scalar_words })
+        Ok(Draft {
+            fused,
+            memory,
+            target,
+            variants,
+            texts,
+            attentions,
+            launches,
+            notes,
+            externals,
+            scalar_words,
+        })
+    }
+
+    /// The attentions, with the variants that were chosen for them.
+    pub fn attentions(&self) -> impl Iterator<Item = (Attention, attention::Variant)> + '_ {
+        self.attentions.iter().filter_map(|(&n, &v)| Some((describe_attention(&self.fused.ir, n)?, v)))
     }
 
     /// The kernels that end in a contraction's results, with the variants that were chosen for them.

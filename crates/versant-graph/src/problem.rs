@@ -1,9 +1,10 @@
 //! What the kernel crate is told of a contraction or of a kernel of a small family.
 
 use versant_device::Cost;
+use versant_kernels::attention::{self, Attention, MaskKind};
 use versant_kernels::contract::{Contraction, Conv, ConvKind, MatMul};
 use versant_kernels::{
-    CumSum, FoldWindows, IndexForm, KernelSource, ScatterAdd, Shape, Target, cumsum, fold_windows,
+    CumSum, DType, FoldWindows, IndexForm, KernelSource, ScatterAdd, Shape, Target, cumsum, fold_windows,
     scatter_add,
 };
 
@@ -48,8 +49,54 @@ pub(crate) fn describe(ir: &Ir, node: usize) -> Contraction {
     }
 }
 
+/// The kernel crate's description of an attention node; `None` of any other.
+pub(crate) fn describe_attention(ir: &Ir, node: usize) -> Option<Attention> {
+    let n = &ir.nodes[node];
+    let crate::ir::IrOp::Core(Op::Attention(attrs)) = &n.op else {
+        return None;
+    };
+    let views: Vec<_> = n.inputs.iter().map(|e| e.full_view(ir)).collect();
+    let (q, v) = (views[0].shape, views[2].shape);
+    Some(Attention {
+        pass: attrs.pass,
+        batch: q[0],
+        heads: q[1],
+        kv_heads: v[1],
+        queries: q[2],
+        keys: v[2],
+        width: q[3],
+        value: v[3],
+        scale: f32::from_bits(attrs.scale),
+        left: attrs.left,
+        right: attrs.right,
+        start: attrs.start,
+        mask: match attrs.masked.then(|| ir.nodes[n.inputs[3].node].dtype) {
+            None => MaskKind::None,
+            Some(DType::F32) => MaskKind::Added,
+            Some(_) => MaskKind::Words,
+        },
+        views,
+    })
+}
+
 /// The kernel of a node of the small families.
-pub(crate) fn family(ir: &Ir, node: usize, label: &str, target: Target) -> (KernelSource, Cost) {
+///
+/// `variant` is that of an attention on a GPU.
+pub(crate) fn family(
+    ir: &Ir,
+    node: usize,
+    label: &str,
+    target: Target,
+    variant: Option<attention::Variant>,
+) -> (KernelSource, Cost) {
+    if let Some(desc) = describe_attention(ir, node) {
+        let (flops, bytes) = desc.cost();
+        let source = match variant {
+            Some(variant) => attention::attention_with(&desc, label, variant),
+            None => attention::attention(&desc, label, target),
+        };
+        return (source, Cost { flops, bytes });
+    }
     let n = &ir.nodes[node];
     let views: Vec<_> = n.inputs.iter().map(|e| e.full_view(ir)).collect();
     let offset = |k: usize| views[k].offset as usize;

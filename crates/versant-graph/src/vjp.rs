@@ -7,6 +7,7 @@ use versant_kernels::{DType, MAX_RANK, ReduceKind};
 
 use crate::Tensor;
 use crate::op::{Movement, Op};
+use crate::ops::attention::attention_vjp;
 use crate::ops::elementwise::Derivative;
 use crate::tensor::Node;
 
@@ -48,6 +49,7 @@ pub(crate) fn vjp(node: &Node, g: &Tensor, x: &[Tensor], y: &Tensor, need: &[boo
             out[0] = need[0].then_some(ga);
             out[1] = need[1].then_some(gb);
         }
+        Op::Attention(attrs) => return Some(attention_vjp(attrs, g, x, y, need, location)),
         Op::Fold { axis, stride, dilation } => {
             let movement = Movement::Window { axis: *axis, stride: *stride, dilation: *dilation };
             out[0] = Some(g.moved(movement, x[0].dims(), location));

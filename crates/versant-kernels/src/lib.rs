@@ -6,6 +6,7 @@
 //! Read in this order: [`dtype`] → [`shape`] → [`view`] → [`program`] → `emit` (WGSL) → `eval` (CPU)
 //! → `contract` (matmul and convolution) → the small families.
 
+pub mod attention;
 pub mod contract;
 pub mod dtype;
 pub mod emit;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use versant_graph::interp::Array;
 use versant_graph::{DType, Device, Tensor};
 
+pub mod attention;
 pub mod compound;
 pub mod contraction;
 pub mod elementwise;
@@ -222,6 +223,7 @@ pub fn all() -> Vec<Case> {
     all.extend(reduction::cases());
     all.extend(contraction::cases());
     all.extend(compound::cases());
+    all.extend(attention::cases());
     all
 }
 

@@ -156,12 +156,8 @@ impl Module for Attention {
             let part = qkv.narrow(2, k * width, width);
             part.reshape(&[n as isize, t as isize, self.heads as isize, each]).permute(&[0, 2, 1, 3])
         };
-        let (q, k, v) = (split(0), split(1), split(2));
-        let scores = q.matmul(&k.t()) * (each as f32).powf(-0.5);
-        let at = Tensor::arange(x.device(), t, versant_graph::DType::I32);
-        let seen = at.reshape(&[-1, 1]).ge(&at);
-        let scores = seen.select(&scores, &Tensor::constant(x.device(), f32::NEG_INFINITY));
-        let y = scores.softmax(-1).matmul(&v).permute(&[0, 2, 1, 3]);
+        let causal = versant_graph::Attention { is_causal: true, ..Default::default() };
+        let y = split(0).attention(&split(1), &split(2), &causal).permute(&[0, 2, 1, 3]);
         self.out.forward(&y.reshape(&[n as isize, t as isize, width as isize]), mode)
     }
 }

@@ -1,5 +1,6 @@
 //! The recording methods of [`crate::Tensor`], by group of the op vocabulary.
 
+pub mod attention;
 pub mod composite;
 pub mod contraction;
 pub mod create;

@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use versant_device::Device;
+use versant_kernels::attention::{self, Attention, Pass};
 use versant_kernels::contract::{self, Contraction, ConvKind, VariantId};
 use versant_kernels::{Caps, Precision, Target};
 
@@ -86,7 +87,21 @@ impl Tuning {
         let usable = state.usable(c, caps);
         let chosen = state.known.choices.get(&problem_key(c, caps.precision));
         let measured = chosen.and_then(|label| usable.iter().find(|v| v.label() == *label));
-        measured.or(usable.first()).copied().ok_or_else(|| state.nothing_left(c))
+        measured.or(usable.first()).copied().ok_or_else(|| state.nothing_left(family(c)))
+    }
+
+    /// The variant for an attention: the first that is not excluded.
+    pub fn choose_attention(
+        &self,
+        device: &Device,
+        a: &Attention,
+        caps: &Caps,
+    ) -> Result<attention::Variant> {
+        let state = self.open(device);
+        let family = family_of(a.pass);
+        let wrong = |v: &attention::Variant| state.is_excluded(v.label(), family);
+        let first = attention::variants(a, caps).into_iter().find(|v| !wrong(v));
+        first.ok_or_else(|| state.nothing_left(family))
     }
 
     /// Tries what a new plan would run and was not tried on this adapter, and measures if that is asked for. True if
@@ -101,7 +116,15 @@ impl Tuning {
                 continue;
             }
             let trial = || self.trial(draft, k, &problem, variant);
-            let (right, new) = self.is_right(device, &problem, variant, draft.texts(k), trial)?;
+            let named = (variant.label(), family(&problem));
+            let (right, new) = self.is_right(device, named, draft.texts(k), trial)?;
+            (fresh, again) = (fresh || new, again || !right);
+        }
+        for (problem, variant) in draft.attentions() {
+            let trial = self.sabotaged(Trial::attention(&problem, variant));
+            let text = trial.launches[0].kernel.wgsl.clone();
+            let named = (variant.label().to_owned(), family_of(problem.pass));
+            let (right, new) = self.is_right(device, named, vec![&text], || trial)?;
             (fresh, again) = (fresh || new, again || !right);
         }
         if fresh {
@@ -115,6 +138,12 @@ impl Tuning {
         if trial.is_large() {
             trial = Trial::small(problem, variant, Target::Gpu(*draft.caps()));
         }
+        self.sabotaged(trial)
+    }
+
+    /// A trial, its texts changed where a test wants that.
+    #[cfg_attr(not(test), expect(clippy::unused_self, unused_mut, reason = "only tests change a text"))]
+    fn sabotaged(&self, mut trial: Trial) -> Trial {
         #[cfg(test)]
         if let Some(sabotage) = self.lock().sabotage {
             trial.launches.iter_mut().for_each(|l| {
@@ -129,8 +158,7 @@ impl Tuning {
     fn is_right(
         &self,
         device: &Device,
-        problem: &Contraction,
-        variant: VariantId,
+        (variant, family): (String, &'static str),
         texts: Vec<&str>,
         trial: impl FnOnce() -> Trial,
     ) -> Result<(bool, bool)> {
@@ -149,7 +177,7 @@ impl Tuning {
             state.known.verdicts.insert(key, verdict.clone());
         }
         if let Some(fault) = verdict {
-            state.exclude(problem, variant, fault);
+            state.exclude(variant, family, fault);
             return Ok((false, new));
         }
         Ok((true, new))
@@ -168,7 +196,8 @@ impl Tuning {
         for variant in usable {
             let trial = self.trial(draft, k, problem, variant);
             let texts = trial.launches.iter().map(|l| l.kernel.wgsl.as_str()).collect();
-            if !self.is_right(device, problem, variant, texts, || trial.clone())?.0 {
+            let named = (variant.label(), family(problem));
+            if !self.is_right(device, named, texts, || trial.clone())?.0 {
                 continue;
             }
             let enough = best.map_or(u64::MAX, |(time, _)| 2 * time);
@@ -188,13 +217,15 @@ impl Tuning {
 
 impl State {
     fn usable(&self, c: &Contraction, caps: &Caps) -> Vec<VariantId> {
-        let wrong =
-            |v: &VariantId| self.excluded.iter().any(|e| e.variant == v.label() && e.family == family(c));
+        let wrong = |v: &VariantId| self.is_excluded(&v.label(), family(c));
         contract::variants(c, caps).into_iter().filter(|v| !wrong(v)).collect()
     }
 
-    fn nothing_left(&self, c: &Contraction) -> GraphError {
-        let family = family(c);
+    fn is_excluded(&self, variant: &str, family: &str) -> bool {
+        self.excluded.iter().any(|e| e.variant == variant && e.family == family)
+    }
+
+    fn nothing_left(&self, family: &'static str) -> GraphError {
         let faults = self.excluded.iter().filter(|e| e.family == family);
         let faults: Vec<String> = faults.map(|e| format!("{}: {}", e.variant, e.fault)).collect();
         GraphError::NoVariant { family, faults: faults.join("; ") }
@@ -204,9 +235,8 @@ impl State {
         self.measures && !self.known.choices.contains_key(&problem_key(problem, caps.precision))
     }
 
-    fn exclude(&mut self, problem: &Contraction, variant: VariantId, fault: String) {
-        let (variant, family) = (variant.label(), family(problem));
-        if !self.excluded.iter().any(|e| e.variant == variant && e.family == family) {
+    fn exclude(&mut self, variant: String, family: &'static str, fault: String) {
+        if !self.is_excluded(&variant, family) {
             self.excluded.push(Excluded { variant, family, fault });
         }
     }
@@ -265,6 +295,14 @@ fn problem_key(c: &Contraction, precision: Precision) -> String {
         }
     };
     format!("{} {shape} {precision:?} {:016x}", family(c), contract::source_hash())
+}
+
+/// The name of a family of attention.
+fn family_of(pass: Pass) -> &'static str {
+    match pass {
+        Pass::Forward => "attention",
+        Pass::Backward => "gradient of attention",
+    }
 }
 
 /// The family in which a wrong variant is not used any more.

@@ -52,6 +52,27 @@ fn a_broken_variant_is_excluded_and_the_next_one_serves() {
 }
 
 #[test]
+fn a_broken_attention_is_found() {
+    let attend = |device: &Device| {
+        let x: Vec<f32> = (0..2 * 9 * 8).map(|i| (i % 7) as f32 - 3.0).collect();
+        let x = Tensor::from_slice(device, &x, &[2, 9, 8]);
+        x.attention(&x, &x, &crate::Attention::default()).to_vec::<f32>()
+    };
+    let expected = attend(&Device::cpu()).expect("the CPU can");
+    let found = attend(&broken(|_, _| ())).expect("the kernel is right");
+    let far = |(a, b): (&f32, &f32)| (a - b).abs() > 1e-5;
+    assert!(!found.iter().zip(&expected).any(far), "{found:?} for {expected:?}");
+    let device = broken(|label, text| {
+        if label.contains("rows") {
+            *text = text.replace("exp2(s - above)", "exp2(0.9 * s - above)");
+        }
+    });
+    let error = attend(&device).expect_err("the only variant for software adapters is broken");
+    assert!(matches!(error, GraphError::NoVariant { family: "attention", .. }), "{error}");
+    assert_eq!(excluded_variants(&device).len(), 1);
+}
+
+#[test]
 fn without_a_right_variant_an_error_says_so() {
     let device = broken(|label, text| halve("", label, text));
     let error = product(&device).to_vec::<f32>().expect_err("every variant is broken");

@@ -2,6 +2,7 @@
 
 use rustc_hash::FxHashMap;
 use versant_device::{Buffer, BufferRef, Cost, Device, Launch, Prepared, Recording};
+use versant_kernels::attention::{self, Attention, MaskKind};
 use versant_kernels::contract::{self, Contraction, Operand, VariantId};
 use versant_kernels::program::ProgramBinding;
 use versant_kernels::random::uniform;
@@ -94,6 +95,30 @@ impl Trial {
             scalar_words: 0,
             stepped: false,
             rounding: variant.rounding(),
+        }
+    }
+
+    /// A small attention of the same text.
+    pub fn attention(a: &Attention, variant: attention::Variant) -> Trial {
+        let a = attention::probe(a);
+        let result = BufferRef::External(a.views.len() as u32);
+        let mut buffers = FxHashMap::default();
+        for (i, view) in a.views.iter().enumerate() {
+            let words = view.shape.numel() + view.offset as usize;
+            let words_mask = i == 3 && a.mask == MaskKind::Words;
+            let dtype = if words_mask { DType::Bool } else { DType::F32 };
+            buffers.insert(BufferRef::External(i as u32), (dtype, words));
+        }
+        let reads: Vec<BufferRef> = (0..a.views.len() as u32).map(BufferRef::External).collect();
+        buffers.insert(result, (DType::F32, a.len()));
+        let launches = |source| vec![launch(source, reads.clone(), vec![result], Cost::default())];
+        Trial {
+            launches: launches(attention::attention_with(&a, "trial", variant)),
+            twin: launches(attention::attention(&a, "trial", Target::Cpu)),
+            buffers,
+            scalar_words: 0,
+            stepped: false,
+            rounding: 0.0,
         }
     }
 

@@ -91,7 +91,7 @@ thread_local! {
 ///
 /// The buffer is taken out of its place for the duration, so that a task which a thread steals in
 /// between gets a fresh one instead of the same one twice.
-pub(super) fn with_scratch<R>(which: usize, len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
+pub(crate) fn with_scratch<R>(which: usize, len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
     let mut buffer = SCRATCH.with(|s| s[which].take());
     if buffer.len() < len {
         buffer.resize(len, 0.0);

@@ -4,7 +4,7 @@ use gemm::Parallelism;
 
 /// A strided matrix in a slice.
 #[derive(Clone, Copy)]
-pub(super) struct Mat<'a> {
+pub(crate) struct Mat<'a> {
     /// The buffer.
     pub data: &'a [f32],
     /// Offset of element (0, 0).
@@ -54,7 +54,7 @@ impl<'a> Mat<'a> {
 ///
 /// # Panics
 /// If the extents disagree or an element lies outside its slice.
-pub(super) fn gemm(dst: &mut [f32], a: Mat<'_>, b: Mat<'_>, accumulate: bool) {
+pub(crate) fn gemm(dst: &mut [f32], a: Mat<'_>, b: Mat<'_>, accumulate: bool) {
     let ([m, k], n) = (a.size, b.size[1]);
     assert_eq!(k, b.size[0], "the contracted extents of a product agree");
     assert_eq!(dst.len(), m * n, "the destination has the product's size");

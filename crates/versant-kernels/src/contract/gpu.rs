@@ -335,7 +335,7 @@ fn conv_loaders(cv: &Conv, mut text: String) -> String {
 
 /// A shader file without its comments and without the sections (`// begin NAME` to `// end NAME`) that are not
 /// among `sections`; the one called `standalone` only makes a file valid on its own.
-fn strip(text: &str, sections: &[&str]) -> String {
+pub(crate) fn strip(text: &str, sections: &[&str]) -> String {
     let (mut out, mut inside) = (String::new(), true);
     for line in text.lines() {
         let comment = line.trim().strip_prefix("// ");
@@ -352,7 +352,7 @@ fn strip(text: &str, sections: &[&str]) -> String {
 }
 
 /// Gives a constant of a template its value.
-fn set(text: &mut String, name: &str, value: &str) {
+pub(crate) fn set(text: &mut String, name: &str, value: &str) {
     let start = text.find(&format!("const {name}: ")).expect("templates declare the constants that are set");
     let from = start + text[start..].find('=').expect("a constant has a value") + 1;
     let to = from + text[from..].find(';').expect("a declaration ends");
@@ -362,7 +362,7 @@ fn set(text: &mut String, name: &str, value: &str) {
 /// Writes out every loop over a constant of the template (`for (var i = 0u; i < NAME; i += 1u) {`), `i` replaced
 /// by its value in each copy of the body. Compilers would unroll them, were it not for the bound that naga puts on
 /// every loop and array index; with constant indices arrays become registers.
-fn unroll(text: &str, constants: &[(&str, usize)]) -> String {
+pub(crate) fn unroll(text: &str, constants: &[(&str, usize)]) -> String {
     let lines: Vec<&str> = text.lines().collect();
     let mut out = String::new();
     unroll_lines(&lines, constants, &mut out);

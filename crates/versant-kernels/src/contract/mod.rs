@@ -13,10 +13,10 @@
 //! | [`ConvKind::WeightGrad`] | groups | out channels / groups | in channels / groups · taps | samples · out pixels |
 
 mod choice;
-mod cpu;
+pub(crate) mod cpu;
 mod cpu_conv;
-mod gemm_call;
-mod gpu;
+pub(crate) mod gemm_call;
+pub(crate) mod gpu;
 #[cfg(test)]
 mod gpu_tests;
 #[cfg(test)]

@@ -1,0 +1,217 @@
+//! WGSL of attention: a template from `shaders/attention`, the loaders, the constants of the head.
+
+use std::fmt::Write;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use super::{Attention, MaskKind, Pass, Variant};
+use crate::contract::gpu::{set, strip, unroll};
+use crate::emit::{ParamBlock, grid};
+use crate::{Caps, Class, KernelSource, View};
+
+const OPERANDS: &str = include_str!("../../../../shaders/attention/operands.wgsl");
+const WIDE: &str = include_str!("../../../../shaders/attention/operands_wide.wgsl");
+const ROWS: &str = include_str!("../../../../shaders/attention/rows.wgsl");
+const TILE: &str = include_str!("../../../../shaders/attention/tile.wgsl");
+const ROWS_BACKWARD: &str = include_str!("../../../../shaders/attention/rows_backward.wgsl");
+
+/// The templates.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Template {
+    /// rows.wgsl and rows_backward.wgsl.
+    Rows,
+    /// tile.wgsl, whose invocations have so many rows each.
+    Tile(usize),
+}
+
+/// Queries of a tile, keys of its blocks, and invocations that share a row, as in tile.wgsl.
+const TILE_ROWS: usize = 64;
+const TILE_KEYS: usize = 32;
+const TILE_LANES: usize = 8;
+
+/// A row of the table of variants.
+pub(super) struct Row {
+    pub label: &'static str,
+    template: Template,
+    /// Rows of a workgroup.
+    rows: usize,
+}
+
+/// In no order; see [`Row::rank`].
+pub(super) const VARIANTS: [Row; 4] = [
+    Row { label: "rows of 8", template: Template::Rows, rows: 8 },
+    Row { label: "rows of 64", template: Template::Rows, rows: 64 },
+    Row { label: "tile of 64, 8 a thread", template: Template::Tile(8), rows: TILE_ROWS },
+    Row { label: "tile of 64, 4 a thread", template: Template::Tile(4), rows: TILE_ROWS },
+];
+
+impl Row {
+    /// Whether an adapter can run it for a problem.
+    pub fn fits(&self, a: &Attention, caps: &Caps) -> bool {
+        let software = caps.class == Class::Software;
+        match self.template {
+            Template::Rows => software == (self.rows == 8),
+            Template::Tile(_) => !software && a.pass == Pass::Forward,
+        }
+    }
+
+    /// The lowest is the default.
+    pub fn rank(&self) -> usize {
+        match self.template {
+            // Eight rows read less, but leave fewer waves to wait with.
+            Template::Tile(rows) => rows / 8,
+            Template::Rows => 2,
+        }
+    }
+
+    /// Sets the constants of a template.
+    fn configure(&self, a: &Attention, mut text: String) -> String {
+        let Template::Tile(rows) = self.template else {
+            set(&mut text, "WORKGROUP", &format!("{}u", self.rows));
+            return text;
+        };
+        let cols = a.value.div_ceil(4 * TILE_LANES);
+        // As many values as the staged operands of the scores leave room for.
+        let room = (TILE_ROWS + TILE_KEYS) * 4 / (TILE_LANES * cols);
+        let step = TILE_KEYS.min(1 << room.ilog2());
+        let threads = TILE_ROWS / rows * TILE_LANES;
+        set(&mut text, "THREAD_ROWS", &format!("{rows}u"));
+        set(&mut text, "COLS", &format!("{cols}u"));
+        set(&mut text, "STEP", &format!("{step}u"));
+        unroll(
+            &text,
+            &[
+                ("THREAD_ROWS", rows),
+                ("COLS", cols),
+                ("FOUR", 4),
+                ("Q_LOADS", TILE_ROWS * 4 / threads),
+                ("K_LOADS", TILE_KEYS * 4 / threads),
+                ("V_LOADS", step * TILE_LANES * cols / threads),
+            ],
+        )
+    }
+
+    /// Workgroups.
+    fn groups(&self, a: &Attention) -> usize {
+        let of_queries = a.batch * a.heads * a.queries.div_ceil(self.rows);
+        match a.pass {
+            Pass::Forward => of_queries,
+            Pass::Backward => of_queries + a.batch * a.kv_heads * a.keys.div_ceil(self.rows),
+        }
+    }
+}
+
+/// A hash of the shaders: what was measured holds for them only.
+pub fn source_hash() -> u64 {
+    let mut hasher = DefaultHasher::new();
+    [OPERANDS, WIDE, ROWS, ROWS_BACKWARD, TILE].hash(&mut hasher);
+    hasher.finish()
+}
+
+pub(super) fn kernel(a: &Attention, label: &str, variant: Variant) -> KernelSource {
+    let row = &VARIANTS[variant.0];
+    let wide = is_wide(a);
+    let mut sections = Vec::new();
+    if a.mask != MaskKind::None {
+        sections.push("masked");
+    }
+    if !wide {
+        sections.push("narrow");
+    }
+    if a.pass == Pass::Backward {
+        sections.push(if wide { "wide backward" } else { "narrow backward" });
+    }
+    let mut loaders = strip(OPERANDS, &sections);
+    set(&mut loaders, "WIDTH", &format!("{}u", a.width.next_multiple_of(4)));
+    set(&mut loaders, "VALUE", &format!("{}u", a.value.next_multiple_of(4)));
+    set(&mut loaders, "MASKED", &(a.mask != MaskKind::None).to_string());
+    set(&mut loaders, "MASK_ADDS", &(a.mask == MaskKind::Added).to_string());
+    if a.mask == MaskKind::None {
+        loaders += "fn masked(score: f32, b: u32, h: u32, i: u32, j: u32) -> f32 { return score; }\n";
+    }
+    if wide {
+        loaders += &strip(WIDE, &sections);
+    }
+    let body = strip(
+        match (row.template, a.pass) {
+            (Template::Rows, Pass::Forward) => ROWS,
+            (Template::Rows, Pass::Backward) => ROWS_BACKWARD,
+            (Template::Tile(_), _) => TILE,
+        },
+        &[],
+    );
+    let body = row.configure(a, body);
+    let params = params(a);
+    let wgsl = format!("{}{}{loaders}{body}", params.declaration(), bindings(a, wide));
+    KernelSource {
+        label: format!("{label} [{}]", row.label),
+        wgsl,
+        reads: a.views.len(),
+        writes: 1,
+        params: params.into_words(),
+        uses_scalars: false,
+        trusted: true,
+        grid: grid(row.groups(a)),
+        native: None,
+    }
+}
+
+/// Declarations of the buffers in order.
+fn bindings(a: &Attention, wide: bool) -> String {
+    let element = if wide { "vec4<f32>" } else { "f32" };
+    let mut all = vec![("q", element), ("k", element), ("v", element)];
+    if a.mask != MaskKind::None {
+        all.push(("mask", "u32"));
+    }
+    if a.pass == Pass::Backward {
+        all.extend([("gradient", element), ("forward", element)]);
+    }
+    let mut text = String::new();
+    for (i, (name, element)) in all.iter().enumerate() {
+        let at = i + 2;
+        let _ = writeln!(text, "@group(0) @binding({at}) var<storage, read> {name}: array<{element}>;");
+    }
+    let at = all.len() + 2;
+    let _ = writeln!(text, "@group(0) @binding({at}) var<storage, read_write> out: array<f32>;");
+    text
+}
+
+/// Whether q, k, v and the gradient can be read by quads.
+pub(super) fn is_wide(a: &Attention) -> bool {
+    let quads = |v: &View| {
+        let apart = v.shape.iter().zip(&v.strides).take(3).all(|(&d, s)| d == 1 || s % 4 == 0);
+        v.strides[3] == 1 && v.shape[3].is_multiple_of(4) && v.offset % 4 == 0 && apart
+    };
+    let backward = (a.pass == Pass::Backward).then(|| &a.views[a.gradient()..]);
+    let dense = backward.is_none_or(|views| views[1].offset % 4 == 0);
+    dense && a.views[..3].iter().chain(backward.map(|views| &views[0])).all(quads)
+}
+
+/// The words that operands.wgsl describes.
+fn params(a: &Attention) -> ParamBlock {
+    let mut params = ParamBlock::default();
+    let farthest = a.queries + a.keys + a.start;
+    let scale = (a.scale * std::f32::consts::LOG2_E).to_bits() as usize;
+    for word in [
+        [a.batch, a.heads, a.kv_heads, a.heads / a.kv_heads],
+        [a.queries, a.keys, a.width, a.value],
+        [a.left.min(farthest), a.right.min(farthest), a.start, scale],
+    ]
+    .as_flattened()
+    {
+        params.push(*word as u32);
+    }
+    let none = View::splat(a.views[0].shape);
+    let mask = if a.mask == MaskKind::None { &none } else { &a.views[3] };
+    let backward = a.pass == Pass::Backward;
+    let gradient = if backward { &a.views[a.gradient()] } else { &none };
+    let operands = [&a.views[0], &a.views[1], &a.views[2], gradient];
+    for view in operands.into_iter().chain([mask]) {
+        view.strides.iter().for_each(|&s| drop(params.push_i32(s)));
+    }
+    operands.iter().for_each(|v| drop(params.push_i32(v.offset)));
+    params.push_i32(mask.offset);
+    params.push_i32(if backward { a.views[a.gradient() + 1].offset } else { 0 });
+    params.push((a.batch * a.queries * a.heads * a.value) as u32);
+    params.push(0);
+    params
+}

@@ -1,0 +1,35 @@
+// Loaders of four elements at once, in place of the narrow ones of operands.wgsl: for operands whose elements are
+// neighbours, whose rows begin at multiples of four elements, and whose widths are whole quads.
+
+// begin standalone
+@group(0) @binding(0) var<uniform> params: array<vec4<u32>, 10>;
+@group(0) @binding(2) var<storage, read> q: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> k: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read> v: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read> gradient: array<vec4<f32>>;
+@group(0) @binding(6) var<storage, read> forward: array<vec4<f32>>;
+const LOG2E: f32 = 1.44269504;
+// end standalone
+
+fn q_quad(row: i32, d: u32) -> vec4<f32> {
+    return q[(u32(row) + d) / 4u];
+}
+fn k_quad(row: i32, d: u32) -> vec4<f32> {
+    return k[(u32(row) + d) / 4u];
+}
+fn v_quad(row: i32, d: u32) -> vec4<f32> {
+    return v[(u32(row) + d) / 4u];
+}
+// begin wide backward
+fn gradient_quad(row: i32, d: u32) -> vec4<f32> {
+    return gradient[(u32(row) + d) / 4u];
+}
+fn forward_quad(row: u32, d: u32) -> vec4<f32> {
+    return forward[(params[9].y + row * params[1].w + d) / 4u];
+}
+// The log-sum-exp of a row in units of log 2.
+fn forward_sum(row: u32) -> f32 {
+    let at = params[9].y + params[9].z + row;
+    return forward[at / 4u][at % 4u] * LOG2E;
+}
+// end wide backward

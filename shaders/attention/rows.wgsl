@@ -1,0 +1,119 @@
+// Attention, forward, without workgroup memory or barriers: an invocation computes one query.
+//
+// Layout: see operands.wgsl. The result is out [batch, queries, heads, value], then each row's log-sum-exp.
+// Tile: WORKGROUP neighbouring queries of one head; the query and the sum of values stay in registers, keys and values
+// are read four at a time at addresses that all invocations share.
+// Bound by: loads; each element of a key or value serves WORKGROUP multiply-adds.
+// import of operands.wgsl: the loaders.
+
+const WORKGROUP: u32 = 8u;
+const STEPS: u32 = 4u;
+
+// begin standalone
+const LOG2E: f32 = 1.44269504;
+const HIDDEN: f32 = -6e37 * LOG2E;
+const WIDTH_QUADS: u32 = 8u;
+const VALUE_QUADS: u32 = 8u;
+@group(0) @binding(0) var<uniform> params: array<vec4<u32>, 10>;
+@group(0) @binding(2) var<storage, read> q: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> k: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read> v: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read_write> out: array<f32>;
+fn row_at(operand: u32, b: u32, h: u32, i: u32) -> i32 {
+    return i32((b + h) * params[1].x + i);
+}
+fn q_quad(row: i32, d: u32) -> vec4<f32> {
+    return q[u32(row) + d / 4u];
+}
+fn k_quad(row: i32, d: u32) -> vec4<f32> {
+    return k[u32(row) + d / 4u];
+}
+fn v_quad(row: i32, d: u32) -> vec4<f32> {
+    return v[u32(row) + d / 4u];
+}
+fn masked(score: f32, b: u32, h: u32, i: u32, j: u32) -> f32 {
+    return score;
+}
+fn span(first: u32, last: u32) -> vec2<u32> {
+    return vec2<u32>(first, last);
+}
+fn sees(i: u32, j: u32) -> bool {
+    return i >= j;
+}
+// end standalone
+
+@compute @workgroup_size(WORKGROUP)
+fn main(
+    @builtin(workgroup_id) wid: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lid: u32,
+) {
+    let size = params[0];
+    let queries = params[1].x;
+    let blocks = (queries + WORKGROUP - 1u) / WORKGROUP;
+    var rest = wid.x + wid.y * groups.x;
+    let i0 = rest % blocks * WORKGROUP;
+    rest /= blocks;
+    let h = rest % size.y;
+    let b = rest / size.y;
+    if b >= size.x {
+        return;
+    }
+    let kv = h / size.w;
+    // Beyond the last query the last one is computed again, and dropped.
+    let i = min(i0 + lid, queries - 1u);
+    let scale = bitcast<f32>(params[2].w);
+    let q_row = row_at(0u, b, h, i);
+    var query: array<vec4<f32>, WIDTH_QUADS>;
+    for (var c = 0u; c < WIDTH_QUADS; c += 1u) {
+        query[c] = q_quad(q_row, 4u * c) * scale;
+    }
+    var acc: array<vec4<f32>, VALUE_QUADS>;
+    var top = HIDDEN;
+    var sum = 0.0;
+    let keys = span(i0, min(i0 + WORKGROUP, queries) - 1u);
+    for (var j0 = keys.x; j0 < keys.y; j0 += STEPS) {
+        var s: vec4<f32>;
+        for (var t = 0u; t < STEPS; t += 1u) {
+            // Beyond the last key the last one is read again, and hidden.
+            let j = min(j0 + t, keys.y - 1u);
+            let k_row = row_at(1u, b, kv, j);
+            var x: vec4<f32>;
+            for (var c = 0u; c < WIDTH_QUADS; c += 1u) {
+                x = fma(query[c], k_quad(k_row, 4u * c), x);
+            }
+            let score = masked((x.x + x.y) + (x.z + x.w), b, h, i, j);
+            s[t] = select(2.0 * HIDDEN, score, sees(i, j) && j0 + t < keys.y);
+        }
+        let above = max(max(max(s.x, s.y), max(s.z, s.w)), top);
+        let factor = exp2(top - above);
+        let p = exp2(s - above);
+        sum = fma(sum, factor, (p.x + p.y) + (p.z + p.w));
+        top = above;
+        for (var c = 0u; c < VALUE_QUADS; c += 1u) {
+            acc[c] *= factor;
+        }
+        for (var t = 0u; t < STEPS; t += 1u) {
+            let v_row = row_at(2u, b, kv, min(j0 + t, keys.y - 1u));
+            for (var c = 0u; c < VALUE_QUADS; c += 1u) {
+                acc[c] = fma(vec4<f32>(p[t]), v_quad(v_row, 4u * c), acc[c]);
+            }
+        }
+    }
+    if i0 + lid >= queries {
+        return;
+    }
+    // A row that sees nothing is zero, and so are its probabilities when they are made again.
+    let found = sum != 0.0;
+    let inverse = select(0.0, 1.0 / sum, found);
+    let row = (b * queries + i) * size.y + h;
+    let value = params[1].w;
+    for (var c = 0u; c < VALUE_QUADS; c += 1u) {
+        for (var e = 0u; e < 4u; e += 1u) {
+            if 4u * c + e < value {
+                out[row * value + 4u * c + e] = acc[c][e] * inverse;
+            }
+        }
+    }
+    out[size.x * queries * size.y * value + row] = select(-HIDDEN, top + log2(sum), found) / LOG2E;
+}
