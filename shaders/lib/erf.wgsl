@@ -22,7 +22,7 @@ fn v_erf(x: f32) -> f32 {
     q = q * u + 0.843083262;
     q = q * u + 2.63896775;
     q = q * u + 1.84960556;
-    // q lies between 0.17 and 19, so that one scale does for the exponential, and no case is special.
+    // Where it counts, q lies between 1.8 and 19, so that one scale does for the exponential, and no case is special.
     let k = round(q * -1.44269502);
     let scale = bitcast<f32>(bitcast<u32>(127i + i32(k)) << 23u);
     let far = 1.0 - (1.0 + v_expm1_near_zero(v_reduce_ln2(-q, k))) * scale;

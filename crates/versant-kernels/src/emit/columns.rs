@@ -44,10 +44,7 @@ pub(super) fn rows_and_cols(p: &Program, params: &mut ParamBlock, software: bool
     };
     let lanes = if alone { 1 } else { cols.div_ceil(own).next_power_of_two().clamp(1, most) };
     let mut e = Emitter::new(p, params, wide);
-    let (group, per_group) = match alone {
-        true => (SOFT_ROW_GROUP, SOFT_ROW_GROUP * together),
-        false => (TREE_GROUP, TREE_GROUP / lanes * together),
-    };
+    let group = if alone { SOFT_ROW_GROUP } else { TREE_GROUP };
     header(&mut e, rows, cols, lanes, alone);
     let mut touched = Touched::default();
     for step in &p.steps {
@@ -60,12 +57,9 @@ pub(super) fn rows_and_cols(p: &Program, params: &mut ParamBlock, software: bool
         }
         touched.note(step);
     }
-    let shared = match alone {
-        true => String::new(),
-        false => shared_memory(&e),
-    };
+    let shared = if alone { String::new() } else { shared_memory(&e) };
     let text = format!("{}{shared}{}", declarations(p, 0, &e), entry(group, &e.text));
-    (text, rows.div_ceil(per_group))
+    (text, rows.div_ceil(group / lanes * together))
 }
 
 /// Loop iterations of an invocation that has a row to itself.

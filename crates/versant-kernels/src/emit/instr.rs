@@ -247,18 +247,13 @@ impl Emitter<'_> {
 
     /// The condition that every guard holds, for each of the four elements; `None` where there are none.
     fn guards_each(&mut self, view: &View) -> [Option<String>; WIDTH] {
-        let rank = self.p.rows.rank();
         let mut terms = [const { Vec::<String>::new() }; WIDTH];
         for guard in &view.guards {
-            let forms = match self.wide.axis.splits(rank, guard) {
-                true => self.spread(&guard.strides, guard.offset),
-                false => std::array::from_fn(|_| String::new()),
-            };
-            let shared = self.guards(std::slice::from_ref(guard)).filter(|_| forms[0].is_empty());
+            let forms = self.spread(&guard.strides, guard.offset);
             let extent = self.params.push(guard.extent as u32);
             let extent = self.hoist(extent);
             for (terms, form) in terms.iter_mut().zip(&forms) {
-                terms.push(shared.clone().unwrap_or_else(|| format!("u32({form}) < {extent}")));
+                terms.push(format!("u32({form}) < {extent}"));
             }
         }
         terms.map(|terms| (!terms.is_empty()).then(|| terms.join(" && ")))
