@@ -44,6 +44,24 @@ fn sees(i: u32, j: u32) -> bool {
 }
 // end standalone
 
+// Elements `d` to `d + 3` of a result row, as far as there are so many.
+fn store(at: u32, d: u32, x: vec4<f32>) {
+    for (var e = 0u; e < 4u; e += 1u) {
+        if d + e < params[1].w {
+            out[at + d + e] = x[e];
+        }
+    }
+}
+
+// Stores a row's log-sum-exp; the factor that makes its shares add up to one. A row that sees nothing is zero, and so are its
+// probabilities when they are made again.
+fn finish(row: u32, top: f32, sum: f32) -> f32 {
+    let found = sum != 0.0;
+    let rows = params[0].x * params[0].y * params[1].x;
+    out[rows * params[1].w + row] = select(-HIDDEN, top + log2(sum), found) / LOG2E;
+    return select(0.0, 1.0 / sum, found);
+}
+
 @compute @workgroup_size(WORKGROUP)
 fn main(
     @builtin(workgroup_id) wid: vec3<u32>,
@@ -53,17 +71,15 @@ fn main(
     let size = params[0];
     let queries = params[1].x;
     let blocks = (queries + ROWS - 1u) / ROWS;
-    var rest = wid.x + wid.y * groups.x;
-    let i0 = rest % blocks * ROWS;
-    rest /= blocks;
-    let h = rest % size.y;
-    let b = rest / size.y;
+    let group = wid.x + wid.y * groups.x;
+    let i0 = group % blocks * ROWS;
+    let h = group / blocks % size.y;
+    let b = group / blocks / size.y;
     if b >= size.x {
         return;
     }
     let kv = h / size.w;
     let last = min(i0 + ROWS, queries) - 1u;
-    let scale = bitcast<f32>(params[2].w);
     var query: array<array<vec4<f32>, WIDTH_QUADS>, THREAD_ROWS>;
     var acc: array<array<vec4<f32>, VALUE_QUADS>, THREAD_ROWS>;
     var top: array<f32, THREAD_ROWS>;
@@ -72,7 +88,7 @@ fn main(
         // Beyond the last query the last one is computed again, and dropped.
         let q_row = row_at(0u, b, h, min(i0 + r * WORKGROUP + lid, last));
         for (var c = 0u; c < WIDTH_QUADS; c += 1u) {
-            query[r][c] = q_quad(q_row, 4u * c) * scale;
+            query[r][c] = q_quad(q_row, 4u * c) * bitcast<f32>(params[2].w);
         }
         top[r] = HIDDEN;
     }
@@ -116,23 +132,14 @@ fn main(
             }
         }
     }
-    let value = params[1].w;
     for (var r = 0u; r < THREAD_ROWS; r += 1u) {
         let i = i0 + r * WORKGROUP + lid;
         if i < queries {
-            // A row that sees nothing is zero, and so are its probabilities when they are made again.
-            let found = sum[r] != 0.0;
-            let inverse = select(0.0, 1.0 / sum[r], found);
             let row = (b * queries + i) * size.y + h;
+            let inverse = finish(row, top[r], sum[r]);
             for (var c = 0u; c < VALUE_QUADS; c += 1u) {
-                let x = acc[r][c] * inverse;
-                for (var e = 0u; e < 4u; e += 1u) {
-                    if 4u * c + e < value {
-                        out[row * value + 4u * c + e] = x[e];
-                    }
-                }
+                store(row * params[1].w, 4u * c, acc[r][c] * inverse);
             }
-            out[size.x * queries * size.y * value + row] = select(-HIDDEN, top[r] + log2(sum[r]), found) / LOG2E;
         }
     }
 }

@@ -196,12 +196,11 @@ fn of_key(group: u32, lid: u32) {
                     y[r] = fma(value[r][c], g[c], y[r]);
                 }
             }
-            let delta = total(product);
             let sum = forward_sum(row);
             for (var r = 0u; r < THREAD_ROWS; r += 1u) {
                 let j = min(j0 + r * WORKGROUP + lid, last);
                 let p = select(0.0, exp2(masked(total(x[r]), b, h, i, j) - sum), sees(i, j));
-                let ds = p * (total(y[r]) - delta);
+                let ds = p * (total(y[r]) - total(product));
                 for (var c = 0u; c < WIDTH_QUADS; c += 1u) {
                     dk[r][c] = fma(vec4<f32>(ds), query[c], dk[r][c]);
                 }

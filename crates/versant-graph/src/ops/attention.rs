@@ -8,6 +8,7 @@ use versant_kernels::{DType, MAX_RANK, Shape};
 
 use crate::Tensor;
 use crate::autodiff::grad_of;
+use crate::error::GraphError;
 use crate::op::{AttentionAttrs, Movement, Op};
 
 /// Positions are below this, so that kernels can add three of them.
@@ -110,6 +111,11 @@ impl Parts {
         let mut operands = vec![q, k, v];
         operands.extend(options.attn_mask);
         let fail = |why: &str| Err(Tensor::invalid("attention", &operands, location, why));
+        if let Some(far) = operands.iter().find(|t| t.device() != q.device()) {
+            let [left, right] = [q, *far].map(|t| t.device().info().name.clone());
+            let error = GraphError::MixedDevices { op: "attention", left, right, location };
+            return Err(Tensor::failed(q.device(), error));
+        }
         let rank = q.rank();
         if [q, k, v].iter().any(|t| t.dtype() != DType::F32 || t.rank() != rank) || rank < 2 {
             return fail("queries, keys and values must be f32 of one rank, at least 2");
