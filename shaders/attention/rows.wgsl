@@ -1,13 +1,15 @@
-// Attention, forward, without workgroup memory or barriers: an invocation computes one query.
+// Attention, forward, without workgroup memory or barriers: an invocation computes THREAD_ROWS queries.
 //
 // Layout: see operands.wgsl. The result is out [batch, queries, heads, value], then each row's log-sum-exp.
-// Tile: WORKGROUP neighbouring queries of one head; the query and the sum of values stay in registers, keys and values
-// are read four at a time at addresses that all invocations share.
-// Bound by: loads; each element of a key or value serves WORKGROUP multiply-adds.
+// Tile: WORKGROUP * THREAD_ROWS queries of one head; queries and sums of values stay in registers, keys and values are read
+// a few at a time at addresses that all invocations share.
+// Bound by: loads; each element of a key or value serves WORKGROUP * THREAD_ROWS multiply-adds.
 // import of operands.wgsl: the loaders.
 
 const WORKGROUP: u32 = 8u;
-const STEPS: u32 = 4u;
+const THREAD_ROWS: u32 = 4u;
+const ROWS: u32 = WORKGROUP * THREAD_ROWS;
+const STEPS: u32 = 2u;
 
 // begin standalone
 const LOG2E: f32 = 1.44269504;
@@ -42,6 +44,24 @@ fn sees(i: u32, j: u32) -> bool {
 }
 // end standalone
 
+// Elements `d` to `d + 3` of a result row, as far as there are so many.
+fn store(at: u32, d: u32, x: vec4<f32>) {
+    for (var e = 0u; e < 4u; e += 1u) {
+        if d + e < params[1].w {
+            out[at + d + e] = x[e];
+        }
+    }
+}
+
+// Stores a row's log-sum-exp; the factor that makes its shares add up to one. A row that sees nothing is zero, and so are its
+// probabilities when they are made again.
+fn finish(row: u32, top: f32, sum: f32) -> f32 {
+    let found = sum != 0.0;
+    let rows = params[0].x * params[0].y * params[1].x;
+    out[rows * params[1].w + row] = select(-HIDDEN, top + log2(sum), found) / LOG2E;
+    return select(0.0, 1.0 / sum, found);
+}
+
 @compute @workgroup_size(WORKGROUP)
 fn main(
     @builtin(workgroup_id) wid: vec3<u32>,
@@ -50,70 +70,76 @@ fn main(
 ) {
     let size = params[0];
     let queries = params[1].x;
-    let blocks = (queries + WORKGROUP - 1u) / WORKGROUP;
-    var rest = wid.x + wid.y * groups.x;
-    let i0 = rest % blocks * WORKGROUP;
-    rest /= blocks;
-    let h = rest % size.y;
-    let b = rest / size.y;
+    let blocks = (queries + ROWS - 1u) / ROWS;
+    let group = wid.x + wid.y * groups.x;
+    let i0 = group % blocks * ROWS;
+    let h = group / blocks % size.y;
+    let b = group / blocks / size.y;
     if b >= size.x {
         return;
     }
     let kv = h / size.w;
-    // Beyond the last query the last one is computed again, and dropped.
-    let i = min(i0 + lid, queries - 1u);
-    let scale = bitcast<f32>(params[2].w);
-    let q_row = row_at(0u, b, h, i);
-    var query: array<vec4<f32>, WIDTH_QUADS>;
-    for (var c = 0u; c < WIDTH_QUADS; c += 1u) {
-        query[c] = q_quad(q_row, 4u * c) * scale;
+    let last = min(i0 + ROWS, queries) - 1u;
+    var query: array<array<vec4<f32>, WIDTH_QUADS>, THREAD_ROWS>;
+    var acc: array<array<vec4<f32>, VALUE_QUADS>, THREAD_ROWS>;
+    var top: array<f32, THREAD_ROWS>;
+    var sum: array<f32, THREAD_ROWS>;
+    for (var r = 0u; r < THREAD_ROWS; r += 1u) {
+        // Beyond the last query the last one is computed again, and dropped.
+        let q_row = row_at(0u, b, h, min(i0 + r * WORKGROUP + lid, last));
+        for (var c = 0u; c < WIDTH_QUADS; c += 1u) {
+            query[r][c] = q_quad(q_row, 4u * c) * bitcast<f32>(params[2].w);
+        }
+        top[r] = HIDDEN;
     }
-    var acc: array<vec4<f32>, VALUE_QUADS>;
-    var top = HIDDEN;
-    var sum = 0.0;
-    let keys = span(i0, min(i0 + WORKGROUP, queries) - 1u);
+    let keys = span(i0, last);
     for (var j0 = keys.x; j0 < keys.y; j0 += STEPS) {
-        var s: vec4<f32>;
+        var s: array<vec2<f32>, THREAD_ROWS>;
         for (var t = 0u; t < STEPS; t += 1u) {
             // Beyond the last key the last one is read again, and hidden.
             let j = min(j0 + t, keys.y - 1u);
             let k_row = row_at(1u, b, kv, j);
-            var x: vec4<f32>;
+            var x: array<vec4<f32>, THREAD_ROWS>;
             for (var c = 0u; c < WIDTH_QUADS; c += 1u) {
-                x = fma(query[c], k_quad(k_row, 4u * c), x);
+                let key = k_quad(k_row, 4u * c);
+                for (var r = 0u; r < THREAD_ROWS; r += 1u) {
+                    x[r] = fma(query[r][c], key, x[r]);
+                }
             }
-            let score = masked((x.x + x.y) + (x.z + x.w), b, h, i, j);
-            s[t] = select(2.0 * HIDDEN, score, sees(i, j) && j0 + t < keys.y);
+            for (var r = 0u; r < THREAD_ROWS; r += 1u) {
+                let i = min(i0 + r * WORKGROUP + lid, last);
+                let score = masked((x[r].x + x[r].y) + (x[r].z + x[r].w), b, h, i, j);
+                s[r][t] = select(2.0 * HIDDEN, score, sees(i, j) && j0 + t < keys.y);
+            }
         }
-        let above = max(max(max(s.x, s.y), max(s.z, s.w)), top);
-        let factor = exp2(top - above);
-        let p = exp2(s - above);
-        sum = fma(sum, factor, (p.x + p.y) + (p.z + p.w));
-        top = above;
-        for (var c = 0u; c < VALUE_QUADS; c += 1u) {
-            acc[c] *= factor;
+        for (var r = 0u; r < THREAD_ROWS; r += 1u) {
+            let above = max(max(s[r].x, s[r].y), top[r]);
+            let factor = exp2(top[r] - above);
+            s[r] = exp2(s[r] - above);
+            sum[r] = fma(sum[r], factor, s[r].x + s[r].y);
+            top[r] = above;
+            for (var c = 0u; c < VALUE_QUADS; c += 1u) {
+                acc[r][c] *= factor;
+            }
         }
         for (var t = 0u; t < STEPS; t += 1u) {
             let v_row = row_at(2u, b, kv, min(j0 + t, keys.y - 1u));
             for (var c = 0u; c < VALUE_QUADS; c += 1u) {
-                acc[c] = fma(vec4<f32>(p[t]), v_quad(v_row, 4u * c), acc[c]);
+                let value = v_quad(v_row, 4u * c);
+                for (var r = 0u; r < THREAD_ROWS; r += 1u) {
+                    acc[r][c] = fma(vec4<f32>(s[r][t]), value, acc[r][c]);
+                }
             }
         }
     }
-    if i0 + lid >= queries {
-        return;
-    }
-    // A row that sees nothing is zero, and so are its probabilities when they are made again.
-    let found = sum != 0.0;
-    let inverse = select(0.0, 1.0 / sum, found);
-    let row = (b * queries + i) * size.y + h;
-    let value = params[1].w;
-    for (var c = 0u; c < VALUE_QUADS; c += 1u) {
-        for (var e = 0u; e < 4u; e += 1u) {
-            if 4u * c + e < value {
-                out[row * value + 4u * c + e] = acc[c][e] * inverse;
+    for (var r = 0u; r < THREAD_ROWS; r += 1u) {
+        let i = i0 + r * WORKGROUP + lid;
+        if i < queries {
+            let row = (b * queries + i) * size.y + h;
+            let inverse = finish(row, top[r], sum[r]);
+            for (var c = 0u; c < VALUE_QUADS; c += 1u) {
+                store(row * params[1].w, 4u * c, acc[r][c] * inverse);
             }
         }
     }
-    out[size.x * queries * size.y * value + row] = select(-HIDDEN, top + log2(sum), found) / LOG2E;
 }

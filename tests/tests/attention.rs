@@ -63,6 +63,7 @@ impl Problem {
             window: self.window,
             start: self.start,
             attn_mask: mask.as_ref(),
+            fused: Some(true),
         };
         let y = if fused { q.attention(&k, &v, &options) } else { q.attention_composite(&k, &v, &options) };
         let weights = operand(y.shape(), 5);
@@ -145,7 +146,13 @@ fn batches_are_data() {
     for device in [Device::cpu()].into_iter().chain(gpu) {
         let run = |batch: usize, length: usize, start: usize| {
             let x = real(&device, &[batch, 2, length, 8], 1);
-            let options = Attention { is_causal: true, start, scale: Some(0.3), ..Attention::default() };
+            let options = Attention {
+                is_causal: true,
+                start,
+                scale: Some(0.3),
+                fused: Some(true),
+                ..Attention::default()
+            };
             let y = x.attention(&x, &x, &options);
             let grads = grad_of(&y.square(), &[&x]).unwrap();
             eval(&[&grads[0]]).unwrap();

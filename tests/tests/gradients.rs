@@ -230,23 +230,31 @@ const TWICE: &[Twice] = &[
         name: "attention",
         shapes: &[&[1, 4, 3, 4], &[1, 2, 5, 4], &[1, 2, 5, 2]],
         f: |x| {
-            x[0].attention(&x[1], &x[2], &Attention { is_causal: true, start: 1, ..Attention::default() })
-                .tanh()
+            x[0].attention(
+                &x[1],
+                &x[2],
+                &Attention { is_causal: true, start: 1, fused: Some(true), ..Attention::default() },
+            )
+            .tanh()
         },
     },
     Twice {
         name: "attention with a mask",
         shapes: &[&[3, 4], &[4, 4], &[4, 2], &[3, 4]],
         f: |x| {
-            x[0].attention(&x[1], &x[2], &Attention { attn_mask: Some(&x[3]), ..Attention::default() })
-                .square()
+            x[0].attention(
+                &x[1],
+                &x[2],
+                &Attention { attn_mask: Some(&x[3]), fused: Some(true), ..Attention::default() },
+            )
+            .square()
         },
     },
     Twice {
         name: "attention with rows that see nothing",
         shapes: &[&[5, 4], &[2, 4], &[2, 2]],
         f: |x| {
-            let options = Attention { window: Some(2), ..Attention::default() };
+            let options = Attention { window: Some(2), fused: Some(true), ..Attention::default() };
             let keys = Tensor::from_slice(x[0].device(), &[true, false], &[2]);
             let masked = x[0].attention(&x[1], &x[2], &Attention { attn_mask: Some(&keys), ..options });
             masked * x[0].attention(&x[1], &x[2], &options)

@@ -100,7 +100,7 @@ fn elementwise() -> Vec<Misuse> {
 }
 
 const FULL: Attention<'_> =
-    Attention { scale: None, is_causal: false, window: None, start: 0, attn_mask: None };
+    Attention { scale: None, is_causal: false, window: None, start: 0, attn_mask: None, fused: None };
 
 fn attention() -> Vec<Misuse> {
     vec![

@@ -3,7 +3,7 @@
 use smallvec::SmallVec;
 
 use crate::fuse::Limits;
-use crate::ir::{Edge, Ir, IrOp};
+use crate::ir::{Edge, Ir, IrNode, IrOp};
 use crate::op::Op;
 
 /// An expression that costs no more than this is recomputed rather than stored for several users.
@@ -40,9 +40,7 @@ fn pass(ir: &Ir, is_output: &[bool], limits: Limits, stored: &mut [bool]) -> boo
             in_memory[edge.node] |= node.memory_operand(k).is_some();
         }
     }
-    for &(node, _) in &ir.after {
-        in_memory[node] = true;
-    }
+    ir.after.iter().for_each(|&(node, _)| in_memory[node] = true);
     let mut cost = vec![0u64; n];
     let mut size = vec![0usize; n];
     let mut loads: Vec<Loads> = vec![Loads::new(); n];
@@ -98,14 +96,15 @@ fn pass(ir: &Ir, is_output: &[bool], limits: Limits, stored: &mut [bool]) -> boo
             _ => cost[i] > CHEAP,
         };
         let shared = (uses[i] > 1 || widened[i]) && dear && !constant && !generator;
-        let must = is_output[i]
-            || node.is_heavy()
-            || node.is_reduce()
-            || matches!(node.op, IrOp::Copy | IrOp::Piece)
-            || in_memory[i];
+        let must = is_output[i] || in_memory[i] || has_place(node);
         stored[i] |= must || shared;
     }
     late
+}
+
+/// Whether a node is no expression, or is there to be in memory.
+fn has_place(node: &IrNode) -> bool {
+    node.is_heavy() || node.is_reduce() || matches!(node.op, IrOp::Copy | IrOp::Piece)
 }
 
 /// What an expression loads: nodes, and how many of their elements.

@@ -26,7 +26,10 @@ fn small(case: Case) -> Case {
 }
 
 const CAUSAL: Attention<'_> =
-    Attention { scale: None, is_causal: true, window: None, start: 0, attn_mask: None };
+    Attention { scale: None, is_causal: true, window: None, start: 0, attn_mask: None, fused: Some(true) };
+
+/// By the kernels on every adapter.
+const FULL: Attention<'_> = Attention { is_causal: false, ..CAUSAL };
 
 /// Extents of queries, of keys, and the width of values.
 const SHAPES: &[(&[usize], &[usize], usize)] = &[
@@ -55,7 +58,7 @@ fn extents() -> Vec<Case> {
     let mut all = Vec::new();
     for &(q, k, value) in SHAPES {
         let keys = k[k.len() - 2];
-        for (name, options) in [("full", Attention::default()), ("causal", CAUSAL)] {
+        for (name, options) in [("full", FULL), ("causal", CAUSAL)] {
             let name = format!("attention {name} {q:?} {k:?} {value}");
             all.push(small(Case::new(name, operands(q, k, value), near(keys), move |_, x| {
                 x[0].attention(&x[1], &x[2], &options)
@@ -72,7 +75,8 @@ fn bands() -> Vec<Case> {
     let mut all = Vec::new();
     for (q, k) in [([1, 2, 5, 4], [1, 2, 7, 4]), ([1, 2, 150, 8], [1, 1, 90, 8])] {
         for (window, start, is_causal) in bands {
-            let options = Attention { scale: Some(0.7), is_causal, window, start, attn_mask: None };
+            let options =
+                Attention { scale: Some(0.7), is_causal, window, start, attn_mask: None, fused: Some(true) };
             let name = format!("attention band {window:?} {start} {is_causal} {q:?}");
             all.push(small(Case::new(name, operands(&q, &k, 4), near(8), move |_, x| {
                 x[0].attention(&x[1], &x[2], &options)
@@ -99,11 +103,11 @@ fn masks() -> Vec<Case> {
     let mut inputs = operands(&[1, 1, 3, 4], &[1, 1, 4, 4], 2);
     inputs.push(Input::words(&[3, 4], DType::Bool, vec![1, 0, 1, 0, 0, 0, 0, 0, 0, 1, 1, 1]));
     all.push(small(Case::new("attention of a blind row", inputs.clone(), near(4), |_, x| {
-        x[0].attention(&x[1], &x[2], &Attention { attn_mask: Some(&x[3]), ..Attention::default() })
+        x[0].attention(&x[1], &x[2], &Attention { attn_mask: Some(&x[3]), ..FULL })
     })));
     all.push(Case::new("attention of an infinite mask", inputs, near(4), |d, x| {
         let mask = x[3].select(&Tensor::constant(d, 0f32), &Tensor::constant(d, f32::NEG_INFINITY));
-        x[0].attention(&x[1], &x[2], &Attention { attn_mask: Some(&mask), ..Attention::default() })
+        x[0].attention(&x[1], &x[2], &Attention { attn_mask: Some(&mask), ..FULL })
     }));
     all
 }
@@ -135,7 +139,7 @@ fn layouts() -> Vec<Case> {
             x[0].attention(&wide(&x[1]), &wide(&x[2]), &CAUSAL)
         }),
         of("of transposes", operands(&[4, 5], &[4, 6], 6), |x| {
-            x[0].t().attention(&x[1].t(), &x[2].t(), &Attention::default())
+            x[0].t().attention(&x[1].t(), &x[2].t(), &FULL)
         }),
         of("of padding", operands(&[5, 4], &[6, 4], 4), |x| {
             let pad = |t: &Tensor| t.pad(&[(1, 2), (0, 1)], 0.5);

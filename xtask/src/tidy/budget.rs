@@ -10,8 +10,8 @@ use super::{File, Finding};
 /// variants with their checks, vectors in emitted text, profiles and measured peaks. ARCHITECTURE.md says so, too.
 const BUDGETS: [(&str, usize, &[&str]); 4] = [
     ("versant-device", 3_050, &["crates/versant-device/src/"]),
-    ("versant-graph", 6_800, &["crates/versant-graph/src/"]),
-    ("versant-kernels", 7_800, &["crates/versant-kernels/src/", "shaders/"]),
+    ("versant-graph", 7_150, &["crates/versant-graph/src/"]),
+    ("versant-kernels", 8_900, &["crates/versant-kernels/src/", "shaders/"]),
     ("versant-nn", 5_000, &["crates/versant-nn/src/"]),
 ];
 

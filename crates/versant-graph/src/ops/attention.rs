@@ -2,11 +2,13 @@
 
 use std::panic::Location;
 
+use versant_device::AdapterClass;
 use versant_kernels::attention::{HIDDEN, MAX_WIDTH, Pass};
 use versant_kernels::{DType, MAX_RANK, Shape};
 
 use crate::Tensor;
 use crate::autodiff::grad_of;
+use crate::error::GraphError;
 use crate::op::{AttentionAttrs, Movement, Op};
 
 /// Positions are below this, so that kernels can add three of them.
@@ -25,6 +27,9 @@ pub struct Attention<'a> {
     pub start: usize,
     /// A mask that broadcasts to the scores `[.., queries, keys]`: f32 is added to them, bool says which count.
     pub attn_mask: Option<&'a Tensor>,
+    /// Whether one kernel computes it where there is one. By default not on software adapters, whose products take half
+    /// the time of its gradient (see docs/kernels/attention.md).
+    pub fused: Option<bool>,
 }
 
 impl Tensor {
@@ -37,7 +42,8 @@ impl Tensor {
     ///
     /// The matrix of scores is not formed: the kernels keep one number a row for the backward pass (Dao, "FlashAttention-2",
     /// 2023). They read views through their strides, and the result lies in memory with heads behind positions, so that
-    /// `transpose(1, 2)` and a reshape that joins the heads cost nothing. Heads wider than 128, a gradient by the mask, and
+    /// `transpose(1, 2)` and a reshape that joins the heads cost nothing. Heads wider than 128, a gradient by the mask, software
+    /// adapters unless [`Attention::fused`] says otherwise, and
     /// empty extents take [`Tensor::attention_composite`] instead, as `explain()` shows.
     ///
     /// ```
@@ -79,6 +85,8 @@ struct Parts {
     v: Tensor,
     mask: Option<Tensor>,
     attrs: AttentionAttrs,
+    /// Whether a kernel is wanted.
+    fused: bool,
     /// Extents of the result.
     shape: Vec<usize>,
 }
@@ -103,6 +111,11 @@ impl Parts {
         let mut operands = vec![q, k, v];
         operands.extend(options.attn_mask);
         let fail = |why: &str| Err(Tensor::invalid("attention", &operands, location, why));
+        if let Some(far) = operands.iter().find(|t| t.device() != q.device()) {
+            let [left, right] = [q, *far].map(|t| t.device().info().name.clone());
+            let error = GraphError::MixedDevices { op: "attention", left, right, location };
+            return Err(Tensor::failed(q.device(), error));
+        }
         let rank = q.rank();
         if [q, k, v].iter().any(|t| t.dtype() != DType::F32 || t.rank() != rank) || rank < 2 {
             return fail("queries, keys and values must be f32 of one rank, at least 2");
@@ -152,7 +165,8 @@ impl Parts {
             start: options.start,
             masked: mask.is_some(),
         };
-        Ok(Parts { q: four(q), k: four(k), v: four(v), mask, attrs, shape })
+        let fused = options.fused.unwrap_or(q.device().info().class != AdapterClass::Software);
+        Ok(Parts { q: four(q), k: four(k), v: four(v), mask, attrs, fused, shape })
     }
 
     /// From the inputs of an op.
@@ -161,14 +175,14 @@ impl Parts {
         // New names: a gradient by them stops there, and what they are computed from goes on.
         let again = |t: &Tensor| t.moved(Movement::Reshape, t.dims(), t.node.location);
         let mask = attrs.masked.then(|| again(&x[3]));
-        Parts { q: again(&x[0]), k: again(&x[1]), v: again(&x[2]), mask, attrs: *attrs, shape }
+        Parts { q: again(&x[0]), k: again(&x[1]), v: again(&x[2]), mask, attrs: *attrs, fused: false, shape }
     }
 
     /// Whether there is a kernel.
     fn is_fused(&self) -> bool {
         let operands = [&self.q, &self.k, &self.v];
         let wide = operands.iter().any(|t| t.shape()[3] > MAX_WIDTH);
-        !wide && operands.iter().all(|t| t.numel() > 0)
+        self.fused && !wide && operands.iter().all(|t| t.numel() > 0)
     }
 
     /// The result, of the caller's shape.

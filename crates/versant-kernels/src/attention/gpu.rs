@@ -32,7 +32,7 @@ const TILE_LANES: usize = 8;
 pub(super) struct Row {
     pub label: &'static str,
     template: Template,
-    /// Rows of a workgroup.
+    /// Rows of a tile, or invocations of a workgroup.
     rows: usize,
 }
 
@@ -63,10 +63,16 @@ impl Row {
         }
     }
 
+    /// Rows of an invocation of rows.wgsl. Several share what is read, where that is dear and compiling them is not.
+    fn thread_rows(&self, a: &Attention) -> usize {
+        if self.rows == 8 && a.pass == Pass::Forward { 4 } else { 1 }
+    }
+
     /// Sets the constants of a template.
     fn configure(&self, a: &Attention, mut text: String) -> String {
         let Template::Tile(rows) = self.template else {
             set(&mut text, "WORKGROUP", &format!("{}u", self.rows));
+            set(&mut text, "THREAD_ROWS", &format!("{}u", self.thread_rows(a)));
             return text;
         };
         let cols = a.value.div_ceil(4 * TILE_LANES);
@@ -92,10 +98,14 @@ impl Row {
 
     /// Workgroups.
     fn groups(&self, a: &Attention) -> usize {
-        let of_queries = a.batch * a.heads * a.queries.div_ceil(self.rows);
+        let rows = match self.template {
+            Template::Rows => self.rows * self.thread_rows(a),
+            Template::Tile(_) => self.rows,
+        };
+        let of_queries = a.batch * a.heads * a.queries.div_ceil(rows);
         match a.pass {
             Pass::Forward => of_queries,
-            Pass::Backward => of_queries + a.batch * a.kv_heads * a.keys.div_ceil(self.rows),
+            Pass::Backward => of_queries + a.batch * a.kv_heads * a.keys.div_ceil(rows),
         }
     }
 }
