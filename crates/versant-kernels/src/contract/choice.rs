@@ -68,7 +68,9 @@ fn time(id: VariantId, c: &Contraction, caps: &Caps) -> u64 {
 fn lanes_time(id: VariantId, c: &Contraction, [_, m, n, _]: [usize; 4]) -> u64 {
     let variant = id.row();
     let far_larger = |(extent, tile): (&usize, usize)| 2 * *extent <= tile;
-    let poor = variant.template == Template::Lanes && [m, n].iter().zip(variant.size).any(far_larger);
+    // Products are bound by what shuffles save, whatever part of a tile is idle.
+    let saves = variant.template == Template::Shuffle && matches!(c, Contraction::MatMul(_));
+    let poor = !saves && [m, n].iter().zip(variant.size).any(far_larger);
     let split = match c {
         Contraction::Conv(cv) => cv.kind == ConvKind::WeightGrad,
         Contraction::MatMul(mm) => splits(variant, super::tiles::extents(c)) > 1 && mm.k >= 16 * MIN_SPLIT,

@@ -189,10 +189,8 @@ impl Variant {
             }
             Template::Lanes if self.is_thin() => hardware && extents(c)[1] <= 2 * self.size[0],
             Template::Lanes => caps.is_software(),
-            // Convolutions compute an index for each element that they load, which a larger tile only repeats.
             Template::Shuffle => {
-                let product = matches!(c, Contraction::MatMul(_));
-                caps.is_software() && caps.int64 && caps.min_subgroup as usize >= threads && product
+                caps.is_software() && caps.int64 && caps.min_subgroup as usize >= threads
             }
         };
         let small =
