@@ -64,6 +64,196 @@ fn sees(i: u32, j: u32) -> bool {
 var<workgroup> staged: array<vec4<f32>, (ROWS + KEYS) * 4u>;
 var<workgroup> shares: array<vec4<f32>, ROWS * KEYS / 4u>;
 
+// Where an invocation's queries and keys lie, its scores, its part of the result, and of its rows the highest score and the
+// sum. They are private, so that the steps of a block are functions of their own.
+var<private> q_rows: array<i32, Q_LOADS>;
+var<private> k_rows: array<i32, K_LOADS>;
+var<private> s: array<vec4<f32>, THREAD_ROWS>;
+var<private> acc: array<array<vec4<f32>, COLS>, THREAD_ROWS>;
+var<private> top: array<f32, THREAD_ROWS>;
+var<private> sum: array<f32, THREAD_ROWS>;
+
+// The queries of a workgroup, from the first to the last, of a batch and a head.
+struct Tile {
+    b: u32,
+    h: u32,
+    first: u32,
+    last: u32,
+}
+
+// Where an invocation is, and how its quads of queries, keys and probabilities are exchanged. Made once, outside of the
+// loops, as compilers leave in a loop what is in it.
+struct Place {
+    lid: u32,
+    lane: u32,
+    group: u32,
+    quad: u32,
+    q_swap: u32,
+    k_swap: u32,
+    p_swap: u32,
+}
+
+fn clear() {
+    for (var i = 0u; i < THREAD_ROWS; i += 1u) {
+        top[i] = HIDDEN;
+        sum[i] = 0.0;
+        for (var n = 0u; n < COLS; n += 1u) {
+            acc[i][n] = vec4<f32>();
+        }
+    }
+}
+
+// Stages sixteen elements, from d0, of the tile's queries and of the block's keys.
+fn stage_operands(d0: u32, scale: f32, at: Place) {
+    let d = d0 + 4u * at.quad;
+    for (var l = 0u; l < Q_LOADS; l += 1u) {
+        let row = (l * WORKGROUP + at.lid) / 4u;
+        var x = vec4<f32>();
+        if WIDTH % 16u == 0u || d < WIDTH {
+            x = q_quad(q_rows[l], d) * scale;
+        }
+        staged[row * 4u + (at.quad ^ (row / 2u % 4u))] = x;
+    }
+    for (var l = 0u; l < K_LOADS; l += 1u) {
+        let key = (l * WORKGROUP + at.lid) / 4u;
+        let row = key % 4u * LANES + key / 4u;
+        var x = vec4<f32>();
+        if WIDTH % 16u == 0u || d < WIDTH {
+            x = k_quad(k_rows[l], d);
+        }
+        staged[K_AT + row * 4u + (at.quad ^ (row / 2u % 4u))] = x;
+    }
+}
+
+// Adds the products of what is staged to the scores.
+fn add_scores(at: Place) {
+    for (var f = 0u; f < FOUR; f += 1u) {
+        let first = K_AT + at.lane * 4u + (f ^ at.k_swap);
+        let k0 = staged[first];
+        let k1 = staged[first + LANES * 4u];
+        let k2 = staged[first + LANES * 8u];
+        let k3 = staged[first + LANES * 12u];
+        let kx = vec4<f32>(k0.x, k1.x, k2.x, k3.x);
+        let ky = vec4<f32>(k0.y, k1.y, k2.y, k3.y);
+        let kz = vec4<f32>(k0.z, k1.z, k2.z, k3.z);
+        let kw = vec4<f32>(k0.w, k1.w, k2.w, k3.w);
+        for (var i = 0u; i < THREAD_ROWS; i += 1u) {
+            let x = staged[(at.group + i * GROUPS) * 4u + (f ^ at.q_swap)];
+            s[i] = fma(vec4<f32>(x.x), kx, s[i]);
+            s[i] = fma(vec4<f32>(x.y), ky, s[i]);
+            s[i] = fma(vec4<f32>(x.z), kz, s[i]);
+            s[i] = fma(vec4<f32>(x.w), kw, s[i]);
+        }
+    }
+}
+
+// Masks the scores of the keys from j0, and hides those that are not seen or not before `end`.
+fn hide(tile: Tile, j0: u32, end: u32, at: Place) {
+    for (var i = 0u; i < THREAD_ROWS; i += 1u) {
+        let row = min(tile.first + at.group + i * GROUPS, tile.last);
+        for (var c = 0u; c < FOUR; c += 1u) {
+            let j = j0 + at.lane * 4u + c;
+            let score = masked(s[i][c], tile.b, tile.h, row, min(j, end - 1u));
+            s[i][c] = select(2.0 * HIDDEN, score, sees(row, j) && j < end);
+        }
+    }
+}
+
+// Makes probabilities of the scores and shares them; what was summed before is scaled to the new highest score.
+fn share_scores(at: Place) {
+    workgroupBarrier();
+    for (var i = 0u; i < THREAD_ROWS; i += 1u) {
+        let most = max(max(s[i].x, s[i].y), max(s[i].z, s[i].w));
+        staged[(at.group + i * GROUPS) * 2u + at.lane / 4u][at.lane % 4u] = most;
+    }
+    workgroupBarrier();
+    for (var i = 0u; i < THREAD_ROWS; i += 1u) {
+        let row = at.group + i * GROUPS;
+        let most = max(staged[row * 2u], staged[row * 2u + 1u]);
+        let above = max(max(max(most.x, most.y), max(most.z, most.w)), top[i]);
+        let factor = exp2(top[i] - above);
+        let p = exp2(s[i] - above);
+        sum[i] = fma(sum[i], factor, (p.x + p.y) + (p.z + p.w));
+        top[i] = above;
+        shares[row * LANES + (at.lane ^ at.p_swap)] = p;
+        for (var n = 0u; n < COLS; n += 1u) {
+            acc[i][n] *= factor;
+        }
+    }
+}
+
+// Stages STEP values from number j0; what lies beyond the last repeats it.
+fn stage_values(b: u32, kv: u32, j0: u32, last: u32, lid: u32) {
+    for (var l = 0u; l < V_LOADS; l += 1u) {
+        let at = l * WORKGROUP + lid;
+        let d = at % (LANES * COLS) * 4u;
+        let j = min(j0 + at / (LANES * COLS), last);
+        var x = vec4<f32>();
+        if VALUE % 32u == 0u || d < VALUE {
+            x = v_quad(row_at(2u, b, kv, j), d);
+        }
+        staged[at] = x;
+    }
+}
+
+// Adds the products of the staged values, number t0 of the block and on, to the result.
+fn add_values(t0: u32, at: Place) {
+    for (var t = 0u; t < V_QUADS; t += 1u) {
+        var p: array<vec4<f32>, THREAD_ROWS>;
+        for (var i = 0u; i < THREAD_ROWS; i += 1u) {
+            p[i] = shares[(at.group + i * GROUPS) * LANES + ((t0 / 4u + t) ^ at.p_swap)];
+        }
+        for (var n = 0u; n < COLS; n += 1u) {
+            let first = t * 4u * LANES * COLS + at.lane + n * LANES;
+            let v0 = staged[first];
+            let v1 = staged[first + LANES * COLS];
+            let v2 = staged[first + 2u * LANES * COLS];
+            let v3 = staged[first + 3u * LANES * COLS];
+            for (var i = 0u; i < THREAD_ROWS; i += 1u) {
+                acc[i][n] = fma(vec4<f32>(p[i].x), v0, acc[i][n]);
+                acc[i][n] = fma(vec4<f32>(p[i].y), v1, acc[i][n]);
+                acc[i][n] = fma(vec4<f32>(p[i].z), v2, acc[i][n]);
+                acc[i][n] = fma(vec4<f32>(p[i].w), v3, acc[i][n]);
+            }
+        }
+    }
+}
+
+// Stores the rows divided by their sums, and the log-sum-exp of each.
+fn store(tile: Tile, at: Place) {
+    let size = params[0];
+    let queries = params[1].x;
+    let value = params[1].w;
+    workgroupBarrier();
+    for (var i = 0u; i < THREAD_ROWS; i += 1u) {
+        staged[(at.group + i * GROUPS) * 2u + at.lane / 4u][at.lane % 4u] = sum[i];
+    }
+    workgroupBarrier();
+    for (var i = 0u; i < THREAD_ROWS; i += 1u) {
+        let local = at.group + i * GROUPS;
+        let part = staged[local * 2u] + staged[local * 2u + 1u];
+        let total = (part.x + part.y) + (part.z + part.w);
+        // A row that sees nothing is zero, and so are its probabilities when they are made again.
+        let found = total != 0.0;
+        let inverse = select(0.0, 1.0 / total, found);
+        let row = (tile.b * queries + tile.first + local) * size.y + tile.h;
+        if tile.first + local < queries {
+            for (var n = 0u; n < COLS; n += 1u) {
+                let d = 4u * (at.lane + n * LANES);
+                for (var e = 0u; e < FOUR; e += 1u) {
+                    if d + e < value {
+                        out[row * value + d + e] = acc[i][n][e] * inverse;
+                    }
+                }
+            }
+            if at.lane == 0u {
+                let sum_at = size.x * queries * size.y * value + row;
+                out[sum_at] = select(-HIDDEN, top[i] + log2(total), found) / LOG2E;
+            }
+        }
+    }
+}
+
 @compute @workgroup_size(WORKGROUP)
 fn main(
     @builtin(workgroup_id) wid: vec3<u32>,
@@ -85,171 +275,42 @@ fn main(
     let kv = h / size.w;
     let lane = lid % LANES;
     let group = lid / LANES;
-    let quad = lid % 4u;
-    let scale = bitcast<f32>(params[2].w);
     let last = min(i0 + ROWS, queries) - 1u;
-    var q_rows: array<i32, Q_LOADS>;
+    let at = Place(lid, lane, group, lid % 4u, group / 2u % 4u, lane / 2u % 4u, group % 8u);
+    let scale = bitcast<f32>(params[2].w);
+    let tile = Tile(b, h, i0, last);
     for (var l = 0u; l < Q_LOADS; l += 1u) {
         q_rows[l] = row_at(0u, b, h, min(i0 + (l * WORKGROUP + lid) / 4u, last));
     }
-    let q_swap = group / 2u % 4u;
-    let k_swap = lane / 2u % 4u;
-    let p_swap = group % 8u;
-
-    var acc: array<array<vec4<f32>, COLS>, THREAD_ROWS>;
-    var top: array<f32, THREAD_ROWS>;
-    var sum: array<f32, THREAD_ROWS>;
-    for (var i = 0u; i < THREAD_ROWS; i += 1u) {
-        top[i] = HIDDEN;
-        sum[i] = 0.0;
-        for (var n = 0u; n < COLS; n += 1u) {
-            acc[i][n] = vec4<f32>();
-        }
-    }
+    clear();
     let keys = span(i0, last);
     // The bounds of the loops over d0 and t0 are not constant, so that compilers leave them loops: unrolled, their loads are
     // moved ahead, and a quarter of the registers with them.
     for (var j0 = keys.x; j0 < keys.y; j0 += KEYS) {
-        var k_rows: array<i32, K_LOADS>;
         for (var l = 0u; l < K_LOADS; l += 1u) {
             k_rows[l] = row_at(1u, b, kv, min(j0 + (l * WORKGROUP + lid) / 4u, keys.y - 1u));
         }
-        var s: array<vec4<f32>, THREAD_ROWS>;
         for (var i = 0u; i < THREAD_ROWS; i += 1u) {
             s[i] = vec4<f32>();
         }
         for (var d0 = 0u; d0 < params[1].z; d0 += 16u) {
             workgroupBarrier();
-            let d = d0 + 4u * quad;
-            for (var l = 0u; l < Q_LOADS; l += 1u) {
-                let row = (l * WORKGROUP + lid) / 4u;
-                var x = vec4<f32>();
-                if WIDTH % 16u == 0u || d < WIDTH {
-                    x = q_quad(q_rows[l], d) * scale;
-                }
-                staged[row * 4u + (quad ^ (row / 2u % 4u))] = x;
-            }
-            for (var l = 0u; l < K_LOADS; l += 1u) {
-                let key = (l * WORKGROUP + lid) / 4u;
-                let row = key % 4u * LANES + key / 4u;
-                var x = vec4<f32>();
-                if WIDTH % 16u == 0u || d < WIDTH {
-                    x = k_quad(k_rows[l], d);
-                }
-                staged[K_AT + row * 4u + (quad ^ (row / 2u % 4u))] = x;
-            }
+            stage_operands(d0, scale, at);
             workgroupBarrier();
-            for (var f = 0u; f < FOUR; f += 1u) {
-                let at = K_AT + lane * 4u + (f ^ k_swap);
-                let k0 = staged[at];
-                let k1 = staged[at + LANES * 4u];
-                let k2 = staged[at + LANES * 8u];
-                let k3 = staged[at + LANES * 12u];
-                let kx = vec4<f32>(k0.x, k1.x, k2.x, k3.x);
-                let ky = vec4<f32>(k0.y, k1.y, k2.y, k3.y);
-                let kz = vec4<f32>(k0.z, k1.z, k2.z, k3.z);
-                let kw = vec4<f32>(k0.w, k1.w, k2.w, k3.w);
-                for (var i = 0u; i < THREAD_ROWS; i += 1u) {
-                    let x = staged[(group + i * GROUPS) * 4u + (f ^ q_swap)];
-                    s[i] = fma(vec4<f32>(x.x), kx, s[i]);
-                    s[i] = fma(vec4<f32>(x.y), ky, s[i]);
-                    s[i] = fma(vec4<f32>(x.z), kz, s[i]);
-                    s[i] = fma(vec4<f32>(x.w), kw, s[i]);
-                }
-            }
+            add_scores(at);
         }
         // Only blocks at the edge of what is seen ask of each key; the band is monotonic.
         let whole = j0 + KEYS <= keys.y && sees(i0, j0 + KEYS - 1u) && sees(i0, j0) && sees(last, j0);
         if MASKED || !whole {
-            for (var i = 0u; i < THREAD_ROWS; i += 1u) {
-                let row = min(i0 + group + i * GROUPS, last);
-                for (var c = 0u; c < FOUR; c += 1u) {
-                    let j = j0 + lane * 4u + c;
-                    let score = masked(s[i][c], b, h, row, min(j, keys.y - 1u));
-                    s[i][c] = select(2.0 * HIDDEN, score, sees(row, j) && j < keys.y);
-                }
-            }
+            hide(tile, j0, keys.y, at);
         }
-        workgroupBarrier();
-        for (var i = 0u; i < THREAD_ROWS; i += 1u) {
-            let most = max(max(s[i].x, s[i].y), max(s[i].z, s[i].w));
-            staged[(group + i * GROUPS) * 2u + lane / 4u][lane % 4u] = most;
-        }
-        workgroupBarrier();
-        for (var i = 0u; i < THREAD_ROWS; i += 1u) {
-            let row = group + i * GROUPS;
-            let most = max(staged[row * 2u], staged[row * 2u + 1u]);
-            let above = max(max(max(most.x, most.y), max(most.z, most.w)), top[i]);
-            let factor = exp2(top[i] - above);
-            let p = exp2(s[i] - above);
-            sum[i] = fma(sum[i], factor, (p.x + p.y) + (p.z + p.w));
-            top[i] = above;
-            shares[row * LANES + (lane ^ p_swap)] = p;
-            for (var n = 0u; n < COLS; n += 1u) {
-                acc[i][n] *= factor;
-            }
-        }
+        share_scores(at);
         for (var t0 = 0u; t0 < min(KEYS, keys.y - j0); t0 += STEP) {
             workgroupBarrier();
-            for (var l = 0u; l < V_LOADS; l += 1u) {
-                let at = l * WORKGROUP + lid;
-                let d = at % (LANES * COLS) * 4u;
-                let j = min(j0 + t0 + at / (LANES * COLS), keys.y - 1u);
-                var x = vec4<f32>();
-                if VALUE % 32u == 0u || d < VALUE {
-                    x = v_quad(row_at(2u, b, kv, j), d);
-                }
-                staged[at] = x;
-            }
+            stage_values(b, kv, j0 + t0, keys.y - 1u, lid);
             workgroupBarrier();
-            for (var t = 0u; t < V_QUADS; t += 1u) {
-                var p: array<vec4<f32>, THREAD_ROWS>;
-                for (var i = 0u; i < THREAD_ROWS; i += 1u) {
-                    p[i] = shares[(group + i * GROUPS) * LANES + ((t0 / 4u + t) ^ p_swap)];
-                }
-                for (var n = 0u; n < COLS; n += 1u) {
-                    let at = t * 4u * LANES * COLS + lane + n * LANES;
-                    let v0 = staged[at];
-                    let v1 = staged[at + LANES * COLS];
-                    let v2 = staged[at + 2u * LANES * COLS];
-                    let v3 = staged[at + 3u * LANES * COLS];
-                    for (var i = 0u; i < THREAD_ROWS; i += 1u) {
-                        acc[i][n] = fma(vec4<f32>(p[i].x), v0, acc[i][n]);
-                        acc[i][n] = fma(vec4<f32>(p[i].y), v1, acc[i][n]);
-                        acc[i][n] = fma(vec4<f32>(p[i].z), v2, acc[i][n]);
-                        acc[i][n] = fma(vec4<f32>(p[i].w), v3, acc[i][n]);
-                    }
-                }
-            }
+            add_values(t0, at);
         }
     }
-    workgroupBarrier();
-    for (var i = 0u; i < THREAD_ROWS; i += 1u) {
-        staged[(group + i * GROUPS) * 2u + lane / 4u][lane % 4u] = sum[i];
-    }
-    workgroupBarrier();
-    let value = params[1].w;
-    for (var i = 0u; i < THREAD_ROWS; i += 1u) {
-        let at = group + i * GROUPS;
-        let part = staged[at * 2u] + staged[at * 2u + 1u];
-        let total = (part.x + part.y) + (part.z + part.w);
-        // A row that sees nothing is zero, and so are its probabilities when they are made again.
-        let found = total != 0.0;
-        let inverse = select(0.0, 1.0 / total, found);
-        let row = (b * queries + i0 + at) * size.y + h;
-        if i0 + at < queries {
-            for (var n = 0u; n < COLS; n += 1u) {
-                let d = 4u * (lane + n * LANES);
-                for (var e = 0u; e < FOUR; e += 1u) {
-                    if d + e < value {
-                        out[row * value + d + e] = acc[i][n][e] * inverse;
-                    }
-                }
-            }
-            if lane == 0u {
-                let sum_at = size.x * queries * size.y * value + row;
-                out[sum_at] = select(-HIDDEN, top[i] + log2(total), found) / LOG2E;
-            }
-        }
-    }
+    store(tile, at);
 }

@@ -216,6 +216,62 @@ fn column_of(round: u32, lid: u32) -> u32 {
 }
 // end vector
 
+// Where an invocation's loads lie, and what it loaded for the next step. They are private, so that loading is a function.
+var<private> lhs_at: array<i32, LHS_LOADS>;
+var<private> rhs_at: array<vec3<i32>, RHS_LOADS>;
+var<private> lhs_next: array<vec4<f32>, LHS_LOADS>;
+var<private> rhs_next: array<vec4<f32>, RHS_LOADS>;
+
+// What lies beyond m or n repeats the last row or column and is dropped in the end.
+fn find_operands(m0: u32, n0: u32, batch: u32, steps: u32, lid: u32) {
+    let size = params[0];
+    let base = bases(batch);
+    for (var i = 0u; i < LHS_LOADS; i += 1u) {
+        let at = place(i, lid, TILE_M, LHS_WIDTH, LHS_ALONG_K);
+        lhs_at[i] = lhs_m(base.x, min(m0 + at.x, size.x - select(LHS_WIDTH, 1u, LHS_ALONG_K)));
+        if !TABLE {
+            lhs_at[i] += step_at(min(at.y, max(steps, LHS_STEP) - LHS_STEP)).x;
+        }
+    }
+    for (var i = 0u; i < RHS_LOADS; i += 1u) {
+        let at = place(i, lid, TILE_N, RHS_WIDTH, RHS_ALONG_K);
+        rhs_at[i] = rhs_n(base.y, min(n0 + at.x, size.y - select(RHS_WIDTH, 1u, RHS_ALONG_K)));
+        if !TABLE {
+            rhs_at[i] += step_at(min(at.y, max(steps, RHS_STEP) - RHS_STEP)).yzw;
+        }
+    }
+}
+
+// Loads what an invocation stages of the tile whose first step is given.
+fn fetch(step: vec4<i32>, lid: u32) {
+    for (var i = 0u; i < LHS_LOADS; i += 1u) {
+        lhs_next[i] = fetch_lhs(i, lid, lhs_at[i], step);
+    }
+    for (var i = 0u; i < RHS_LOADS; i += 1u) {
+        rhs_next[i] = fetch_rhs(i, lid, rhs_at[i], step);
+    }
+}
+
+// Stores the results through workgroup memory, so that the epilogue is compiled once and neighbours store to neighbouring
+// places.
+fn store(m0: u32, n0: u32, batch: u32, split: u32, lid: u32) {
+    let size = params[0];
+    for (var round = 0u; round < ROUNDS; round += 1u) {
+        keep_round(round, lid);
+        workgroupBarrier();
+        let n = n0 + column_of(round, lid);
+        let run = n / params[2].x;
+        let first = run * params[2].y + (n - run * params[2].x) + batch * params[2].z + split * size.x * size.y * size.w;
+        for (var e = lid; e < ROUND_RESULTS; e += WORKGROUP) {
+            let m = m0 + row_of(round, e);
+            if m < size.x && n < size.y {
+                epilogue(first + m * params[2].w, kept(e));
+            }
+        }
+        workgroupBarrier();
+    }
+}
+
 @compute @workgroup_size(WORKGROUP)
 fn main(
     @builtin(workgroup_id) wid: vec3<u32>,
@@ -237,25 +293,7 @@ fn main(
     let k_begin = split * tiles.w;
     let k_end = min(k_begin + tiles.w, size.z);
     let k_last = max(k_end, k_begin + TILE_K) - TILE_K;
-    let base = bases(batch);
-
-    // What lies beyond m or n repeats the last row or column and is dropped in the end.
-    var lhs_at: array<i32, LHS_LOADS>;
-    var rhs_at: array<vec3<i32>, RHS_LOADS>;
-    for (var i = 0u; i < LHS_LOADS; i += 1u) {
-        let at = place(i, lid, TILE_M, LHS_WIDTH, LHS_ALONG_K);
-        lhs_at[i] = lhs_m(base.x, min(m0 + at.x, size.x - select(LHS_WIDTH, 1u, LHS_ALONG_K)));
-        if !TABLE {
-            lhs_at[i] += step_at(min(at.y, max(k_end - k_begin, LHS_STEP) - LHS_STEP)).x;
-        }
-    }
-    for (var i = 0u; i < RHS_LOADS; i += 1u) {
-        let at = place(i, lid, TILE_N, RHS_WIDTH, RHS_ALONG_K);
-        rhs_at[i] = rhs_n(base.y, min(n0 + at.x, size.y - select(RHS_WIDTH, 1u, RHS_ALONG_K)));
-        if !TABLE {
-            rhs_at[i] += step_at(min(at.y, max(k_end - k_begin, RHS_STEP) - RHS_STEP)).yzw;
-        }
-    }
+    find_operands(m0, n0, batch, k_end - k_begin, lid);
     if TABLE {
         if lid < TILE_K {
             table[lid] = step_at(min(k_begin + lid, max(k_end, 1u) - 1u));
@@ -263,16 +301,8 @@ fn main(
         workgroupBarrier();
     }
 
-    var lhs_next: array<vec4<f32>, LHS_LOADS>;
-    var rhs_next: array<vec4<f32>, RHS_LOADS>;
     if k_begin < k_end {
-        let step = step_at(k_begin);
-        for (var i = 0u; i < LHS_LOADS; i += 1u) {
-            lhs_next[i] = fetch_lhs(i, lid, lhs_at[i], step);
-        }
-        for (var i = 0u; i < RHS_LOADS; i += 1u) {
-            rhs_next[i] = fetch_rhs(i, lid, rhs_at[i], step);
-        }
+        fetch(step_at(k_begin), lid);
     }
     if TABLE {
         workgroupBarrier();
@@ -293,31 +323,10 @@ fn main(
         workgroupBarrier();
         // The loads of the next tile are on their way while this one is multiplied.
         if k0 + TILE_K < k_end {
-            let step = step_at(next);
-            for (var i = 0u; i < LHS_LOADS; i += 1u) {
-                lhs_next[i] = fetch_lhs(i, lid, lhs_at[i], step);
-            }
-            for (var i = 0u; i < RHS_LOADS; i += 1u) {
-                rhs_next[i] = fetch_rhs(i, lid, rhs_at[i], step);
-            }
+            fetch(step_at(next), lid);
         }
         multiply(lid, live);
         workgroupBarrier();
     }
-
-    // Through workgroup memory, so that the epilogue is compiled once and neighbours store to neighbouring places.
-    for (var round = 0u; round < ROUNDS; round += 1u) {
-        keep_round(round, lid);
-        workgroupBarrier();
-        let n = n0 + column_of(round, lid);
-        let run = n / params[2].x;
-        let first = run * params[2].y + (n - run * params[2].x) + batch * params[2].z + split * size.x * size.y * size.w;
-        for (var e = lid; e < ROUND_RESULTS; e += WORKGROUP) {
-            let m = m0 + row_of(round, e);
-            if m < size.x && n < size.y {
-                epilogue(first + m * params[2].w, kept(e));
-            }
-        }
-        workgroupBarrier();
-    }
+    store(m0, n0, batch, split, lid);
 }

@@ -414,18 +414,19 @@ fn constant_loop<'a>(line: &'a str, constants: &[(&str, usize)]) -> Option<(&'a 
 }
 
 /// Replaces an identifier where it stands alone.
-fn replace_word(line: &str, word: &str, by: &str) -> String {
+pub(super) fn replace_word(line: &str, word: &str, by: &str) -> String {
     let part = |c: char| c.is_alphanumeric() || c == '_' || c == '.';
     let mut out = String::new();
-    let mut rest = line;
-    while let Some(at) = rest.find(word) {
-        let (before, after) = (&rest[..at], &rest[at + word.len()..]);
+    let mut done = 0;
+    for (at, _) in line.match_indices(word) {
+        // The whole line, as what stands before may be another match.
+        let (before, after) = (&line[..at], &line[at + word.len()..]);
         let alone = !before.ends_with(part) && !after.starts_with(|c| part(c) && c != '.');
-        out += before;
+        out += &line[done..at];
         out += if alone { by } else { word };
-        rest = after;
+        done = at + word.len();
     }
-    out + rest
+    out + &line[done..]
 }
 
 /// Differs when any of the WGSL files does: what was measured with the old ones then says nothing.

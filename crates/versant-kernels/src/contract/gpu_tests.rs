@@ -193,6 +193,20 @@ fn a_probe_has_the_text_of_its_problem() {
 }
 
 #[test]
+fn loops_are_written_out_by_whole_words() {
+    for (line, expected) in [
+        ("acc[c] += cc.c + c.x;", "acc[2u] += cc.c + 2u.x;"),
+        ("c(c)ccc_c", "2u(2u)ccc_c"),
+        ("nothing", "nothing"),
+        ("", ""),
+    ] {
+        assert_eq!(gpu::replace_word(line, "c", "2u"), expected);
+    }
+    let text = "for (var c = 0u; c < N; c += 1u) {\n    acc[c] = 0.0;\n}\n";
+    assert_eq!(gpu::unroll(text, &[("N", 2)]), "    acc[0u] = 0.0;\n    acc[1u] = 0.0;\n");
+}
+
+#[test]
 fn labels_name_variants() {
     for id in VariantId::all() {
         assert_eq!(VariantId::parse(&id.label()), Some(id));
