@@ -87,7 +87,10 @@ fn random_problems_agree_with_the_composite() {
                 let got = problem.compute(&device, true)?;
                 for (name, (got, want)) in ["out", "dq", "dk", "dv"].iter().zip(got.iter().zip(&want)) {
                     let size = want.iter().fold(0f32, |m, x| m.max(x.abs())).max(1.0);
-                    let far = |(g, w): &(&f32, &f32)| !((*g - *w).abs() <= 2e-5 * size);
+                    let far = |(g, w): &(&f32, &f32)| {
+                        let near = (*g - *w).abs() <= 2e-5 * size;
+                        !near
+                    };
                     if let Some(at) = got.iter().zip(want).position(|pair| far(&pair)) {
                         return Err(format!("{name}[{at}] is {} for {}: {problem:?}", got[at], want[at]));
                     }

@@ -7,11 +7,12 @@ use super::{File, Finding};
 /// counted: a budget that they used up would be met by leaving out what a reader needs. The design gives the
 /// graph 7,000 and the kernels 6,000 with the emitter among the graph, and the device 2,500; programs are emitted and
 /// evaluated in the kernel crate here. All three are over the design's figures since GPU speed came in: tuned
-/// variants with their checks, vectors in emitted text, profiles and measured peaks. ARCHITECTURE.md says so, too.
+/// variants with their checks, attention, recomputing, vectors in emitted text, profiles and measured peaks.
+/// ARCHITECTURE.md says so, too.
 const BUDGETS: [(&str, usize, &[&str]); 4] = [
     ("versant-device", 3_050, &["crates/versant-device/src/"]),
-    ("versant-graph", 7_150, &["crates/versant-graph/src/"]),
-    ("versant-kernels", 8_900, &["crates/versant-kernels/src/", "shaders/"]),
+    ("versant-graph", 7_600, &["crates/versant-graph/src/"]),
+    ("versant-kernels", 9_600, &["crates/versant-kernels/src/", "shaders/"]),
     ("versant-nn", 5_000, &["crates/versant-nn/src/"]),
 ];
 

@@ -189,9 +189,7 @@ impl Variant {
             }
             Template::Lanes if self.is_thin() => hardware && extents(c)[1] <= 2 * self.size[0],
             Template::Lanes => caps.is_software(),
-            Template::Shuffle => {
-                caps.is_software() && caps.int64 && caps.min_subgroup as usize >= threads
-            }
+            Template::Shuffle => caps.is_software() && caps.int64 && caps.min_subgroup as usize >= threads,
         };
         let small =
             threads <= caps.invocations as usize && self.workgroup_bytes() <= caps.workgroup_bytes as usize;
