@@ -8,7 +8,9 @@ use rustc_hash::FxHashMap;
 use versant_device::{BufferRef, Cost, Kernel, Launch};
 use versant_kernels::attention;
 use versant_kernels::contract::{self, Operand, VariantId};
-use versant_kernels::{ContractLaunch, KernelSource, Target, join, program_native, program_wgsl};
+use versant_kernels::{
+    ContractLaunch, KernelSource, Target, join, program_beside, program_native, program_wgsl,
+};
 
 use crate::explain::LaunchNote;
 use crate::fuse::{Form, Fused, place_of};
@@ -71,15 +73,22 @@ impl<'a> Maker<'a> {
 
     /// The launch of these kernels; several, if their texts cannot be joined.
     pub fn step(&mut self, step: usize, kernels: Range<usize>) {
-        let made: Vec<Made> = kernels.filter_map(|k| self.make(k)).collect();
+        let mut made: Vec<Made> = kernels.filter_map(|k| self.make(k)).collect();
         let all: Vec<BufferRef> = made.iter().flat_map(|m| m.buffers.iter().copied()).collect();
-        let numbered = |b: &BufferRef| all.iter().position(|other| other == b).expect("it is among all");
-        let busy = made.iter().filter(|m| !m.source.grid.contains(&0));
-        let parts: Vec<_> =
-            busy.map(|m| (&m.source, m.buffers.iter().map(numbered).collect::<Vec<_>>())).collect();
-        if parts.len() > 1
-            && let Some((source, buffers)) = join(&joined_label(&made), &parts)
-        {
+        let mut joined = joined(&made, &all);
+        if joined.is_none() && made.len() > 1 {
+            // A buffer that one part binds as vectors and another as words: all take it as words.
+            let beside: Vec<_> = (0..made.len()).map(|at| self.beside(&made, at)).collect();
+            let own: Vec<_> = made.iter().map(|m| m.source.clone()).collect();
+            for (m, source) in made.iter_mut().zip(beside) {
+                m.source = source.unwrap_or_else(|| m.source.clone());
+            }
+            joined = self::joined(&made, &all);
+            if joined.is_none() {
+                made.iter_mut().zip(own).for_each(|(m, source)| m.source = source);
+            }
+        }
+        if let Some((source, buffers)) = joined {
             let cost = made.iter().fold(Cost::default(), |sum, m| Cost {
                 flops: sum.flops + m.cost.flops,
                 bytes: sum.bytes + m.cost.bytes,
@@ -92,6 +101,20 @@ impl<'a> Maker<'a> {
             let members = self.fused.kernels[m.kernel].members.clone();
             self.launch(step, members, m.source, m.buffers, m.cost);
         }
+    }
+
+    /// A generated kernel again, with the buffers that other kernels of the launch bind, too, as words.
+    fn beside(&self, made: &[Made], at: usize) -> Option<KernelSource> {
+        let m = &made[at];
+        let (Form::Fused(_), Some(lowered), Target::Gpu(caps)) =
+            (&self.fused.kernels[m.kernel].form, &self.fused.kernels[m.kernel].lowered, self.target)
+        else {
+            return None;
+        };
+        let others = || made.iter().enumerate().filter(|(i, _)| *i != at).flat_map(|(_, o)| &o.buffers);
+        let shared = |b: &usize| others().any(|other| *other == m.buffers[*b]);
+        let words: Vec<usize> = (0..m.buffers.len()).filter(shared).collect();
+        Some(program_beside(&lowered.program, &m.source.label, caps.is_software(), &words))
     }
 
     fn buffer(&self, place: Place) -> BufferRef {
@@ -237,6 +260,14 @@ pub(crate) fn contraction(
         None => contract::contraction(&problem, program, label, target),
     };
     kernels.launches
+}
+
+/// One launch for several kernels, with the numbers of its buffers among `all`, if their texts can be joined.
+fn joined(made: &[Made], all: &[BufferRef]) -> Option<(KernelSource, Vec<usize>)> {
+    let numbered = |b: &BufferRef| all.iter().position(|other| other == b).expect("it is among all");
+    let busy = made.iter().filter(|m| !m.source.grid.contains(&0));
+    let parts: Vec<_> = busy.map(|m| (&m.source, m.buffers.iter().map(numbered).collect())).collect();
+    if parts.len() > 1 { join(&joined_label(made), &parts) } else { None }
 }
 
 /// What kernels that share a launch are called.

@@ -105,8 +105,8 @@ const SOFTWARE_GROUPS: usize = 32;
 const SOFTWARE_ROUNDS: usize = 60_000;
 /// Least steps of k of a split.
 pub(super) const MIN_SPLIT: usize = 256;
-/// Most words of scratch: 64 MiB, half of the least binding size that WebGPU guarantees.
-const MAX_SCRATCH: usize = 1 << 24;
+/// Most words of scratch, 4 MiB: beyond that, memory and the traffic of partial sums cost what more workgroups win.
+const MAX_SCRATCH: usize = 1 << 20;
 
 /// How a contraction runs on a GPU.
 #[derive(Debug)]

@@ -11,7 +11,7 @@
 use super::block::Emitter;
 use super::params::ParamBlock;
 use super::reduce::{FOUR, RESULT, accumulate, declare, join_four, result, shared_memory, trees};
-use super::wide::{Axis, WIDTH, Widths, choose, register_type};
+use super::wide::{Axis, WIDTH, Widths, register_type};
 use super::{SOFT_ROW_GROUP, TREE_GROUP, declarations, entry};
 use crate::{Block, DType, Instr, InstrKind, Program, ReduceKind, ReduceOut, Step};
 
@@ -32,8 +32,12 @@ const NEIGHBOURS: usize = 8;
 const SOFT_ITERATIONS: usize = 60_000;
 
 /// The kernel of a program with columns, and its number of workgroups.
-pub(super) fn rows_and_cols(p: &Program, params: &mut ParamBlock, software: bool) -> (String, usize) {
-    let wide = choose(p);
+pub(super) fn rows_and_cols(
+    p: &Program,
+    params: &mut ParamBlock,
+    wide: Widths,
+    software: bool,
+) -> (String, usize) {
     let alone = software && iterations(p, wide.axis) <= SOFT_ITERATIONS;
     let (rows, cols) = (p.rows.numel(), p.cols.numel());
     let together = if wide.axis == Axis::Rows { WIDTH } else { 1 };

@@ -11,6 +11,9 @@ use crate::KernelSource;
 /// Storage buffers that every adapter can bind.
 const BINDINGS: usize = 7;
 
+/// Bytes of workgroup memory that every adapter has.
+const WORKGROUP_BYTES: usize = 16 << 10;
+
 /// A module taken apart.
 struct Module<'a> {
     /// Storage buffers in the order of their bindings: name and type.
@@ -40,7 +43,8 @@ pub fn join(label: &str, parts: &[(&KernelSource, Vec<usize>)]) -> Option<(Kerne
     let mut distinct: Vec<usize> = joined.bindings.iter().map(|b| b.0).collect();
     distinct.sort_unstable();
     distinct.dedup();
-    if joined.bindings.len() > distinct.len().max(BINDINGS) {
+    let too_many = joined.bindings.len() > distinct.len().max(BINDINGS);
+    if too_many || joined.shared.iter().map(|d| bytes(d)).sum::<usize>() > WORKGROUP_BYTES {
         return None;
     }
     joined.finish(label, parts, group)
@@ -180,6 +184,14 @@ impl<'a> Joined<'a> {
         };
         Some((source, order.iter().map(|&i| self.bindings[i].0).collect()))
     }
+}
+
+/// Bytes of a workgroup array of words or of vectors of four; one of anything else counts as too long.
+fn bytes(declaration: &str) -> usize {
+    let count = declaration.rsplit(',').next().and_then(|rest| rest.split('>').next());
+    let count = count.and_then(|n| n.trim().trim_end_matches('u').parse::<usize>().ok());
+    let width = if declaration.contains("vec4<") { 16 } else { 4 };
+    count.map_or(usize::MAX / 64, |n| n * width)
 }
 
 /// Whether an item is the same in every module: programs define no structs of their own.

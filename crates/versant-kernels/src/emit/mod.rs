@@ -33,7 +33,7 @@ pub use params::{MAX_GROUPS, ParamBlock, grid};
 
 use crate::{DType, KernelSource, Program, Step, fold};
 use block::Emitter;
-use wide::Widths;
+use wide::{Widths, choose};
 
 /// Invocations of a workgroup that evaluates a row each.
 const ROW_GROUP: usize = 64;
@@ -63,12 +63,23 @@ pub struct Epilogue {
 /// If the program is malformed: a register used before its definition, or a type that kernels do not
 /// support (see [`DType::is_supported`]).
 pub fn program_wgsl(p: &Program, label: &str, software: bool) -> KernelSource {
+    program_beside(p, label, software, &[])
+}
+
+/// The same for a launch that it shares with others: these bindings are arrays of words, never of vectors, since others
+/// bind their buffers as such.
+///
+/// # Panics
+/// As [`program_wgsl`].
+pub fn program_beside(p: &Program, label: &str, software: bool, words: &[usize]) -> KernelSource {
     let folded = fold(p);
     let mut params = ParamBlock::default();
+    let mut wide = choose(&folded);
+    words.iter().for_each(|&b| wide.bindings[b] = false);
     let (body, groups) = if folded.cols_steps() == 0 {
-        rows::elementwise(&folded, &mut params, software)
+        rows::elementwise(&folded, &mut params, wide, software)
     } else {
-        columns::rows_and_cols(&folded, &mut params, software)
+        columns::rows_and_cols(&folded, &mut params, wide, software)
     };
     KernelSource {
         label: label.to_owned(),

@@ -155,16 +155,16 @@ fn tree(e: &mut Emitter, outs: &[ReduceOut]) {
     };
     let share = |e: &mut Emitter| {
         for (i, (var, dtype)) in vars.iter().enumerate() {
-            e.here(&format!("shared{i}[lid] = {};", words(var, *dtype)));
+            e.here(&format!("{}{i}[lid] = {};", array(e), words(var, *dtype)));
         }
     };
     let values = |e: &mut Emitter, i: usize, at: &str, dtype: DType| match wide {
         true => {
             let n = e.fresh();
-            e.here(&format!("let s{n} = shared{i}[{at}];"));
+            e.here(&format!("let s{n} = {}{i}[{at}];", array(e)));
             vector(value_type(dtype), |k| from_bits(dtype, &part(&format!("s{n}"), k)))
         }
-        false => from_bits(dtype, &format!("shared{i}[{at}]")),
+        false => from_bits(dtype, &format!("{}{i}[{at}]", array(e))),
     };
     share(e);
     e.nested("for (var half = lanes >> 1u; half > 0u; half = half >> 1u) {", |e| {
@@ -217,6 +217,11 @@ fn tree_width(e: &Emitter) -> usize {
     if e.wide.axis == Axis::Rows { TREE_WIDTH / 2 } else { TREE_WIDTH }
 }
 
+/// What a tree's arrays are called: kernels that share a launch share those that are alike.
+fn array(e: &Emitter) -> &'static str {
+    if e.wide.axis == Axis::Rows { "shared_four" } else { "shared" }
+}
+
 /// The arrays that trees use.
 pub(super) fn shared_memory(e: &Emitter) -> String {
     let words = |o: &ReduceOut| 1 + usize::from(is_arg(o.kind));
@@ -226,5 +231,6 @@ pub(super) fn shared_memory(e: &Emitter) -> String {
     });
     let most: usize = trees.map(|t| t.iter().map(words).sum()).max().unwrap_or(0);
     let of = if e.wide.axis == Axis::Rows { "vec4<u32>" } else { "u32" };
-    (0..most).map(|i| format!("var<workgroup> shared{i}: array<{of}, {TREE_GROUP}>;\n")).collect()
+    let name = array(e);
+    (0..most).map(|i| format!("var<workgroup> {name}{i}: array<{of}, {TREE_GROUP}>;\n")).collect()
 }

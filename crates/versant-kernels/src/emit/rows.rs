@@ -2,7 +2,7 @@
 
 use super::block::Emitter;
 use super::params::ParamBlock;
-use super::wide::{Axis, WIDTH, Widths, choose};
+use super::wide::{Axis, WIDTH, Widths};
 use super::{ROW_GROUP, declarations, entry};
 use crate::{Program, Step};
 
@@ -25,8 +25,12 @@ pub(super) fn steps(e: &mut Emitter, again: bool) {
 ///
 /// On a software adapter an invocation takes neighbouring units, so that it stays within a page of memory; on
 /// hardware the invocations of a workgroup take neighbouring units at once, as its memory wants it.
-pub(super) fn elementwise(p: &Program, params: &mut ParamBlock, software: bool) -> (String, usize) {
-    let wide = choose(p);
+pub(super) fn elementwise(
+    p: &Program,
+    params: &mut ParamBlock,
+    wide: Widths,
+    software: bool,
+) -> (String, usize) {
     let rows = p.rows.numel();
     let width = if wide.axis == Axis::None { 1 } else { WIDTH };
     let units = rows / width;
