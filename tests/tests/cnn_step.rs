@@ -112,7 +112,7 @@ fn losses(dev: &Device, again: bool) -> (Vec<u32>, u64) {
     let head = Linear::new(&(&vs / "head"), 12 * 64, CLASSES);
     let net = (block("a", 1), block("b", 12), block("c", 12), block("d", 12), Flatten::new(), head);
     let mut opt = AdamW::new(&vs, 1e-2);
-    let bits = |at| step(&vs, &net, &mut opt, 24, at).item::<f32>().expect("a value").to_bits();
+    let bits = |at| step(&vs, &net, &mut opt, 96, at).item::<f32>().expect("a value").to_bits();
     let bits = (0..5).map(bits).collect();
     set_recomputing(dev, true);
     (bits, latest_plan(dev).expect("a step was run").footprint.workspace)
@@ -124,9 +124,7 @@ fn what_is_computed_again_is_the_same() {
     for dev in devices() {
         let ((kept, most), (again, least)) = (losses(&dev, false), losses(&dev, true));
         assert_eq!(kept, again, "{}", dev.info().name);
-        // A fifth is saved where a kernel may bind as much as it likes, a sixth within eight buffers, where fewer kernels
-        // can make a value on the way.
-        assert!(10 * least <= 9 * most, "{}: {least} bytes instead of {most}", dev.info().name);
+        assert!(10 * least <= 8 * most, "{}: {least} bytes instead of {most}", dev.info().name);
     }
 }
 
