@@ -10,6 +10,7 @@ mod data;
 mod error;
 mod golden;
 mod kill;
+mod programs;
 mod run;
 mod test;
 mod tidy;

@@ -7,11 +7,12 @@
 //! * `VERSANT_CHECKED=1`: every kernel is compiled with run-time checks. The first pass has them, the second runs
 //!   kernels as users do.
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
-use crate::{run, vulkan};
+use crate::{programs, run, vulkan};
 
 /// Options of `cargo xtask test`.
 #[derive(clap::Args)]
@@ -33,16 +34,16 @@ pub fn run(options: &Options) -> Result<()> {
     if device == "lavapipe" {
         vulkan::ensure_software_adapter()?;
     }
-    let mut passes = vec![pass("the whole workspace, kernels checked", options, device, |command| {
-        command.arg("--workspace").env("VERSANT_CHECKED", "1");
-    })?];
+    let checked = [("VERSANT_CHECKED", "1")];
+    let mut passes =
+        vec![pass("the whole workspace, kernels checked", options, device, &["--workspace"], &checked)?];
+    passes.push(documentation(options, device)?);
     if !options.quick {
+        // Integration tests are those that open adapters. Selected from the whole workspace, because
+        // naming packages would build their dependencies again with other features.
+        let select = ["--workspace", "--test", "*"];
         let name = "integration tests within WebGPU's default limits, kernels unchecked";
-        passes.push(pass(name, options, device, |command| {
-            // Integration tests are those that open adapters. Selected from the whole workspace, because
-            // naming packages would build their dependencies again with other features.
-            command.args(["--workspace", "--test", "*"]).env("VERSANT_DEFAULT_LIMITS", "1");
-        })?);
+        passes.push(pass(name, options, device, &select, &[("VERSANT_DEFAULT_LIMITS", "1")])?);
     }
     summarise(&passes)
 }
@@ -52,7 +53,7 @@ fn default_device() -> &'static str {
     if cfg!(target_os = "linux") { "lavapipe" } else { "gpu" }
 }
 
-/// What one run of `cargo test` came to.
+/// What one run of tests came to.
 struct Pass {
     name: &'static str,
     counts: Counts,
@@ -64,17 +65,52 @@ fn pass(
     name: &'static str,
     options: &Options,
     device: &str,
-    select: impl FnOnce(&mut Command),
+    select: &[&str],
+    variables: &[(&str, &str)],
 ) -> Result<Pass> {
     eprintln!("\n=== {name} (device for GPU tests: {device}) ===");
+    let start = Instant::now();
+    let programs = programs::build(select)?;
+    let cache = shader_cache()?;
+    let prepare = |command: &mut Command| {
+        surround(command, device, &cache);
+        command.envs(variables.iter().copied()).args(&options.filter);
+    };
+    let mut counts = Counts::default();
+    let mut succeeded = true;
+    programs::run_all(&programs, prepare, |ended| {
+        ended.text.lines().for_each(|line| counts.see(line));
+        succeeded &= ended.succeeded;
+    })?;
+    Ok(Pass { name, counts, succeeded, time: start.elapsed() })
+}
+
+/// The examples in the documentation, which only cargo can run.
+fn documentation(options: &Options, device: &str) -> Result<Pass> {
+    let name = "examples in the documentation";
+    eprintln!("\n=== {name} (device for GPU tests: {device}) ===");
+    let start = Instant::now();
+    let mut command = run::cargo();
+    command.args(["test", "--no-fail-fast", "--workspace", "--doc"]);
+    surround(&mut command, device, &shader_cache()?);
+    command.env("VERSANT_CHECKED", "1").args(&options.filter);
+    let mut counts = Counts::default();
+    let succeeded = run::watch(&mut command, |line| counts.see(line))?;
+    Ok(Pass { name, counts, succeeded, time: start.elapsed() })
+}
+
+fn shader_cache() -> Result<PathBuf> {
     let cache = vulkan::shader_cache();
     std::fs::create_dir_all(&cache).map_err(Error::at(&cache))?;
-    let mut command = run::cargo();
+    Ok(cache)
+}
+
+/// What every test finds in its environment.
+fn surround(command: &mut Command, device: &str, cache: &Path) {
     command
-        .args(["test", "--no-fail-fast"])
         .env("VERSANT_REQUIRE_GPU", "1")
         .env("VERSANT_TEST_DEVICE", device)
-        .env("MESA_SHADER_CACHE_DIR", &cache)
+        .env("MESA_SHADER_CACHE_DIR", cache)
         // Verdicts on kernels from this tree do not belong among the user's.
         .env("VERSANT_CACHE_DIR", cache.with_file_name("kernel-verdicts"));
     if std::env::var_os("LP_NUM_THREADS").is_none() {
@@ -86,14 +122,6 @@ fn pass(
         // Without a folder to look for a display in, Wayland's client library complains for every adapter.
         command.env("XDG_RUNTIME_DIR", run::target());
     }
-    select(&mut command);
-    if let Some(filter) = &options.filter {
-        command.arg(filter);
-    }
-    let start = Instant::now();
-    let mut counts = Counts::default();
-    let succeeded = run::watch(&mut command, |line| counts.see(line))?;
-    Ok(Pass { name, counts, succeeded, time: start.elapsed() })
 }
 
 /// Totals over the test programs of a pass, read from what the standard test harness prints.
