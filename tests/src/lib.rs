@@ -44,6 +44,15 @@ fn open_devices() -> Vec<Device> {
     devices
 }
 
+/// Whether the present pass takes a check with this number. `cargo xtask test` makes two passes, each under other
+/// conditions, and compiling kernels is most of what tests do: where a table is large, one pass takes the even rows
+/// (`VERSANT_TEST_HALF=0`) and the other the odd ones (`1`). Without the variable every check is taken.
+pub fn in_this_pass(number: usize) -> bool {
+    static HALF: OnceLock<Option<usize>> = OnceLock::new();
+    let half = HALF.get_or_init(|| std::env::var("VERSANT_TEST_HALF").ok()?.parse().ok());
+    half.is_none_or(|half| number % 2 == half)
+}
+
 /// Writes a line to the real standard error, which the test harness does not capture.
 fn announce(line: &str) {
     // If even standard error is closed, there is nobody to tell.

@@ -149,8 +149,10 @@ impl Which {
     }
 }
 
-/// Holds variants against the CPU.
+/// Holds variants against the CPU; of each two passes, one takes every other pair of a problem and a variant.
 fn check_some(gpu: &Device, c: &Contraction, which: Which) {
+    // Any number that is the same in both passes, and odd as often as even.
+    let problem: usize = format!("{c:?}").bytes().map(usize::from).sum();
     let rows = c.output_shape();
     let len = rows.numel();
     let width = rows[rows.rank() - 1];
@@ -168,7 +170,8 @@ fn check_some(gpu: &Device, c: &Contraction, which: Which) {
     let all = classes
         .into_iter()
         .flat_map(|caps| contract::variants(c, &caps).into_iter().map(move |id| (caps, id)));
-    for (caps, id) in all.filter(|(caps, id)| which.takes(caps, &id.label())) {
+    let taken = all.filter(|(caps, id)| which.takes(caps, &id.label())).enumerate();
+    for (_, (caps, id)) in taken.filter(|(i, _)| versant_tests::in_this_pass(problem + i)) {
         let kernels = contract::contraction_with(c, epilogue(rows), "gpu", Target::Gpu(caps), id);
         let [got, got_spread] = run(gpu, &kernels, [&words(&a), &words(&b), &row], len);
         assert!(got_spread == spread, "the second store differs: {c:?}");

@@ -7,8 +7,8 @@
 use versant_graph::interp::interpret;
 use versant_graph::{Attention, ConvOptions, DType, Device, GraphError, PoolOptions, Tensor, eval, grad_of};
 use versant_tests::cases::{self, Case, Input, Rng, words_of};
-use versant_tests::devices;
 use versant_tests::golden::Report;
+use versant_tests::{devices, in_this_pass};
 
 /// Step of the differences. Four points: the error is `h^4 f'''''/30`, plus rounding of about `1e-7 |f| / h`.
 const STEP: f32 = 0.02;
@@ -131,12 +131,13 @@ fn every_derivative_mid_graph() {
     let mut report = Report::new("derivatives");
     for device in devices() {
         let start = std::time::Instant::now();
-        for case in table.iter().filter(|c| c.name.contains(&wanted)) {
+        let taken = table.iter().enumerate().filter(|(i, _)| in_this_pass(*i)).map(|(_, case)| case);
+        for case in taken.filter(|c| c.name.contains(&wanted)) {
             report.check(&device, &case.name, || check_case(case, &device));
         }
-        println!("{}: {} derivatives, {:?}", device.info().name, table.len(), start.elapsed());
+        println!("derivatives on {}: {:?}", device.info().name, start.elapsed());
     }
-    report.finish(if wanted.is_empty() { 150 } else { 1 });
+    report.finish(if wanted.is_empty() { 75 } else { 1 });
 }
 
 /// A function for second derivatives: its name, operands, and itself.

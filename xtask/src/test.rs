@@ -4,6 +4,7 @@
 //! * `VERSANT_REQUIRE_GPU=1`: a missing adapter fails a GPU test instead of skipping it;
 //! * `VERSANT_TEST_DEVICE`: the adapter that GPU tests open (`lavapipe` unless `--device` says otherwise);
 //! * `VERSANT_DEFAULT_LIMITS=1`: devices are opened with WebGPU's default limits, no optional feature;
+//! * `VERSANT_TEST_HALF`: where a table is large, each of two passes takes every other row;
 //! * `VERSANT_CHECKED=1`: every kernel is compiled with run-time checks. The first pass has them, the second runs
 //!   kernels as users do.
 
@@ -34,16 +35,20 @@ pub fn run(options: &Options) -> Result<()> {
     if device == "lavapipe" {
         vulkan::ensure_software_adapter()?;
     }
-    let checked = [("VERSANT_CHECKED", "1")];
-    let mut passes =
-        vec![pass("the whole workspace, kernels checked", options, device, &["--workspace"], &checked)?];
+    let mut variables = vec![("VERSANT_CHECKED", "1")];
+    if !options.quick {
+        variables.push(("VERSANT_TEST_HALF", "0"));
+    }
+    let name = "the whole workspace, kernels checked";
+    let mut passes = vec![pass(name, options, device, &["--workspace"], &variables)?];
     passes.push(documentation(options, device)?);
     if !options.quick {
         // Integration tests are those that open adapters. Selected from the whole workspace, because
         // naming packages would build their dependencies again with other features.
         let select = ["--workspace", "--test", "*"];
         let name = "integration tests within WebGPU's default limits, kernels unchecked";
-        passes.push(pass(name, options, device, &select, &[("VERSANT_DEFAULT_LIMITS", "1")])?);
+        let variables = [("VERSANT_DEFAULT_LIMITS", "1"), ("VERSANT_TEST_HALF", "1")];
+        passes.push(pass(name, options, device, &select, &variables)?);
     }
     summarise(&passes)
 }
