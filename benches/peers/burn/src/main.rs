@@ -366,9 +366,9 @@ fn main() {
         "wgpu" => "wgpu-wgsl",
         other => other,
     };
-    let w = workload.clone();
+    let (w, name) = (workload.clone(), backend.clone());
     bench::run("burn", "0.22.1", label, &workload, "", move || {
-        let d = open(&backend);
+        let d = open(&name);
         if w.starts_with('W') { training(&w, d) } else { kernel(&w, d) }
     });
 }
