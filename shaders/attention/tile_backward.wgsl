@@ -19,7 +19,9 @@ const MOST_LOADS: u32 = max(TILE_LOADS, BLOCK_LOADS);
 var<workgroup> sums: array<f32, SIDE>;
 var<workgroup> parts: array<vec4<f32>, SIDE>;
 
-// An invocation's parts of dO · O, of dq or dk, and of dv.
+// Where the rows of O lie that an invocation multiplies with what it stages of dO, and what that gives; its parts of dq or dk,
+// and of dv.
+var<private> result_rows: array<u32, MOST_LOADS>;
 var<private> products: array<f32, MOST_LOADS>;
 var<private> acc: array<array<vec4<f32>, COLS>, THREAD_ROWS>;
 var<private> acc_value: array<array<vec4<f32>, COLS>, THREAD_ROWS>;
@@ -62,6 +64,11 @@ fn find_rows(job: Job, pair: u32, lid: u32) {
     }
 }
 
+// The first and the last query of the tile or of the block.
+fn query_range(job: Job) -> vec2<u32> {
+    return select(vec2<u32>(job.first, job.last), vec2<u32>(job.start, job.end - 1u), job.of_key);
+}
+
 // The row of the forward result, or of this one, of query `i`.
 fn result_row(job: Job, i: u32) -> u32 {
     return (job.b * params[1].x + i) * params[0].y + job.h;
@@ -96,19 +103,18 @@ fn stage_operands(of_key: bool, d0: u32, at: Place) {
 }
 
 // Stages sixteen elements, from d0, of values and of dO, whose products with the forward result are summed.
-fn stage_gradients(job: Job, summed: bool, d0: u32, at: Place) {
+fn stage_gradients(of_key: bool, summed: bool, d0: u32, at: Place) {
     let d = d0 + 4u * at.quad;
     let inside = VALUE % 16u == 0u || d < VALUE;
     for (var l = 0u; l < TILE_LOADS; l += 1u) {
         var x = vec4<f32>();
         if inside {
-            if job.of_key {
+            if of_key {
                 x = v_quad(tile_rows[l], d);
             } else {
                 x = gradient_quad(tile_rows[l], d);
                 if summed {
-                    let i = min(job.first + (l * WORKGROUP + at.lid) / 4u, job.last);
-                    products[l] += dot(x, forward_quad(result_row(job, i), d));
+                    products[l] += dot(x, forward_quad(result_rows[l], d));
                 }
             }
         }
@@ -117,10 +123,9 @@ fn stage_gradients(job: Job, summed: bool, d0: u32, at: Place) {
     for (var l = 0u; l < BLOCK_LOADS; l += 1u) {
         var x = vec4<f32>();
         if inside {
-            if job.of_key {
-                let i = min(job.start + (l * WORKGROUP + at.lid) / 4u, job.end - 1u);
+            if of_key {
                 x = gradient_quad(block_rows[l], d);
-                products[l] += dot(x, forward_quad(result_row(job, i), d));
+                products[l] += dot(x, forward_quad(result_rows[l], d));
             } else {
                 x = v_quad(block_rows[l], d);
             }
@@ -131,12 +136,17 @@ fn stage_gradients(job: Job, summed: bool, d0: u32, at: Place) {
 
 // Stores the log-sum-exp of the queries of the tile or of the block.
 fn find_sums(job: Job, lid: u32) {
-    let first = select(job.first, job.start, job.of_key);
-    let last = select(job.last, job.end - 1u, job.of_key);
+    let queries = query_range(job);
     if lid < SIDE {
-        sums[lid] = forward_sum(result_row(job, min(first + lid, last)));
+        sums[lid] = forward_sum(result_row(job, min(queries.x + lid, queries.y)));
     }
+}
+
+// Finds the rows of O beside those that are staged of dO.
+fn find_results(job: Job, lid: u32) {
+    let queries = query_range(job);
     for (var l = 0u; l < MOST_LOADS; l += 1u) {
+        result_rows[l] = result_row(job, min(queries.x + (l * WORKGROUP + lid) / 4u, queries.y));
         products[l] = 0.0;
     }
 }
@@ -309,10 +319,13 @@ fn main(
                 }
             }
             find_rows(job, 1u, lid);
+            if summed {
+                find_results(job, lid);
+            }
             clear_scores();
             for (var d0 = 0u; d0 < params[1].w; d0 += 16u) {
                 workgroupBarrier();
-                stage_gradients(job, summed, d0, at);
+                stage_gradients(of_key, summed, d0, at);
                 workgroupBarrier();
                 add_scores(at);
             }

@@ -35,22 +35,43 @@ var<private> tile_rows: array<i32, TILE_LOADS>;
 var<private> block_rows: array<i32, BLOCK_LOADS>;
 var<private> s: array<vec4<f32>, THREAD_ROWS>;
 
-// Where an invocation is, and how its quads of the tile, of the block and of shared scores are exchanged. Made once, outside
-// of the loops, as compilers leave in a loop what is in it.
+// Where an invocation is, and where its first quads lie: those it stages of the tile and of the block, those it reads of
+// them, and of shared scores. Quad `f` of a row lies at the first one's place ^ f. Made once, outside of the loops, as
+// compilers leave in a loop what is in it.
 struct Place {
     lid: u32,
     lane: u32,
     group: u32,
     quad: u32,
-    tile_swap: u32,
-    block_swap: u32,
-    share_swap: u32,
+    tile_stage: u32,
+    block_stage: u32,
+    tile: u32,
+    block: u32,
+    share: u32,
+}
+
+// Rows lie four quads apart; pairs of them are exchanged differently.
+fn swapped(row: u32) -> u32 {
+    return row * 4u + row / 2u % 4u;
 }
 
 fn place(lid: u32) -> Place {
     let lane = lid % LANES;
     let group = lid / LANES;
-    return Place(lid, lane, group, lid % 4u, group / 2u % 4u, lane / 2u % 4u, group % 8u);
+    let quad = lid % 4u;
+    // Columns that an invocation multiplies are neighbours, and lie LANES apart.
+    let other = lid / 4u % 4u * LANES + lid / 16u;
+    return Place(
+        lid,
+        lane,
+        group,
+        quad,
+        swapped(lid / 4u) ^ quad,
+        (BLOCK_AT + swapped(other)) ^ quad,
+        swapped(group),
+        BLOCK_AT + swapped(lane),
+        group * LANES + group % 8u,
+    );
 }
 
 fn clear_scores() {
@@ -59,21 +80,19 @@ fn clear_scores() {
     }
 }
 
-// Stages a quad of load `l` of the tile, or of the block.
+// Stages the quad of load `l` of the tile, or of the block: WORKGROUP / 4 rows of the one from the last load's, or
+// WORKGROUP / 16 of the other.
 fn stage_tile(l: u32, x: vec4<f32>, at: Place) {
-    let row = (l * WORKGROUP + at.lid) / 4u;
-    staged[row * 4u + (at.quad ^ (row / 2u % 4u))] = x;
+    staged[at.tile_stage + l * WORKGROUP] = x;
 }
 fn stage_block(l: u32, x: vec4<f32>, at: Place) {
-    let other = (l * WORKGROUP + at.lid) / 4u;
-    let row = other % 4u * LANES + other / 4u;
-    staged[BLOCK_AT + row * 4u + (at.quad ^ (row / 2u % 4u))] = x;
+    staged[(at.block_stage ^ (l * (WORKGROUP / 32u) % 4u)) + l * (WORKGROUP / 4u)] = x;
 }
 
 // Adds the products of what is staged to the scores.
 fn add_scores(at: Place) {
     for (var f = 0u; f < FOUR; f += 1u) {
-        let first = BLOCK_AT + at.lane * 4u + (f ^ at.block_swap);
+        let first = at.block ^ f;
         let k0 = staged[first];
         let k1 = staged[first + LANES * 4u];
         let k2 = staged[first + LANES * 8u];
@@ -83,7 +102,7 @@ fn add_scores(at: Place) {
         let kz = vec4<f32>(k0.z, k1.z, k2.z, k3.z);
         let kw = vec4<f32>(k0.w, k1.w, k2.w, k3.w);
         for (var i = 0u; i < THREAD_ROWS; i += 1u) {
-            let x = staged[(at.group + i * GROUPS) * 4u + (f ^ at.tile_swap)];
+            let x = staged[(at.tile ^ f) + i * GROUPS * 4u];
             s[i] = fma(vec4<f32>(x.x), kx, s[i]);
             s[i] = fma(vec4<f32>(x.y), ky, s[i]);
             s[i] = fma(vec4<f32>(x.z), kz, s[i]);
@@ -94,7 +113,7 @@ fn add_scores(at: Place) {
 
 // Where an invocation's quad of scores of its row `i` is shared.
 fn share_at(i: u32, at: Place) -> u32 {
-    return (at.group + i * GROUPS) * LANES + (at.lane ^ at.share_swap);
+    return (at.share ^ at.lane) + i * GROUPS * LANES;
 }
 
 // Adds the products of shared scores, from number t0 of the block, and of the staged rows to a result.
@@ -102,7 +121,7 @@ fn add_rows(acc: ptr<private, array<array<vec4<f32>, COLS>, THREAD_ROWS>>, t0: u
     for (var t = 0u; t < STEP_QUADS; t += 1u) {
         var p: array<vec4<f32>, THREAD_ROWS>;
         for (var i = 0u; i < THREAD_ROWS; i += 1u) {
-            p[i] = shares[(at.group + i * GROUPS) * LANES + ((t0 / 4u + t) ^ at.share_swap)];
+            p[i] = shares[(at.share ^ (t0 / 4u + t)) + i * GROUPS * LANES];
         }
         for (var n = 0u; n < COLS; n += 1u) {
             let first = t * 4u * LANES * COLS + at.lane + n * LANES;
