@@ -1,4 +1,4 @@
-// Loaders of four elements at once, in place of the narrow ones of operands.wgsl: for operands whose elements are
+// Loaders of four elements at once, in place of the narrow ones of lib/attention.wgsl: for operands whose elements are
 // neighbours, whose rows begin at multiples of four elements, and whose widths are whole quads.
 
 // begin standalone

@@ -1,48 +1,15 @@
+// import: attention
 // Attention, forward, without workgroup memory or barriers: an invocation computes THREAD_ROWS queries.
 //
-// Layout: see operands.wgsl. The result is out [batch, queries, heads, value], then each row's log-sum-exp.
+// Layout: see lib/attention.wgsl. The result is out [batch, queries, heads, value], then each row's log-sum-exp.
 // Tile: WORKGROUP * THREAD_ROWS queries of one head; queries and sums of values stay in registers, keys and values are read
 // a few at a time at addresses that all invocations share.
 // Bound by: loads; each element of a key or value serves WORKGROUP * THREAD_ROWS multiply-adds.
-// import of operands.wgsl: the loaders.
 
 const WORKGROUP: u32 = 8u;
 const THREAD_ROWS: u32 = 4u;
 const ROWS: u32 = WORKGROUP * THREAD_ROWS;
 const STEPS: u32 = 2u;
-
-// begin standalone
-const LOG2E: f32 = 1.44269504;
-const HIDDEN: f32 = -6e37 * LOG2E;
-const WIDTH_QUADS: u32 = 8u;
-const VALUE_QUADS: u32 = 8u;
-@group(0) @binding(0) var<uniform> params: array<vec4<u32>, 10>;
-@group(0) @binding(2) var<storage, read> q: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read> k: array<vec4<f32>>;
-@group(0) @binding(4) var<storage, read> v: array<vec4<f32>>;
-@group(0) @binding(5) var<storage, read_write> out: array<f32>;
-fn row_at(operand: u32, b: u32, h: u32, i: u32) -> i32 {
-    return i32((b + h) * params[1].x + i);
-}
-fn q_quad(row: i32, d: u32) -> vec4<f32> {
-    return q[u32(row) + d / 4u];
-}
-fn k_quad(row: i32, d: u32) -> vec4<f32> {
-    return k[u32(row) + d / 4u];
-}
-fn v_quad(row: i32, d: u32) -> vec4<f32> {
-    return v[u32(row) + d / 4u];
-}
-fn masked(score: f32, b: u32, h: u32, i: u32, j: u32) -> f32 {
-    return score;
-}
-fn span(first: u32, last: u32) -> vec2<u32> {
-    return vec2<u32>(first, last);
-}
-fn sees(i: u32, j: u32) -> bool {
-    return i >= j;
-}
-// end standalone
 
 // Elements `d` to `d + 3` of a result row, as far as there are so many.
 fn store(at: u32, d: u32, x: vec4<f32>) {

@@ -1,58 +1,16 @@
+// import: attention
 // Attention, backward, without workgroup memory or barriers: an invocation computes the gradients of THREAD_ROWS
 // queries, or of as many keys and their values. The first workgroups do the former, the others the latter.
 //
-// Layout: see operands.wgsl. The result is dq [batch, queries, heads, width], dk [batch, keys, kv heads, width],
+// Layout: see lib/attention.wgsl. The result is dq [batch, queries, heads, width], dk [batch, keys, kv heads, width],
 // dv [batch, keys, kv heads, value].
 // Tile: WORKGROUP * THREAD_ROWS rows of one head, their operands and sums in registers; the rows of the other side are
 // read at addresses that all invocations share.
 // Bound by: loads; each element that is read serves WORKGROUP * THREAD_ROWS or twice as many multiply-adds.
-// import of operands.wgsl: the loaders.
 
 const WORKGROUP: u32 = 8u;
 const THREAD_ROWS: u32 = 2u;
 const ROWS: u32 = WORKGROUP * THREAD_ROWS;
-
-// begin standalone
-const LOG2E: f32 = 1.44269504;
-const WIDTH_QUADS: u32 = 8u;
-const VALUE_QUADS: u32 = 8u;
-@group(0) @binding(0) var<uniform> params: array<vec4<u32>, 10>;
-@group(0) @binding(2) var<storage, read> q: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read_write> out: array<f32>;
-fn row_at(operand: u32, b: u32, h: u32, i: u32) -> i32 {
-    return i32((b + h) * params[1].x + i + operand);
-}
-fn q_quad(row: i32, d: u32) -> vec4<f32> {
-    return q[u32(row) + d / 4u];
-}
-fn k_quad(row: i32, d: u32) -> vec4<f32> {
-    return q_quad(row, d);
-}
-fn v_quad(row: i32, d: u32) -> vec4<f32> {
-    return q_quad(row, d);
-}
-fn gradient_quad(row: i32, d: u32) -> vec4<f32> {
-    return q_quad(row, d);
-}
-fn forward_quad(row: u32, d: u32) -> vec4<f32> {
-    return q[row + d / 4u];
-}
-fn forward_sum(row: u32) -> f32 {
-    return q[row].x;
-}
-fn masked(score: f32, b: u32, h: u32, i: u32, j: u32) -> f32 {
-    return score;
-}
-fn span(first: u32, last: u32) -> vec2<u32> {
-    return vec2<u32>(first, last);
-}
-fn viewers(first: u32, last: u32) -> vec2<u32> {
-    return vec2<u32>(first, last);
-}
-fn sees(i: u32, j: u32) -> bool {
-    return i >= j;
-}
-// end standalone
 
 fn total(x: vec4<f32>) -> f32 {
     return (x.x + x.y) + (x.z + x.w);

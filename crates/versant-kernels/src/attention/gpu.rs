@@ -8,10 +8,12 @@ use crate::contract::gpu::{set, strip, unroll};
 use crate::emit::{ParamBlock, grid};
 use crate::{Caps, Class, KernelSource, View};
 
-const OPERANDS: &str = include_str!("../../../../shaders/attention/operands.wgsl");
+const OPERANDS: &str = include_str!("../../../../shaders/lib/attention.wgsl");
 const WIDE: &str = include_str!("../../../../shaders/attention/operands_wide.wgsl");
 const ROWS: &str = include_str!("../../../../shaders/attention/rows.wgsl");
+const PRODUCTS: &str = include_str!("../../../../shaders/lib/attention_tile.wgsl");
 const TILE: &str = include_str!("../../../../shaders/attention/tile.wgsl");
+const TILE_BACKWARD: &str = include_str!("../../../../shaders/attention/tile_backward.wgsl");
 const ROWS_BACKWARD: &str = include_str!("../../../../shaders/attention/rows_backward.wgsl");
 
 /// The templates.
@@ -21,27 +23,67 @@ enum Template {
     Rows,
     /// tile.wgsl, whose invocations have so many rows each.
     Tile(usize),
+    /// tile_backward.wgsl.
+    TileBackward,
 }
 
-/// Queries of a tile, keys of its blocks, and invocations that share a row, as in tile.wgsl.
-const TILE_ROWS: usize = 64;
-const TILE_KEYS: usize = 32;
-const TILE_LANES: usize = 8;
+/// Extents of a tile's products; see lib/attention_tile.wgsl.
+struct Extents {
+    rows: usize,
+    block: usize,
+    thread_rows: usize,
+    cols: usize,
+}
+
+impl Extents {
+    /// Of a result as wide as this.
+    fn new(rows: usize, block: usize, thread_rows: usize, width: usize) -> Extents {
+        Extents { rows, block, thread_rows, cols: width.div_ceil(block) }
+    }
+
+    /// Sets the constants of a template.
+    fn configure(&self, mut text: String) -> String {
+        let &Extents { rows, block, thread_rows, cols } = self;
+        let lanes = block / 4;
+        let threads = rows / thread_rows * lanes;
+        // As many rows as the staged operands of the scores leave room for.
+        let step = block.min(1 << ((rows + block) * 4 / (lanes * cols)).ilog2());
+        let set_by =
+            [("ROWS", rows), ("BLOCK", block), ("THREAD_ROWS", thread_rows), ("COLS", cols), ("STEP", step)];
+        for (name, value) in set_by {
+            set(&mut text, name, &format!("{value}u"));
+        }
+        let loads = [rows * 4 / threads, block * 4 / threads];
+        unroll(
+            &text,
+            &[
+                ("THREAD_ROWS", thread_rows),
+                ("COLS", cols),
+                ("FOUR", 4),
+                ("TILE_LOADS", loads[0]),
+                ("BLOCK_LOADS", loads[1]),
+                ("MOST_LOADS", loads[0].max(loads[1])),
+                ("ROW_LOADS", step * lanes * cols / threads),
+            ],
+        )
+    }
+}
 
 /// A row of the table of variants.
 pub(super) struct Row {
     pub label: &'static str,
     template: Template,
-    /// Rows of a tile, or invocations of a workgroup.
+    /// Invocations of a workgroup of rows.wgsl.
     rows: usize,
 }
 
 /// In no order; see [`Row::rank`].
-pub(super) const VARIANTS: [Row; 4] = [
+pub(super) const VARIANTS: [Row; 5] = [
     Row { label: "rows of 8", template: Template::Rows, rows: 8 },
     Row { label: "rows of 64", template: Template::Rows, rows: 64 },
-    Row { label: "tile of 64, 8 a thread", template: Template::Tile(8), rows: TILE_ROWS },
-    Row { label: "tile of 64, 4 a thread", template: Template::Tile(4), rows: TILE_ROWS },
+    Row { label: "tile of 64, 8 a thread", template: Template::Tile(8), rows: 0 },
+    Row { label: "tile of 64, 4 a thread", template: Template::Tile(4), rows: 0 },
+    Row { label: "tile, backward", template: Template::TileBackward, rows: 0 },
 ];
 
 impl Row {
@@ -51,6 +93,7 @@ impl Row {
         match self.template {
             Template::Rows => software == (self.rows == 8),
             Template::Tile(_) => !software && a.pass == Pass::Forward,
+            Template::TileBackward => !software && a.pass == Pass::Backward,
         }
     }
 
@@ -59,6 +102,7 @@ impl Row {
         match self.template {
             // Eight rows read less, but leave fewer waves to wait with.
             Template::Tile(rows) => rows / 8,
+            Template::TileBackward => 0,
             Template::Rows => 2,
         }
     }
@@ -68,40 +112,40 @@ impl Row {
         if self.rows == 8 && a.pass == Pass::Forward { 4 } else { 1 }
     }
 
-    /// Sets the constants of a template.
-    fn configure(&self, a: &Attention, mut text: String) -> String {
-        let Template::Tile(rows) = self.template else {
-            set(&mut text, "WORKGROUP", &format!("{}u", self.rows));
-            set(&mut text, "THREAD_ROWS", &format!("{}u", self.thread_rows(a)));
-            return text;
-        };
-        let cols = a.value.div_ceil(4 * TILE_LANES);
-        // As many values as the staged operands of the scores leave room for.
-        let room = (TILE_ROWS + TILE_KEYS) * 4 / (TILE_LANES * cols);
-        let step = TILE_KEYS.min(1 << room.ilog2());
-        let threads = TILE_ROWS / rows * TILE_LANES;
-        set(&mut text, "THREAD_ROWS", &format!("{rows}u"));
-        set(&mut text, "COLS", &format!("{cols}u"));
-        set(&mut text, "STEP", &format!("{step}u"));
-        unroll(
-            &text,
-            &[
-                ("THREAD_ROWS", rows),
-                ("COLS", cols),
-                ("FOUR", 4),
-                ("Q_LOADS", TILE_ROWS * 4 / threads),
-                ("K_LOADS", TILE_KEYS * 4 / threads),
-                ("V_LOADS", step * TILE_LANES * cols / threads),
-            ],
-        )
+    /// The extents of a tile; `None` of rows.wgsl.
+    fn extents(&self, a: &Attention) -> Option<Extents> {
+        let wide = a.width.max(a.value);
+        match self.template {
+            Template::Rows => None,
+            Template::Tile(thread_rows) => Some(Extents::new(64, 32, thread_rows, a.value)),
+            // A wide head has fewer rows, whose results would not fit the registers.
+            Template::TileBackward if wide > 64 => Some(Extents::new(32, 64, 4, wide)),
+            Template::TileBackward => Some(Extents::new(64, 32, 4, wide)),
+        }
+    }
+
+    /// The text for a problem, without the loaders.
+    fn text(&self, a: &Attention) -> String {
+        let mut text = strip(
+            match (self.template, a.pass) {
+                (Template::Rows, Pass::Forward) => ROWS,
+                (Template::Rows, Pass::Backward) => ROWS_BACKWARD,
+                (Template::Tile(_), _) => TILE,
+                (Template::TileBackward, _) => TILE_BACKWARD,
+            },
+            &[],
+        );
+        if let Some(extents) = self.extents(a) {
+            return extents.configure(strip(PRODUCTS, &[]) + &text);
+        }
+        set(&mut text, "WORKGROUP", &format!("{}u", self.rows));
+        set(&mut text, "THREAD_ROWS", &format!("{}u", self.thread_rows(a)));
+        text
     }
 
     /// Workgroups.
     fn groups(&self, a: &Attention) -> usize {
-        let rows = match self.template {
-            Template::Rows => self.rows * self.thread_rows(a),
-            Template::Tile(_) => self.rows,
-        };
+        let rows = self.extents(a).map_or(self.rows * self.thread_rows(a), |e| e.rows);
         let of_queries = a.batch * a.heads * a.queries.div_ceil(rows);
         match a.pass {
             Pass::Forward => of_queries,
@@ -113,7 +157,7 @@ impl Row {
 /// A hash of the shaders: what was measured holds for them only.
 pub fn source_hash() -> u64 {
     let mut hasher = DefaultHasher::new();
-    [OPERANDS, WIDE, ROWS, ROWS_BACKWARD, TILE].hash(&mut hasher);
+    [OPERANDS, WIDE, ROWS, ROWS_BACKWARD, PRODUCTS, TILE, TILE_BACKWARD].hash(&mut hasher);
     hasher.finish()
 }
 
@@ -141,15 +185,7 @@ pub(super) fn kernel(a: &Attention, label: &str, variant: Variant) -> KernelSour
     if wide {
         loaders += &strip(WIDE, &sections);
     }
-    let body = strip(
-        match (row.template, a.pass) {
-            (Template::Rows, Pass::Forward) => ROWS,
-            (Template::Rows, Pass::Backward) => ROWS_BACKWARD,
-            (Template::Tile(_), _) => TILE,
-        },
-        &[],
-    );
-    let body = row.configure(a, body);
+    let body = row.text(a);
     let params = params(a);
     let wgsl = format!("{}{}{loaders}{body}", params.declaration(), bindings(a, wide));
     KernelSource {
@@ -196,7 +232,7 @@ pub(super) fn is_wide(a: &Attention) -> bool {
     dense && a.views[..3].iter().chain(backward.map(|views| &views[0])).all(quads)
 }
 
-/// The words that operands.wgsl describes.
+/// The words that lib/attention.wgsl describes.
 fn params(a: &Attention) -> ParamBlock {
     let mut params = ParamBlock::default();
     let farthest = a.queries + a.keys + a.start;

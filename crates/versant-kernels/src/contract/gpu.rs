@@ -390,7 +390,7 @@ fn unroll_lines(lines: &[&str], constants: &[(&str, usize)], out: &mut String) {
                 lines[at..end].iter().map(|l| replace_word(l, name, &format!("{i}u"))).collect();
             let copy: Vec<&str> = copy.iter().map(String::as_str).collect();
             // Names declared in the body need a scope of their own.
-            let scope = copy.iter().any(|l| l.trim().starts_with("let "));
+            let scope = copy.iter().any(|l| ["let ", "var "].iter().any(|word| l.trim().starts_with(word)));
             if scope {
                 *out += &format!("{indent}{{\n");
             }

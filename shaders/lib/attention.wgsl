@@ -27,6 +27,7 @@ const HIDDEN: f32 = -6e37 * LOG2E;
 @group(0) @binding(5) var<storage, read> mask: array<u32>;
 @group(0) @binding(6) var<storage, read> gradient: array<f32>;
 @group(0) @binding(7) var<storage, read> forward: array<f32>;
+@group(0) @binding(8) var<storage, read_write> out: array<f32>;
 // end standalone
 
 // Where a row of an operand begins.
