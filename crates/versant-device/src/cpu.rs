@@ -71,14 +71,16 @@ impl CpuProgram {
             label: launch.kernel.label.clone(),
             message: "it has no native function".to_string(),
         })?;
-        let reads: Vec<(RwLockReadGuard<'_, Vec<Line>>, Range<usize>)> = (dispatch.reads().iter().enumerate())
-            .map(place)
-            .map(|(memory, words)| (read_lock(lines(memory)), words))
-            .collect();
-        let mut writes: Vec<(RwLockWriteGuard<'_, Vec<Line>>, Range<usize>)> = (dispatch.writes().iter().enumerate())
-            .map(|(w, r)| place((w + launch.reads.len(), r)))
-            .map(|(memory, words)| (write_lock(lines(memory)), words))
-            .collect();
+        let reads: Vec<(RwLockReadGuard<'_, Vec<Line>>, Range<usize>)> =
+            (dispatch.reads().iter().enumerate())
+                .map(place)
+                .map(|(memory, words)| (read_lock(lines(memory)), words))
+                .collect();
+        let mut writes: Vec<(RwLockWriteGuard<'_, Vec<Line>>, Range<usize>)> =
+            (dispatch.writes().iter().enumerate())
+                .map(|(w, r)| place((w + launch.reads.len(), r)))
+                .map(|(memory, words)| (write_lock(lines(memory)), words))
+                .collect();
         let inputs: Vec<&[u32]> =
             (reads.iter()).map(|(lines, words)| &cast_slice::<Line, u32>(lines)[words.clone()]).collect();
         let mut outputs: Vec<&mut [u32]> = (writes.iter_mut())

@@ -125,7 +125,8 @@ pub(crate) trait Program: Send {
         let mut begin = trace.now();
         let times = self.run_timed(job)?;
         let trips = job.recording.trips();
-        let launches = job.recording.launches.iter().zip(times).zip(trips).filter(|((l, _), _)| !l.is_empty());
+        let launches =
+            job.recording.launches.iter().zip(times).zip(trips).filter(|((l, _), _)| !l.is_empty());
         trace.launches(launches.map(|((launch, nanos), trips)| {
             begin += nanos;
             (&launch.kernel.label[..], launch.cost.times(trips), begin - nanos, nanos)

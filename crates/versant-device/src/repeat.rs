@@ -135,7 +135,8 @@ impl Recording {
                 let even = launch.bindings().zip(&turn.windows);
                 let fits = |(buffer, window): (BufferRef, &Option<Window>)| {
                     let has = self.words(buffer).unwrap_or(0);
-                    window.is_none_or(|w| [0, last].iter().all(|&t| w.on(t).start <= has && w.on(t).end <= has))
+                    window
+                        .is_none_or(|w| [0, last].iter().all(|&t| w.on(t).start <= has && w.on(t).end <= has))
                 };
                 if !params || !odd || !even.into_iter().all(fits) {
                     return Some((index, "a turn does not fit its launch".to_owned()));

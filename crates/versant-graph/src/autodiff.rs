@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::Tensor;
 use crate::error::{GraphError, Result};
-use crate::op::Op;
+use crate::op::{Movement, Op};
 use crate::scan::Item;
 use crate::scan_vjp::Pull;
 use crate::tensor::{Node, State};
@@ -64,12 +64,14 @@ pub(crate) struct Tape {
     nodes: Vec<Arc<Node>>,
     inputs: Vec<Vec<usize>>,
     index: HashMap<u64, usize>,
+    /// Whether gradients of slices that make up a whole are joined.
+    joins: bool,
 }
 
 impl Tape {
     /// Walks the graph with an explicit stack: depth must not overflow it.
-    pub fn new(roots: &[&Tensor]) -> Tape {
-        let mut tape = Tape { nodes: Vec::new(), inputs: Vec::new(), index: HashMap::new() };
+    pub fn new(roots: &[&Tensor], joins: bool) -> Tape {
+        let mut tape = Tape { nodes: Vec::new(), inputs: Vec::new(), index: HashMap::new(), joins };
         let mut stack: Vec<_> = roots.iter().map(|t| (Arc::clone(&t.node), false)).collect();
         while let Some((node, expanded)) = stack.pop() {
             if tape.index.contains_key(&node.id) {
@@ -103,6 +105,15 @@ impl Tape {
         self.index[&root.node.id]
     }
 
+    /// The sum of what arrived at a node. In the body of a scan, where the slices of a product's result are worked on by
+    /// one kernel, pieces that make up a whole are joined: that kernel then writes the whole.
+    fn total(&self, parts: Vec<Tensor>) -> Option<Tensor> {
+        if let Some((pieces, axis)) = pieces(&parts).filter(|_| self.joins) {
+            return Some(Tensor::cat(&pieces.iter().collect::<Vec<_>>(), axis));
+        }
+        parts.into_iter().reduce(|sum, more| sum + more)
+    }
+
     /// Which nodes depend on a wanted one, or are it, where a gradient flows.
     pub fn leads(&self, wanted: &[bool]) -> Vec<bool> {
         let mut leads = wanted.to_vec();
@@ -125,21 +136,21 @@ impl Tape {
         location: &'static Location<'static>,
     ) -> Result<Vec<Option<Tensor>>> {
         let leads = self.leads(wanted);
+        let mut arrived: Vec<Vec<Tensor>> = vec![Vec::new(); self.nodes.len()];
         let mut cotangents: Vec<Option<Tensor>> = vec![None; self.nodes.len()];
-        let add = |sum: &mut Option<Tensor>, more: Tensor| {
-            *sum = Some(sum.take().map_or_else(|| more.clone(), |sum| sum + &more));
-        };
-        seeds.into_iter().for_each(|(at, seed)| add(&mut cotangents[at], seed));
+        seeds.into_iter().for_each(|(at, seed)| arrived[at].push(seed));
         // What arrives at the results of each scan, until its turn comes.
         let mut items: HashMap<usize, Vec<(Item, Tensor)>> = HashMap::new();
         for i in (0..self.nodes.len()).rev() {
             let node = &self.nodes[i];
-            if !leads[i] || !self.inputs[i].iter().any(|&j| leads[j]) {
-                continue;
+            let worthwhile = leads[i] && self.inputs[i].iter().any(|&j| leads[j]);
+            let parts = std::mem::take(&mut arrived[i]);
+            let g = if worthwhile || wanted[i] { self.total(parts) } else { None };
+            if wanted[i] {
+                cotangents[i].clone_from(&g);
             }
-            let g = cotangents[i].clone();
-            if !wanted[i] {
-                cotangents[i] = None;
+            if !worthwhile {
+                continue;
             }
             let x: Vec<Tensor> =
                 self.inputs[i].iter().map(|&j| Tensor::from_node(self.nodes[j].clone())).collect();
@@ -165,11 +176,30 @@ impl Tape {
                 let Some(grad) = grad.filter(|_| leads[j] && x.dtype().is_float()) else {
                     continue;
                 };
-                add(&mut cotangents[j], fit(grad, x, node.location));
+                arrived[j].push(fit(grad, x, node.location));
             }
         }
         Ok(cotangents)
     }
+}
+
+/// The pieces that these are, each with zeros around it, and the axis along which they make up the whole.
+fn pieces(parts: &[Tensor]) -> Option<(Vec<Tensor>, usize)> {
+    let mut placed: Vec<(usize, Tensor)> = Vec::new();
+    let mut along = None;
+    for part in parts {
+        let Op::View(movement) = &part.node.op else { return None };
+        let Movement::Pad(before) = **movement else { return None };
+        let piece = Tensor::from_node(part.node.inputs().pop()?);
+        let mut axes = (0..part.rank()).filter(|&a| piece.shape()[a] != part.shape()[a]);
+        let axis = axes.next().filter(|a| axes.next().is_none() && along.is_none_or(|known| known == *a))?;
+        along = Some(axis);
+        placed.push((before[axis], piece));
+    }
+    let axis = along?;
+    placed.sort_by_key(|p| p.0);
+    let end = placed.iter().try_fold(0, |end, (start, p)| (*start == end).then(|| end + p.shape()[axis]));
+    (end == parts.first().map(|p| p.shape()[axis])).then(|| (placed.into_iter().map(|p| p.1).collect(), axis))
 }
 
 /// A rank-0 operand of a map was broadcast: its gradient is the sum.
@@ -200,7 +230,7 @@ impl Tensor {
             let why = "the loss must have one element; take its sum or mean";
             return Err(invalid("backward", self, why, location));
         }
-        let tape = Tape::new(&[self]);
+        let tape = Tape::new(&[self], false);
         let wanted: Vec<bool> = tape.nodes.iter().map(|n| n.parameter.is_some()).collect();
         if !wanted.contains(&true) {
             let what = "any parameter".to_owned();
@@ -307,7 +337,7 @@ fn check_differentiable(y: &Tensor, location: &'static Location<'static>) -> Res
 pub fn grad_of(y: &Tensor, xs: &[&Tensor]) -> Result<Vec<Tensor>> {
     let location = Location::caller();
     check_differentiable(y, location)?;
-    let tape = Tape::new(&[y]);
+    let tape = Tape::new(&[y], false);
     let mut wanted = vec![false; tape.nodes.len()];
     for x in xs {
         if let Some(&i) = tape.index.get(&x.node.id) {

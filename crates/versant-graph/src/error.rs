@@ -85,7 +85,9 @@ pub enum GraphError {
         hint: &'static str,
     },
     /// A value was asked for that exists in each step of a scan only.
-    #[error("a tensor of a scan's body (recorded at {location}) has no value outside of it: return it to be stacked")]
+    #[error(
+        "a tensor of a scan's body (recorded at {location}) has no value outside of it: return it to be stacked"
+    )]
     Escaped {
         /// Where the scan was recorded.
         location: &'static Location<'static>,

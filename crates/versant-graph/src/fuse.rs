@@ -12,8 +12,8 @@ use smallvec::SmallVec;
 use versant_kernels::{Shape, View};
 
 use crate::ir::{Ir, IrOp};
-use crate::lower::{Domain, Group, Lowered, Place, Refusal, lower};
 use crate::loops::Loop;
+use crate::lower::{Domain, Group, Lowered, Place, Refusal, lower};
 use crate::op::Op;
 use crate::order::order;
 use crate::remat::{Life, remat};
@@ -360,9 +360,11 @@ impl<'a> Fusion<'a> {
         }
     }
 
-    /// Reductions of the same rows that read the same memory share one pass over it.
+    /// Reductions of the same rows that read the same memory share one pass over it; and so does what a loop keeps of a
+    /// carry with what reads that.
     fn merge_with_siblings(&mut self, node: usize) {
-        if !self.ir.nodes[node].is_reduce() {
+        let kept = self.ir.paired && self.ir.nodes[node].op == IrOp::Copy;
+        if !self.ir.nodes[node].is_reduce() && !kept {
             return;
         }
         let own = self.group_of[node];

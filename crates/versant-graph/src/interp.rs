@@ -134,7 +134,9 @@ fn scan(node: &Node, item: Item, x: &[&Array]) -> Vec<u32> {
 fn apply(op: &Op, shape: Shape, dtype: DType, x: &[&Array]) -> Vec<u32> {
     let all = 0..shape.numel();
     match op {
-        Op::Buffer | Op::Hole | Op::Scan(_) | Op::Item(_) => unreachable!("its value is known, or it has none"),
+        Op::Buffer | Op::Hole | Op::Scan(_) | Op::Item(_) => {
+            unreachable!("its value is known, or it has none")
+        }
         Op::Literal(word) | Op::Scalar(word) => vec![*word],
         Op::Iota => (0..shape.numel() as u32).collect(),
         Op::Random => {

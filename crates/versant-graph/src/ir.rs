@@ -10,8 +10,8 @@ use versant_kernels::{DType, ReduceKind, Shape, View};
 
 use crate::capture::Key;
 use crate::op::Op;
-use crate::scan::Item;
 use crate::ops::create::word_of;
+use crate::scan::Item;
 
 /// Reductions to no more results than this and of at least so many elements each are taken in this many parts.
 const LONG_ROWS: usize = 8;

@@ -221,8 +221,9 @@ impl Loop {
             },
         };
         let window = |b: BufferRef| match b {
-            BufferRef::External(e) if cpu => self.moves[e as usize]
-                .map(|m| Window { start: m.start, step: m.step, words: m.words }),
+            BufferRef::External(e) if cpu => {
+                self.moves[e as usize].map(|m| Window { start: m.start, step: m.step, words: m.words })
+            }
             _ => None,
         };
         let all = |list: &[BufferRef], odd| list.iter().map(|&b| buffer(b, odd)).collect::<Vec<_>>();
@@ -333,7 +334,10 @@ impl Draft {
         let first = moved(&|m, offset| m.start as isize - extra(m, offset));
         let next = moved(&|m, _| m.step);
         let quarter = |from: &Launch, to: &Launch| -> Vec<u32> {
-            assert_eq!(from.kernel.wgsl, to.kernel.wgsl, "the text of a kernel depends on where its views begin");
+            assert_eq!(
+                from.kernel.wgsl, to.kernel.wgsl,
+                "the text of a kernel depends on where its views begin"
+            );
             let words = from.params.iter().zip(&to.params);
             words.map(|(&a, &b)| ((b.wrapping_sub(a) as i32) / 4) as u32).collect()
         };

@@ -349,9 +349,13 @@ fn scanned(
         Err(error) => {
             // How many results there would be, only the body knows.
             let failed = |t: &&Tensor| Tensor::failed(t.device(), error.clone());
-            let (next, outs) = body(&Vec::from_iter(init.iter().map(failed)), &Vec::from_iter(xs.iter().map(failed)));
+            let (next, outs) =
+                body(&Vec::from_iter(init.iter().map(failed)), &Vec::from_iter(xs.iter().map(failed)));
             let all = |some: &[Tensor]| some.iter().map(|t| failed(&t)).collect();
-            return (init.iter().map(failed).collect(), if outs.is_empty() { all(&next[..0]) } else { all(&outs) });
+            return (
+                init.iter().map(failed).collect(),
+                if outs.is_empty() { all(&next[..0]) } else { all(&outs) },
+            );
         }
     };
     let hole = |t: &Tensor, shape| Tensor::leaf(t.device(), Op::Hole, shape, t.dtype(), location);

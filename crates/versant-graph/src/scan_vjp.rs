@@ -53,8 +53,11 @@ impl Pull<'_> {
         let hole = |node: usize| body.hole(device, node);
         // Seeds: what comes from the step after, and from whoever reads the stacks.
         let ends: Vec<Tensor> = carries.iter().map(|&i| hole(i)).collect();
-        let mut seeds: Vec<(usize, Tensor)> =
-            carries.iter().zip(&ends).map(|(&i, end)| (tape.at(&nodes[body.next[i] as usize]), end.clone())).collect();
+        let mut seeds: Vec<(usize, Tensor)> = carries
+            .iter()
+            .zip(&ends)
+            .map(|(&i, end)| (tape.at(&nodes[body.next[i] as usize]), end.clone()))
+            .collect();
         let stacks = self.given.iter().filter_map(|(item, g)| match item {
             Item::Stack(n) if g.dtype().is_float() => Some((*n as usize, g)),
             _ => None,
@@ -71,9 +74,11 @@ impl Pull<'_> {
         let saved = (0..body.holes).filter(|&n| !body.is_constant(n)).chain(saved(body));
         slices.extend(saved.map(|n| (nodes[n].clone(), None, Some(n))));
         let zeros = |like: &Tensor| Tensor::number(like, 0.0).broadcast_to(like.shape());
-        let sum = |(_, g): (_, &Tensor), rest: Option<Tensor>| Some(rest.map_or_else(|| g.clone(), |r| r + g));
+        let sum =
+            |(_, g): (_, &Tensor), rest: Option<Tensor>| Some(rest.map_or_else(|| g.clone(), |r| r + g));
         let finals = |i: usize| {
-            let mine = self.given.iter().map(|(item, g)| (*item, g)).filter(|(item, _)| *item == Item::Final(i));
+            let mine =
+                self.given.iter().map(|(item, g)| (*item, g)).filter(|(item, _)| *item == Item::Final(i));
             mine.fold(None, |rest, g| sum(g, rest))
         };
         let mut held: Vec<(Tensor, Tensor)> = Vec::new();
@@ -82,22 +87,27 @@ impl Pull<'_> {
             held.push((end.clone(), finals(i).unwrap_or_else(|| zeros(end))));
             next.push(of(&nodes[i]).unwrap_or_else(|| zeros(end)));
         }
-        // Sums over the steps.
-        let mut sums: Vec<usize> = Vec::new();
-        for k in (0..body.holes).filter(|&k| body.is_constant(k) && self.need[k]) {
-            if let Some(g) = of(&nodes[k]) {
-                let so_far = hole(k);
-                next.push(&so_far + g);
-                held.push((so_far.clone(), zeros(&so_far)));
-                sums.push(k);
-            }
-        }
         let products: Vec<&Shared> = shared.iter().filter(|s| of(&nodes[s.product]).is_some()).collect();
         let inputs: Vec<usize> = (body.carries()..body.carries() + body.slices)
             .filter(|&j| self.need[j] && of(&nodes[j]).is_some())
             .collect();
         let outs = inputs.iter().copied().chain(products.iter().map(|s| s.product));
         let outs: Vec<Tensor> = outs.filter_map(|n| of(&nodes[n])).collect();
+        // Sums over the steps: of a stack, if there is one anyway.
+        let mut sums: Vec<usize> = Vec::new();
+        let mut summed: Vec<(usize, usize)> = Vec::new();
+        for k in (0..body.holes).filter(|&k| body.is_constant(k) && self.need[k]) {
+            if let Some(g) = of(&nodes[k]) {
+                if let Some(at) = outs.iter().position(|out| out.node.id == g.node.id) {
+                    summed.push((k, at));
+                    continue;
+                }
+                let so_far = hole(k);
+                next.push(&so_far + g);
+                held.push((so_far.clone(), zeros(&so_far)));
+                sums.push(k);
+            }
+        }
         let mut grads: Vec<Option<Tensor>> = vec![None; self.x.len()];
         if held.is_empty() && outs.is_empty() {
             return Ok(grads);
@@ -123,6 +133,9 @@ impl Pull<'_> {
         for (at, &k) in (carries.len()..).zip(&sums) {
             grads[k] = Some(result(Item::Final(at)));
         }
+        for &(k, at) in &summed {
+            grads[k] = Some(result(Item::Stack(back.outs[at])).sum(&[0], false));
+        }
         for (&j, &n) in inputs.iter().zip(&back.outs) {
             grads[j] = Some(result(Item::Stack(n)));
         }
@@ -137,7 +150,8 @@ impl Pull<'_> {
     fn forward(&self) -> Forward {
         let (body, device) = (self.body, self.scan.device());
         // A constant is itself, as a node of its own for each use whose gradient is wanted by itself.
-        let constant = |k: usize| self.x[k].moved(Movement::Reshape, self.x[k].dims(), self.scan.node.location);
+        let constant =
+            |k: usize| self.x[k].moved(Movement::Reshape, self.x[k].dims(), self.scan.node.location);
         let hole = |k| if body.is_constant(k) { constant(k) } else { body.hole(device, k) };
         let mut shared = Vec::new();
         let nodes = body.instantiate(device, (0..body.holes).map(hole).collect(), |product, side| {
@@ -153,8 +167,9 @@ impl Pull<'_> {
             Item::Stack(n) => Some(*n),
             Item::Final(_) => None,
         });
-        let roots: Vec<&Tensor> = body.next.iter().copied().chain(stacked).map(|n| &nodes[n as usize]).collect();
-        let tape = Tape::new(&roots);
+        let roots: Vec<&Tensor> =
+            body.next.iter().copied().chain(stacked).map(|n| &nodes[n as usize]).collect();
+        let tape = Tape::new(&roots, true);
         let float = |i: usize| body.nodes[i].dtype.is_float();
         let active = (0..body.carries()).map(|i| float(i) && self.need[i]).collect();
         let mut forward = Forward { nodes, shared, tape, active };
@@ -184,7 +199,7 @@ impl Pull<'_> {
         let (body, steps) = (self.body, self.body.steps);
         let other = body.nodes[s.product].inputs[1 - s.side] as usize;
         if other >= body.carries() {
-            return over_steps(&self.stack(other), g, s.side);
+            return over_steps((&self.stack(other), 0), (g, 0), steps, s.side);
         }
         // A carry is what the step before made of it: the stack of those is often there already.
         let made = self.stack(body.next[other] as usize);
@@ -192,11 +207,11 @@ impl Pull<'_> {
             false => (0, 1, 0),
             true => (steps - 1, 0, 1),
         };
-        let sum = over_steps(&self.x[other].unsqueeze(0), &g.narrow(0, first, 1), s.side);
-        if steps == 1 {
-            return sum;
+        let sum = over_steps((&self.x[other].unsqueeze(0), 0), (g, first), 1, s.side);
+        match steps {
+            1 => sum,
+            _ => sum + over_steps((&made, before), (g, others), steps - 1, s.side),
         }
-        sum + over_steps(&made.narrow(0, before, steps - 1), &g.narrow(0, others, steps - 1), s.side)
     }
 }
 
@@ -216,20 +231,21 @@ impl Forward {
     }
 }
 
-/// The product of all steps at once: with the stacks of a product's other operand and of its gradient, the gradient of
-/// the operand `side`.
-fn over_steps(other: &Tensor, g: &Tensor, side: usize) -> Tensor {
-    let batch = g.rank() - 3;
+/// The product of `steps` steps at once: with the stacks of a product's other operand and of its gradient, both from
+/// some step on, the gradient of the operand `side`.
+fn over_steps(other: (&Tensor, usize), g: (&Tensor, usize), steps: usize, side: usize) -> Tensor {
+    let batch = g.0.rank() - 3;
     // The steps go beside the dimension that the product sums over: rows of both, or columns of both.
-    let joined = |t: &Tensor| {
+    let joined = |(t, from): (&Tensor, usize)| {
         let (rows, columns) = (batch + 1, batch + 2);
         let mut axes: Vec<usize> = (1..=batch).collect();
         axes.extend(if side == 1 { [0, rows, columns] } else { [rows, 0, columns] });
         let t = t.permute(&axes);
         let mut dims: Vec<isize> = t.shape()[..batch].iter().map(|&d| d as isize).collect();
         let [a, b, c] = [0, 1, 2].map(|i| t.shape()[batch + i]);
+        let (axis, unit) = if side == 1 { (batch, b) } else { (batch + 1, c) };
         dims.extend(if side == 1 { [a * b, c] } else { [a, b * c] }.map(|d| d as isize));
-        t.reshape(&dims)
+        t.reshape(&dims).narrow(axis, from * unit, steps * unit)
     };
     let (other, g) = (joined(other), joined(g));
     if side == 1 { other.t().matmul(&g) } else { g.matmul(&other.t()) }
