@@ -114,13 +114,9 @@ impl Module for Residual {
 pub const VOCABULARY: usize = 64;
 
 /// W4: characters through one LSTM layer; a prediction after every one.
-///
-/// Until the library has recurrence the steps are unrolled here, with the projection of all inputs as one
-/// product. The two biases are those of PyTorch's and burn's layers.
 pub struct CharLstm {
     embedding: Embedding,
-    inputs: Linear,
-    hidden: Linear,
+    lstm: Lstm,
     head: Linear,
 }
 
@@ -132,8 +128,7 @@ impl CharLstm {
     pub fn new(scope: &Scope) -> CharLstm {
         CharLstm {
             embedding: Embedding::new(&(scope / "embedding"), VOCABULARY, 64),
-            inputs: Linear::new(&(scope / "inputs"), 64, 4 * HIDDEN),
-            hidden: Linear::new(&(scope / "hidden"), HIDDEN, 4 * HIDDEN),
+            lstm: Lstm::new(&(scope / "lstm"), 64, HIDDEN),
             head: Linear::new(&(scope / "head"), HIDDEN, VOCABULARY),
         }
     }
@@ -142,21 +137,8 @@ impl CharLstm {
 impl Module for CharLstm {
     /// Indices `[steps, batch]` give logits `[steps * batch, VOCABULARY]`.
     fn forward(&self, x: &Tensor, mode: Mode) -> Tensor {
-        let (steps, batch) = (x.shape()[0], x.shape()[1]);
-        let projected = self.inputs.forward(&self.embedding.forward(x, mode), mode);
-        let mut h = Tensor::zeros(x.device(), &[batch, HIDDEN]);
-        let mut c = h.clone();
-        let mut outputs = Vec::with_capacity(steps);
-        for t in 0..steps {
-            let gates = projected.narrow(0, t, 1).squeeze(0) + self.hidden.forward(&h, mode);
-            let gate = |i: usize| gates.narrow(1, i * HIDDEN, HIDDEN);
-            let (input, forget, output) = (gate(0).sigmoid(), gate(1).sigmoid(), gate(3).sigmoid());
-            c = forget * c + input * gate(2).tanh();
-            h = output * c.tanh();
-            outputs.push(h.clone());
-        }
-        let all = Tensor::cat(&outputs.iter().collect::<Vec<_>>(), 0);
-        self.head.forward(&all, mode)
+        let y = self.lstm.forward(&self.embedding.forward(x, mode), mode);
+        self.head.forward(&y.reshape(&[-1, HIDDEN as isize]), mode)
     }
 }
 

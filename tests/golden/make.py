@@ -544,11 +544,85 @@ def movement() -> None:
         case("ops", op, "join", {"op": op, "axis": 1}, lambda a, b, f=f: f([a, b], 1), {"a": a, "b": b})
 
 
+# ---------------------------------------------------------------------------------------------------
+# (g) Recurrent layers
+# ---------------------------------------------------------------------------------------------------
+
+def unrolled(cell: str, layers: int, both: bool, lengths, x, h0, c0, weights):
+    """Results, last hidden states and last cell states of a layer of torch.nn, by the functions that it calls."""
+    run, bias = getattr(torch, cell), any("bias" in k for k in weights)
+    state = (h0, c0) if cell == "lstm" else h0
+    options = (bias, layers, 0.0, True, both)
+    flat = list(weights.values())
+    if lengths is None:
+        return run(x, state, flat, *options, False)
+    packed = nn.utils.rnn.pack_padded_sequence(x, torch.tensor(lengths), enforce_sorted=False)
+    order, back = packed.sorted_indices, packed.unsorted_indices
+    state = tuple(t[:, order] for t in state) if cell == "lstm" else state[:, order]
+    y, *last = run(packed.data, packed.batch_sizes, state, flat, *options)
+    y = nn.utils.rnn.PackedSequence(y, packed.batch_sizes, order, back)
+    y, _ = nn.utils.rnn.pad_packed_sequence(y, total_length=x.shape[0])
+    return y, *(t[:, back] for t in last)
+
+
+def recurrence() -> None:
+    # `recurrent`: the inputs are x, the states h0 and c0, and the weights by their names in torch.nn; y is everything
+    # that the layer returns (results, last hidden states, last cell states), flattened and joined.
+    # name, cell, steps, batch, inputs, hidden, layers, both, bias, lengths
+    rows = [("rnn_tanh", "rnn_tanh", 5, 3, 4, 6, 1, False, True, None), ("rnn_relu_two", "rnn_relu", 4, 2, 3, 5, 2, False, True, None),
+            ("rnn_tanh_both_lengths", "rnn_tanh", 6, 4, 3, 5, 2, True, True, [3, 6, 1, 4]),
+            ("lstm", "lstm", 5, 3, 4, 6, 1, False, True, None), ("lstm_one_step", "lstm", 1, 2, 3, 4, 1, True, True, None),
+            ("lstm_nobias_two", "lstm", 6, 1, 5, 7, 2, False, False, None), ("lstm_both_two", "lstm", 7, 3, 3, 8, 2, True, True, None),
+            ("lstm_both_two_lengths", "lstm", 6, 4, 3, 4, 2, True, True, [5, 2, 6, 1]),
+            ("gru", "gru", 5, 3, 4, 6, 1, False, True, None), ("gru_nobias", "gru", 4, 2, 3, 5, 1, False, False, None),
+            ("gru_both_two", "gru", 6, 3, 5, 4, 2, True, True, None), ("gru_lengths", "gru", 6, 4, 3, 7, 1, False, True, [6, 1, 3, 2])]
+    for name, cell, steps, batch, inputs, hidden, layers, both, bias, lengths in rows:
+        seed(name)
+        kind = {"lstm": nn.LSTM, "gru": nn.GRU}.get(cell, nn.RNN)
+        layer = kind(inputs, hidden, layers, bias=bias, bidirectional=both)
+        state = (layers * (2 if both else 1), batch, hidden)
+        ins = {"x": torch.randn(steps, batch, inputs), "h0": torch.randn(state) * 0.5}
+        if cell == "lstm":
+            ins["c0"] = torch.randn(state) * 0.5
+        ins |= {k: v.detach() for k, v in layer.named_parameters()}
+
+        def f(x, h0, c0=None, cell=cell, layers=layers, both=both, lengths=lengths, **weights):
+            return torch.cat([t.flatten() for t in unrolled(cell, layers, both, lengths, x, h0, c0, weights)])
+
+        attrs = {"cell": cell, "layers": layers, "both": both, "bias": bias, "lengths": lengths}
+        case("recurrent", name, "recurrent", attrs, f, ins)
+    # `train_recurrent`: 20 steps of SGD on the mean squared difference of the results from target; the rest as `train`.
+    for cell, kind in [("rnn_tanh", nn.RNN), ("lstm", nn.LSTM), ("gru", nn.GRU)]:
+        name = f"train_{cell}"
+        seed(name)
+        layer = kind(3, 6, 2)
+        x, target = torch.randn(8, 4, 3), torch.randn(8, 4, 6) * 0.5
+        start = {k: v.clone() for k, v in layer.state_dict().items()}
+        runs = {}
+        for dtype in (torch.float32, torch.float64):
+            layer = layer.to(dtype)
+            layer.load_state_dict({k: v.to(dtype) for k, v in start.items()})
+            opt = torch.optim.SGD(layer.parameters(), lr=0.5, momentum=0.9, foreach=False)
+            losses = []
+            for _ in range(20):
+                opt.zero_grad()
+                loss = F.mse_loss(layer(x.to(dtype))[0], target.to(dtype))
+                loss.backward()
+                opt.step()
+                losses.append(loss.detach())
+            runs[dtype] = {"losses": torch.stack(losses)} | {f"end/{k}": v.clone() for k, v in layer.state_dict().items()}
+        single, double = runs.values()
+        put("recurrent", name, "train_recurrent", {"cell": cell, "steps": 20, "lr": 0.5, "momentum": 0.9},
+            {"x": x, "target": target} | {f"start/{k}": v for k, v in start.items()} |
+            {k: rounded(name, v, double[k]) for k, v in single.items()})
+
+
 def main() -> None:
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
+    torch.backends.mkldnn.enabled = False  # Its recurrent layers have no second derivatives.
     for make in (linears, convs, transposed_convs, pools, norms, embeddings, activations, losses, optimisers, clipping, schedules,
-                 init_numbers, training, elementwise, reductions, contractions, indexing, movement):
+                 init_numbers, training, elementwise, reductions, contractions, indexing, movement, recurrence):
         make()
     save()
 

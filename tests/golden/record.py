@@ -36,6 +36,7 @@ SECOND = {"linear", "linear_batched", "conv2d_s2p1", "conv2d_groups", "conv2d_as
           "mse_mean", "cross_entropy_mean", "cross_entropy_soft_weight_smooth_mean", "bce_with_logits_pos_mean",
           "exp", "ln", "log1p", "expm1", "sqrt", "rsqrt", "recip", "sin", "tanh_op", "sigmoid_op", "erf", "mul_broadcast", "div_broadcast",
           "atan2", "pow_negative_base", "prod_0_zeros", "var", "matmul", "matmul_broadcast",
+          "lstm", "gru", "rnn_tanh_both_lengths",
           "move_permute", "move_pad", "move_window", "move_flip"}
 
 

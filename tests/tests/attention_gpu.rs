@@ -104,7 +104,7 @@ fn run(device: &Device, source: &KernelSource, inputs: &[Vec<u32>], len: usize) 
     };
     let mut externals: Vec<usize> = inputs.iter().map(Vec::len).collect();
     externals.push(len + GUARD);
-    let recording = Recording { launches: vec![launch], slots: vec![], externals, scalar_words: 0 };
+    let recording = Recording { launches: vec![launch], externals, ..Recording::default() };
     let plan = device.prepare(recording).expect("a valid kernel");
     let mut buffers: Vec<_> = inputs.iter().map(|i| device.upload(i).expect("memory")).collect();
     buffers.push(device.upload(&vec![UNTOUCHED; len + GUARD]).expect("memory"));

@@ -92,7 +92,7 @@ fn recording(kernels: &ContractionKernels, sizes: [usize; 5]) -> Recording {
         launches: launches.collect(),
         slots: vec![kernels.scratch_words; usize::from(kernels.scratch_words > 0)],
         externals: sizes.to_vec(),
-        scalar_words: 0,
+        ..Recording::default()
     }
 }
 

@@ -250,9 +250,8 @@ fn run(device: &Device, source: &KernelSource, buffers: &[Vec<u32>]) -> Vec<Vec<
     };
     let recording = Recording {
         launches: vec![launch],
-        slots: vec![],
         externals: buffers.iter().map(Vec::len).collect(),
-        scalar_words: 0,
+        ..Recording::default()
     };
     let plan = device.prepare(recording).unwrap_or_else(|e| panic!("{e}\n{}", source.wgsl));
     let uploaded: Vec<_> = buffers.iter().map(|b| device.upload(b).expect("memory")).collect();

@@ -9,7 +9,8 @@ use bytemuck::{cast_slice, cast_slice_mut};
 use crate::counters::{Meter, bump};
 use crate::error::{DeviceError, Result};
 use crate::executor::{Executor, Job, Line, Memory, Program, Storage, Usage};
-use crate::recording::{Launch, ParamLayout, Recording};
+use crate::recording::{BufferRef, ParamLayout, Recording};
+use crate::repeat::Dispatch;
 
 /// Native functions on host memory. They own their parameters and use what threads they like.
 pub(crate) struct CpuExecutor {
@@ -56,22 +57,30 @@ struct CpuProgram {
 }
 
 impl CpuProgram {
-    fn launch(&self, job: &Job<'_>, launch: &Launch) -> Result<()> {
+    fn launch(&self, job: &Job<'_>, dispatch: Dispatch<'_>) -> Result<()> {
         // Also what keeps the locks below from waiting for one another.
-        job.check_aliases(launch)?;
+        job.check_aliases(dispatch)?;
+        let launch = dispatch.launch;
+        let place = |(binding, &r): (usize, &BufferRef)| {
+            let (memory, words) = job.resolve(r);
+            let window = dispatch.window(binding).map(|w| words.start + w.start..words.start + w.end);
+            (memory, window.unwrap_or(words))
+        };
         let native = launch.kernel.native.as_ref();
         let native = native.ok_or_else(|| DeviceError::InvalidKernel {
             label: launch.kernel.label.clone(),
             message: "it has no native function".to_string(),
         })?;
-        let reads: Vec<(RwLockReadGuard<'_, Vec<Line>>, Range<usize>)> = (launch.reads.iter())
-            .map(|&r| job.resolve(r))
-            .map(|(memory, words)| (read_lock(lines(memory)), words))
-            .collect();
-        let mut writes: Vec<(RwLockWriteGuard<'_, Vec<Line>>, Range<usize>)> = (launch.writes.iter())
-            .map(|&w| job.resolve(w))
-            .map(|(memory, words)| (write_lock(lines(memory)), words))
-            .collect();
+        let reads: Vec<(RwLockReadGuard<'_, Vec<Line>>, Range<usize>)> =
+            (dispatch.reads().iter().enumerate())
+                .map(place)
+                .map(|(memory, words)| (read_lock(lines(memory)), words))
+                .collect();
+        let mut writes: Vec<(RwLockWriteGuard<'_, Vec<Line>>, Range<usize>)> =
+            (dispatch.writes().iter().enumerate())
+                .map(|(w, r)| place((w + launch.reads.len(), r)))
+                .map(|(memory, words)| (write_lock(lines(memory)), words))
+                .collect();
         let inputs: Vec<&[u32]> =
             (reads.iter()).map(|(lines, words)| &cast_slice::<Line, u32>(lines)[words.clone()]).collect();
         let mut outputs: Vec<&mut [u32]> = (writes.iter_mut())
@@ -95,13 +104,10 @@ impl Program for CpuProgram {
             bump(&self.meter.passes);
         }
         let mut times = vec![0; launches.len()];
-        for (launch, time) in launches.iter().zip(&mut times) {
-            if launch.is_empty() {
-                continue;
-            }
+        for dispatch in job.recording.dispatches().filter(|d| !d.launch.is_empty()) {
             let start = Instant::now();
-            self.launch(job, launch)?;
-            *time = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            self.launch(job, dispatch)?;
+            times[dispatch.index] += u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
         }
         Ok(times)
     }

@@ -9,7 +9,8 @@ use bytemuck::{Pod, Zeroable};
 use crate::buffer::Buffer;
 use crate::error::{DeviceError, Result};
 use crate::pool::{Fixed, Role};
-use crate::recording::{BufferRef, Launch, ParamLayout, Recording};
+use crate::recording::{BufferRef, ParamLayout, Recording};
+use crate::repeat::Dispatch;
 use crate::trace::Trace;
 
 /// A cache line of words, so that host buffers are aligned for vector loads without `unsafe`.
@@ -46,7 +47,7 @@ pub(crate) struct Memory {
 /// One run: a recording with the buffers it is to work on.
 pub(crate) struct Job<'a> {
     pub recording: &'a Recording,
-    /// Whether a new submission begins with each launch.
+    /// Whether a new submission begins with each execution of a launch, in order.
     pub cuts: &'a [bool],
     /// Position in the workspace of each slot.
     pub slots: &'a [usize],
@@ -73,18 +74,18 @@ impl Job<'_> {
     }
 
     /// The identities of a launch's buffers, reads before writes.
-    pub fn ids<'j>(&'j self, launch: &'j Launch) -> impl Iterator<Item = u64> + Clone + 'j {
+    pub fn ids<'j>(&'j self, launch: Dispatch<'j>) -> impl Iterator<Item = u64> + Clone + 'j {
         launch.bindings().map(|r| self.resolve(r).0.id)
     }
 
     /// Refuses a launch that writes a buffer which it also binds elsewhere: two externals of
     /// the recording may turn out to be the same buffer only at run time.
-    pub fn check_aliases(&self, launch: &Launch) -> Result<()> {
-        let reads = launch.reads.len();
-        for (w, &write) in launch.writes.iter().enumerate() {
+    pub fn check_aliases(&self, dispatch: Dispatch<'_>) -> Result<()> {
+        let reads = dispatch.reads().len();
+        for (w, &write) in dispatch.writes().iter().enumerate() {
             let id = self.resolve(write).0.id;
-            if self.ids(launch).take(reads + w).any(|other| other == id) {
-                return Err(DeviceError::Aliased { label: launch.kernel.label.clone() });
+            if self.ids(dispatch).take(reads + w).any(|other| other == id) {
+                return Err(DeviceError::Aliased { label: dispatch.launch.kernel.label.clone() });
             }
         }
         Ok(())
@@ -117,16 +118,18 @@ pub(crate) trait Executor: Send + Sync {
 pub(crate) trait Program: Send {
     /// Runs every launch in order.
     fn run(&mut self, job: &Job<'_>) -> Result<()>;
-    /// Runs every launch in order and returns the nanoseconds of each; 0 for skipped ones.
+    /// Runs every launch in order and returns the nanoseconds of each, all its trips together; 0 for skipped ones.
     fn run_timed(&mut self, job: &Job<'_>) -> Result<Vec<u64>>;
     /// As `run`, and adds the time of every launch to the device's profile, at once or later.
     fn run_traced(&mut self, job: &Job<'_>, trace: &Trace) -> Result<()> {
         let mut begin = trace.now();
         let times = self.run_timed(job)?;
-        let launches = job.recording.launches.iter().zip(times).filter(|(l, _)| !l.is_empty());
-        trace.launches(launches.map(|(launch, nanos)| {
+        let trips = job.recording.trips();
+        let launches =
+            job.recording.launches.iter().zip(times).zip(trips).filter(|((l, _), _)| !l.is_empty());
+        trace.launches(launches.map(|((launch, nanos), trips)| {
             begin += nanos;
-            (&launch.kernel.label[..], launch.cost, begin - nanos, nanos)
+            (&launch.kernel.label[..], launch.cost.times(trips), begin - nanos, nanos)
         }));
         Ok(())
     }

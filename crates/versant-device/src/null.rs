@@ -66,16 +66,15 @@ impl NullProgram {
     /// Looks every bind group up, then counts the passes that the launches would take.
     fn count(&mut self, job: &Job<'_>, pass_each: bool) -> Result<()> {
         let mut dispatched = false;
-        let launches = job.recording.launches.iter().zip(job.cuts).zip(&mut self.binds);
-        for ((launch, &cut), binds) in launches {
+        for (dispatch, &cut) in job.recording.dispatches().zip(job.cuts) {
             if cut && std::mem::take(&mut dispatched) {
                 bump(&self.meter.submits);
             }
-            if launch.is_empty() {
+            if dispatch.launch.is_empty() {
                 continue;
             }
-            binds.get(job.ids(launch), || {
-                job.check_aliases(launch)?;
+            self.binds[dispatch.index].get(job.ids(dispatch), || {
+                job.check_aliases(dispatch)?;
                 bump(&self.meter.bind_groups);
                 Ok(())
             })?;

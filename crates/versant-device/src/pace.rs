@@ -17,7 +17,9 @@ pub const MAX_SUBMISSION: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(crate) struct Pace {
     nanos: Vec<u64>,
-    /// Whether a new submission begins with each launch.
+    /// The launches in the order of their executions, those of a loop once for each trip.
+    order: Vec<u32>,
+    /// Whether a new submission begins with each execution.
     cuts: Vec<bool>,
 }
 
@@ -36,20 +38,24 @@ impl Pace {
         let time = |cost: Cost| (cost.flops / flops).max(cost.bytes / bytes);
         let launches = recording.launches.iter();
         let nanos = launches.map(|l| if l.is_empty() { 0 } else { time(l.cost) }).collect();
-        let mut pace = Pace { nanos, cuts: Vec::new() };
+        let order = recording.dispatches().map(|d| d.index as u32).collect();
+        let mut pace = Pace { nanos, order, cuts: Vec::new() };
         pace.cut();
         pace
     }
 
-    /// Replaces guesses by what the launches of a run took.
+    /// Replaces guesses by what the launches of a run took, all trips of each together.
     pub fn learn(&mut self, nanos: &[u64]) {
-        self.nanos.copy_from_slice(nanos);
+        let mut trips = vec![0; nanos.len()];
+        self.order.iter().for_each(|&i| trips[i as usize] += 1);
+        self.nanos = nanos.iter().zip(trips).map(|(n, trips)| n / u64::max(trips, 1)).collect();
         self.cut();
     }
 
     fn cut(&mut self) {
         let mut sum = 0u64;
-        let begins = self.nanos.iter().map(|&n| {
+        let begins = self.order.iter().map(|&i| {
+            let n = self.nanos[i as usize];
             let full = n > 0 && sum > 0 && sum.saturating_add(n) > limit();
             sum = if full { n } else { sum.saturating_add(n) };
             full
@@ -78,7 +84,9 @@ mod tests {
     #[test]
     fn launches_are_cut_where_the_sum_is_too_long() {
         let ms = |list: &[u64]| {
-            let mut pace = Pace { nanos: list.iter().map(|m| m * 1_000_000).collect(), cuts: vec![] };
+            let nanos = list.iter().map(|m| m * 1_000_000).collect();
+            let order = (0..list.len() as u32).collect();
+            let mut pace = Pace { nanos, order, cuts: vec![] };
             pace.cut();
             let cuts: Vec<usize> = (0..list.len()).filter(|&i| pace.cuts[i]).collect();
             (cuts, pace.overlong().collect::<Vec<_>>())

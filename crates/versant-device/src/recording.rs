@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::error::{DeviceError, Result};
 use crate::info::{DeviceKind, Limits};
+use crate::repeat::Repeat;
 
 /// A kernel's CPU twin: `(reads, writes, scalars)`, all in words.
 pub type NativeFn = Arc<dyn Fn(&[&[u32]], &mut [&mut [u32]], &[u32]) + Send + Sync>;
@@ -87,6 +88,15 @@ pub struct Cost {
     pub bytes: u64,
 }
 
+impl Cost {
+    /// That of so many.
+    #[must_use]
+    pub fn times(self, n: usize) -> Cost {
+        let n = n as u64;
+        Cost { flops: self.flops.saturating_mul(n), bytes: self.bytes.saturating_mul(n) }
+    }
+}
+
 /// One kernel launch.
 #[derive(Clone, Debug)]
 pub struct Launch {
@@ -121,6 +131,8 @@ impl Launch {
 pub struct Recording {
     /// Executed in this order; each sees what earlier ones wrote.
     pub launches: Vec<Launch>,
+    /// Those that are repeated: ranges in order that do not overlap.
+    pub loops: Vec<Repeat>,
     /// Sizes in words of the intermediate buffers, whose contents are undefined before a run.
     pub slots: Vec<usize>,
     /// Sizes in words that the launches use of the buffers given at run time.
@@ -132,15 +144,20 @@ pub struct Recording {
 impl Recording {
     /// What all launches cost together.
     pub fn cost(&self) -> Cost {
-        self.launches.iter().fold(Cost::default(), |sum, l| Cost {
-            flops: sum.flops.saturating_add(l.cost.flops),
-            bytes: sum.bytes.saturating_add(l.cost.bytes),
+        let costs = self.launches.iter().zip(self.trips()).map(|(l, trips)| l.cost.times(trips));
+        costs.fold(Cost::default(), |sum, cost| Cost {
+            flops: sum.flops.saturating_add(cost.flops),
+            bytes: sum.bytes.saturating_add(cost.bytes),
         })
     }
 
     /// Checks everything that can be checked without compiling.
     pub(crate) fn validate(&self, kind: DeviceKind, limits: &Limits) -> Result<()> {
         limit("host scalars (words)", self.scalar_words, MAX_SCALARS)?;
+        if let Some((launch, message)) = self.loop_fault() {
+            let label = self.launches.get(launch).map_or_else(String::new, |l| l.kernel.label.clone());
+            return Err(DeviceError::InvalidRecording { launch, label, message });
+        }
         for (index, launch) in self.launches.iter().enumerate() {
             self.validate_launch(launch, kind, limits).map_err(|fault| match fault {
                 Fault::Shape(message) => DeviceError::InvalidRecording {
@@ -213,12 +230,12 @@ impl Recording {
         let launches = self.launches.iter().zip(&params.blocks);
         launches.map(|(launch, block)| PipelineKey {
             kernel: launch.kernel.clone(),
-            param_bytes: block.map_or(0, |(_, bytes)| bytes),
+            param_bytes: block.map_or(0, |b| b.bytes),
         })
     }
 
     /// The size of a buffer in words, if it exists.
-    fn words(&self, buffer: BufferRef) -> Option<usize> {
+    pub(crate) fn words(&self, buffer: BufferRef) -> Option<usize> {
         match buffer {
             BufferRef::Slot(i) => self.slots.get(i as usize).copied(),
             BufferRef::Part(i, start, words) => {
@@ -262,29 +279,58 @@ where
 pub(crate) struct ParamLayout {
     /// The buffer's contents.
     pub words: Vec<u32>,
-    /// Byte offset and length of each launch's block; `None` without parameters.
-    pub blocks: Vec<Option<(u64, u64)>>,
+    /// Each launch's block; `None` without parameters.
+    pub blocks: Vec<Option<ParamSpan>>,
+}
+
+/// Where in the uniform buffer a launch's parameters lie, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ParamSpan {
+    pub offset: u64,
+    pub bytes: u64,
+    /// How far apart the blocks of successive trips lie; 0 if all have the same.
+    pub step: u64,
+}
+
+impl ParamSpan {
+    /// The offset of a trip's block, as a dynamic offset.
+    pub fn on(&self, trip: usize) -> u32 {
+        (self.offset + self.step * trip as u64) as u32
+    }
 }
 
 impl ParamLayout {
-    /// Lays the blocks out, each at a multiple of `align` bytes and padded to whole `vec4<u32>`s.
+    /// Lays the blocks out, each at a multiple of `align` bytes and padded to whole `vec4<u32>`s: one a launch, or one
+    /// a trip where they differ.
     pub fn new(recording: &Recording, align: u32) -> Self {
         let step = (align as usize / 4).max(4);
         let mut layout = ParamLayout::default();
-        for launch in &recording.launches {
+        let launches = recording.launches.iter().zip(recording.trips()).zip(recording.turns());
+        for ((launch, trips), turn) in launches {
             if launch.params.is_empty() {
                 layout.blocks.push(None);
                 continue;
             }
             let start = layout.words.len().next_multiple_of(step);
             let len = launch.params.len().next_multiple_of(4);
-            layout.words.resize(start, 0);
-            layout.words.extend_from_slice(&launch.params);
-            layout.words.resize(start + len, 0);
-            layout.blocks.push(Some((start as u64 * 4, len as u64 * 4)));
+            let apart = len.next_multiple_of(step);
+            let turn = turn.filter(|t| t.params.iter().any(|&p| p != 0));
+            let mut block = launch.params.clone();
+            for trip in 0..turn.map_or(1, |_| trips) {
+                layout.words.resize(start + trip * apart, 0);
+                layout.words.extend_from_slice(&block);
+                turn.iter().for_each(|t| add(&mut block, &t.params));
+            }
+            layout.words.resize(layout.words.len().next_multiple_of(4), 0);
+            let step = turn.map_or(0, |_| apart as u64 * 4);
+            layout.blocks.push(Some(ParamSpan { offset: start as u64 * 4, bytes: len as u64 * 4, step }));
         }
         layout
     }
+}
+
+fn add(block: &mut [u32], more: &[u32]) {
+    block.iter_mut().zip(more).for_each(|(word, more)| *word = word.wrapping_add(*more));
 }
 
 /// A pipeline's key: a kernel's text and layout. Two kernels of equal text share a pipeline.

@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use crate::Tensor;
 use crate::error::{GraphError, Result};
-use crate::op::Op;
+use crate::op::{Movement, Op};
+use crate::scan::Item;
+use crate::scan_vjp::Pull;
 use crate::tensor::{Node, State};
 use crate::vjp::vjp;
 
@@ -58,17 +60,19 @@ impl Gradients {
 }
 
 /// The pending graph above a tensor, inputs before users.
-struct Tape {
+pub(crate) struct Tape {
     nodes: Vec<Arc<Node>>,
     inputs: Vec<Vec<usize>>,
     index: HashMap<u64, usize>,
+    /// Whether gradients of slices that make up a whole are joined.
+    joins: bool,
 }
 
 impl Tape {
     /// Walks the graph with an explicit stack: depth must not overflow it.
-    fn new(root: &Arc<Node>) -> Tape {
-        let mut tape = Tape { nodes: Vec::new(), inputs: Vec::new(), index: HashMap::new() };
-        let mut stack = vec![(Arc::clone(root), false)];
+    pub fn new(roots: &[&Tensor], joins: bool) -> Tape {
+        let mut tape = Tape { nodes: Vec::new(), inputs: Vec::new(), index: HashMap::new(), joins };
+        let mut stack: Vec<_> = roots.iter().map(|t| (Arc::clone(&t.node), false)).collect();
         while let Some((node, expanded)) = stack.pop() {
             if tape.index.contains_key(&node.id) {
                 continue;
@@ -86,13 +90,32 @@ impl Tape {
         tape
     }
 
-    /// Cotangents of the wanted nodes, from that of the root (the last node).
-    fn pull_back(
-        &self,
-        seed: Tensor,
-        wanted: &[bool],
-        location: &'static Location<'static>,
-    ) -> Result<Vec<Option<Tensor>>> {
+    /// Number of nodes.
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Where a tensor is, if the walk met it.
+    pub fn find(&self, t: &Tensor) -> Option<usize> {
+        self.index.get(&t.node.id).copied()
+    }
+
+    /// Where a root is.
+    pub fn at(&self, root: &Tensor) -> usize {
+        self.index[&root.node.id]
+    }
+
+    /// The sum of what arrived at a node. In the body of a scan, where the slices of a product's result are worked on by
+    /// one kernel, pieces that make up a whole are joined: that kernel then writes the whole.
+    fn total(&self, parts: Vec<Tensor>) -> Option<Tensor> {
+        if let Some((pieces, axis)) = pieces(&parts).filter(|_| self.joins) {
+            return Some(Tensor::cat(&pieces.iter().collect::<Vec<_>>(), axis));
+        }
+        parts.into_iter().reduce(|sum, more| sum + more)
+    }
+
+    /// Which nodes depend on a wanted one, or are it, where a gradient flows.
+    pub fn leads(&self, wanted: &[bool]) -> Vec<bool> {
         let mut leads = wanted.to_vec();
         for i in 0..self.nodes.len() {
             let from = match self.nodes[i].op {
@@ -102,39 +125,81 @@ impl Tape {
             };
             leads[i] |= from.iter().any(|&j| leads[j]);
         }
+        leads
+    }
+
+    /// Cotangents of the wanted nodes, from those of some others.
+    pub fn pull_back(
+        &self,
+        seeds: Vec<(usize, Tensor)>,
+        wanted: &[bool],
+        location: &'static Location<'static>,
+    ) -> Result<Vec<Option<Tensor>>> {
+        let leads = self.leads(wanted);
+        let mut arrived: Vec<Vec<Tensor>> = vec![Vec::new(); self.nodes.len()];
         let mut cotangents: Vec<Option<Tensor>> = vec![None; self.nodes.len()];
-        *cotangents.last_mut().expect("a tape holds its root") = Some(seed);
+        seeds.into_iter().for_each(|(at, seed)| arrived[at].push(seed));
+        // What arrives at the results of each scan, until its turn comes.
+        let mut items: HashMap<usize, Vec<(Item, Tensor)>> = HashMap::new();
         for i in (0..self.nodes.len()).rev() {
-            let worthwhile = leads[i] && self.inputs[i].iter().any(|&j| leads[j]);
-            let Some(g) = cotangents[i].clone().filter(|_| worthwhile) else {
-                continue;
-            };
-            if !wanted[i] {
-                cotangents[i] = None;
-            }
             let node = &self.nodes[i];
+            let worthwhile = leads[i] && self.inputs[i].iter().any(|&j| leads[j]);
+            let parts = std::mem::take(&mut arrived[i]);
+            let g = if worthwhile || wanted[i] { self.total(parts) } else { None };
+            if wanted[i] {
+                cotangents[i].clone_from(&g);
+            }
+            if !worthwhile {
+                continue;
+            }
             let x: Vec<Tensor> =
                 self.inputs[i].iter().map(|&j| Tensor::from_node(self.nodes[j].clone())).collect();
             let y = Tensor::from_node(Arc::clone(node));
             let need: Vec<bool> = self.inputs[i].iter().map(|&j| leads[j]).collect();
-            let grads = vjp(node, &g, &x, &y, &need).ok_or(GraphError::NoDerivative {
-                op: node.op.name(),
-                recorded: node.location,
-                location,
-            })?;
+            let grads = match (&node.op, g) {
+                (Op::Item(item), Some(g)) => {
+                    items.entry(self.inputs[i][0]).or_default().push((*item, g));
+                    continue;
+                }
+                (Op::Scan(body), _) => {
+                    let Some(given) = items.remove(&i) else { continue };
+                    Pull { scan: &y, body, x: &x, need: &need, given, location }.gradients()?
+                }
+                (_, Some(g)) => vjp(node, &g, &x, &y, &need).ok_or(GraphError::NoDerivative {
+                    op: node.op.name(),
+                    recorded: node.location,
+                    location,
+                })?,
+                (_, None) => continue,
+            };
             for ((&j, x), grad) in self.inputs[i].iter().zip(&x).zip(grads) {
                 let Some(grad) = grad.filter(|_| leads[j] && x.dtype().is_float()) else {
                     continue;
                 };
-                let grad = fit(grad, x, node.location);
-                cotangents[j] = Some(match cotangents[j].take() {
-                    Some(sum) => sum + grad,
-                    None => grad,
-                });
+                arrived[j].push(fit(grad, x, node.location));
             }
         }
         Ok(cotangents)
     }
+}
+
+/// The pieces that these are, each with zeros around it, and the axis along which they make up the whole.
+fn pieces(parts: &[Tensor]) -> Option<(Vec<Tensor>, usize)> {
+    let mut placed: Vec<(usize, Tensor)> = Vec::new();
+    let mut along = None;
+    for part in parts {
+        let Op::View(movement) = &part.node.op else { return None };
+        let Movement::Pad(before) = **movement else { return None };
+        let piece = Tensor::from_node(part.node.inputs().pop()?);
+        let mut axes = (0..part.rank()).filter(|&a| piece.shape()[a] != part.shape()[a]);
+        let axis = axes.next().filter(|a| axes.next().is_none() && along.is_none_or(|known| known == *a))?;
+        along = Some(axis);
+        placed.push((before[axis], piece));
+    }
+    let axis = along?;
+    placed.sort_by_key(|p| p.0);
+    let end = placed.iter().try_fold(0, |end, (start, p)| (*start == end).then(|| end + p.shape()[axis]));
+    (end == parts.first().map(|p| p.shape()[axis])).then(|| (placed.into_iter().map(|p| p.1).collect(), axis))
 }
 
 /// A rank-0 operand of a map was broadcast: its gradient is the sum.
@@ -165,14 +230,14 @@ impl Tensor {
             let why = "the loss must have one element; take its sum or mean";
             return Err(invalid("backward", self, why, location));
         }
-        let tape = Tape::new(&self.node);
+        let tape = Tape::new(&[self], false);
         let wanted: Vec<bool> = tape.nodes.iter().map(|n| n.parameter.is_some()).collect();
         if !wanted.contains(&true) {
             let what = "any parameter".to_owned();
             return Err(GraphError::NotReached { what, location, hint: hint(self) });
         }
         let seed = Tensor::number(self, 1.0).broadcast_to(self.shape());
-        let cotangents = tape.pull_back(seed, &wanted, location)?;
+        let cotangents = tape.pull_back(vec![(tape.len() - 1, seed)], &wanted, location)?;
         let loss = self.clone();
         let mut grads = Gradients { loss, by_node: HashMap::new(), names: Vec::new() };
         for (node, grad) in tape.nodes.iter().zip(cotangents) {
@@ -272,7 +337,7 @@ fn check_differentiable(y: &Tensor, location: &'static Location<'static>) -> Res
 pub fn grad_of(y: &Tensor, xs: &[&Tensor]) -> Result<Vec<Tensor>> {
     let location = Location::caller();
     check_differentiable(y, location)?;
-    let tape = Tape::new(&y.node);
+    let tape = Tape::new(&[y], false);
     let mut wanted = vec![false; tape.nodes.len()];
     for x in xs {
         if let Some(&i) = tape.index.get(&x.node.id) {
@@ -280,7 +345,7 @@ pub fn grad_of(y: &Tensor, xs: &[&Tensor]) -> Result<Vec<Tensor>> {
         }
     }
     let seed = Tensor::number(y, 1.0).broadcast_to(y.shape());
-    let cotangents = tape.pull_back(seed, &wanted, location)?;
+    let cotangents = tape.pull_back(vec![(tape.len() - 1, seed)], &wanted, location)?;
     let named = |(i, x): (usize, &&Tensor)| {
         let at = tape.index.get(&x.node.id);
         at.and_then(|&i| cotangents[i].clone()).ok_or_else(|| GraphError::NotReached {

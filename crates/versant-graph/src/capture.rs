@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 use versant_device::Buffer;
 use versant_kernels::{DType, Shape, View};
 
-use crate::error::Result;
+use crate::error::{GraphError, Result};
 use crate::op::Op;
 use crate::tensor::{Node, State, Value};
 
@@ -37,6 +37,8 @@ pub(crate) struct Key {
     pub outputs: Vec<u32>,
     /// Words of each external buffer, and whether the plan may overwrite it.
     pub externals: Vec<(usize, bool)>,
+    /// Whether an external may be overwritten by the output of the same number only: those of a loop's carries.
+    pub paired: bool,
 }
 
 /// A captured graph: the live nodes beside what a key is made of.
@@ -106,6 +108,9 @@ impl Walk {
                 match &*node.state() {
                     State::Failed(error) => return Err((**error).clone()),
                     State::Ready(_) => {}
+                    State::Pending(_) if matches!(node.op, Op::Hole) => {
+                        return Err(GraphError::Escaped { location: node.location });
+                    }
                     State::Pending(inputs) => {
                         let new = inputs.iter().rev().filter(|i| self.index(i).is_none());
                         stack.extend(new.map(|i| (Arc::clone(i), false)));
@@ -174,6 +179,7 @@ impl Walk {
         for (i, node) in found.nodes.iter().enumerate() {
             let computed = found.leaves[i].is_none() && !found.node_inputs(i).is_empty();
             is_output[i] = computed && node.handles.load(Ordering::Relaxed) > 0;
+            debug_assert!(!is_output[i] || !matches!(node.op, Op::Scan(_)), "nobody holds a scan itself");
         }
         for i in roots {
             is_output[i] = found.leaves[i].is_none();
@@ -258,7 +264,7 @@ impl Capture {
             .collect();
         let words = self.externals.iter().map(Buffer::words);
         let externals = words.zip(self.donated.iter().copied()).collect();
-        let key = Key { nodes, outputs: self.outputs.clone(), externals };
+        let key = Key { nodes, outputs: self.outputs.clone(), externals, paired: false };
         (key, self.nodes.iter().map(|n| n.location).collect())
     }
 

@@ -84,6 +84,14 @@ pub enum GraphError {
         /// A likely reason, or nothing.
         hint: &'static str,
     },
+    /// A value was asked for that exists in each step of a scan only.
+    #[error(
+        "a tensor of a scan's body (recorded at {location}) has no value outside of it: return it to be stacked"
+    )]
+    Escaped {
+        /// Where the scan was recorded.
+        location: &'static Location<'static>,
+    },
     /// Every kernel of this family gave wrong results on the device's adapter with its driver.
     #[error(
         "no kernel for a {family} gives right results on this adapter ({faults}); the CPU device can run it"

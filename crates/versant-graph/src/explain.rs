@@ -30,6 +30,8 @@ pub struct LaunchNote {
     pub lines: Vec<&'static Location<'static>>,
     /// The kernel, with its WGSL where it is one for a GPU.
     pub source: Arc<Kernel>,
+    /// How often it runs: once for each step of a scan.
+    pub trips: usize,
     pub(crate) kernel: usize,
 }
 
@@ -168,7 +170,8 @@ impl fmt::Display for Explanation {
         self.head(f)?;
         for (i, l) in self.launches.iter().enumerate() {
             let list = |all: &[BufferRef]| all.iter().map(buffer).collect::<Vec<_>>().join(" ");
-            writeln!(f, "{i:>4}  {}  {}", l.label, l.shape)?;
+            let trips = if l.trips > 1 { format!("  {} times", l.trips) } else { String::new() };
+            writeln!(f, "{i:>4}  {}  {}{trips}", l.label, l.shape)?;
             writeln!(f, "      ops    {}", l.ops.join(" "))?;
             writeln!(
                 f,
@@ -179,7 +182,7 @@ impl fmt::Display for Explanation {
                 list(&l.writes),
             )?;
             if let Some(Measured { nanos, peak }) = &self.measured {
-                writeln!(f, "      time   {}", speed(nanos[i], l.cost, peak))?;
+                writeln!(f, "      time   {}", speed(nanos[i], l.cost.times(l.trips), peak))?;
             }
             let lines: Vec<String> =
                 l.lines.iter().take(4).map(|l| format!("{}:{}", l.file(), l.line())).collect();

@@ -5,11 +5,14 @@
 //! several outputs, reductions with what surrounds them, contractions with their epilogue. Whether a group is
 //! possible is decided by lowering it: there is no second description of what a kernel can do.
 
+use std::rc::Rc;
+
 use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::SmallVec;
 use versant_kernels::{Shape, View};
 
 use crate::ir::{Ir, IrOp};
+use crate::loops::Loop;
 use crate::lower::{Domain, Group, Lowered, Place, Refusal, lower};
 use crate::op::Op;
 use crate::order::order;
@@ -54,6 +57,8 @@ pub(crate) enum Form {
     Total { node: usize, partial: usize },
     /// A kernel of a small family.
     Family(usize),
+    /// A scan: launches of its body, repeated.
+    Loop(usize),
     /// A concatenation: its pieces are stored by their own kernels.
     Virtual(usize),
 }
@@ -76,10 +81,13 @@ impl Kernel {
 }
 
 /// The kernels in an order of execution.
+#[derive(Clone)]
 pub(crate) struct Fused {
     pub ir: Ir,
     pub stored: Vec<bool>,
     pub kernels: Vec<Kernel>,
+    /// By the node of the scan.
+    pub loops: FxHashMap<usize, Rc<Loop>>,
 }
 
 /// How often at most nodes are looked for that can be made again: the peak may be elsewhere then.
@@ -114,7 +122,7 @@ fn with_copies(mut ir: Ir, limits: Limits) -> Fused {
         }
         match Fusion::new(&ir, limits).run() {
             Ok((stored, kernels)) => {
-                return Fused { ir, stored, kernels };
+                return Fused { ir, stored, kernels, loops: FxHashMap::default() };
             }
             Err(copies) => ir = ir.with_copies(&copies),
         }
@@ -254,7 +262,14 @@ impl<'a> Fusion<'a> {
                 continue;
             }
             let node = &self.ir.nodes[i];
+            if let IrOp::Core(Op::Item(_)) = node.op {
+                let group = self.group_of[node.inputs[0].node];
+                self.group_of[i] = group;
+                self.groups[group].iter_mut().for_each(|scan| scan.members.push(i));
+                continue;
+            }
             let form = match &node.op {
+                IrOp::Core(Op::Scan(_)) => Form::Loop(i),
                 IrOp::Core(Op::Concat(_)) => Form::Virtual(i),
                 IrOp::Core(Op::MatMul | Op::Conv(..)) => Form::Contraction(i, Domain::Flat(node.shape)),
                 _ if node.is_heavy() => Form::Family(i),
@@ -345,9 +360,11 @@ impl<'a> Fusion<'a> {
         }
     }
 
-    /// Reductions of the same rows that read the same memory share one pass over it.
+    /// Reductions of the same rows that read the same memory share one pass over it; and so does what a loop keeps of a
+    /// carry with what reads that.
     fn merge_with_siblings(&mut self, node: usize) {
-        if !self.ir.nodes[node].is_reduce() {
+        let kept = self.ir.paired && self.ir.nodes[node].op == IrOp::Copy;
+        if !self.ir.nodes[node].is_reduce() && !kept {
             return;
         }
         let own = self.group_of[node];
@@ -434,7 +451,9 @@ impl<'a> Fusion<'a> {
                         false
                     }
                     Place::External(e) => {
-                        self.ir.donated[e] == Some(words) && self.is_output[new] && own(&self.leaf_users[e])
+                        let pair = !self.ir.paired || self.ir.outputs.get(e) == Some(&new);
+                        let fits = self.ir.donated[e] == Some(words) && self.is_output[new];
+                        pair && fits && own(&self.leaf_users[e])
                     }
                     Place::Node(old) => {
                         let kept = self.is_output[old] || self.is_output[new];

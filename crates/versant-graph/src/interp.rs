@@ -10,9 +10,10 @@ use versant_kernels::contract::ConvKind;
 use versant_kernels::{DType, ReduceKind, Shape, View, math};
 
 use crate::Tensor;
-use crate::error::Result;
+use crate::error::{GraphError, Result};
 use crate::op::{AttentionAttrs, ConvAttrs, Op};
 use crate::run::offsets;
+use crate::scan::Item;
 use crate::tensor::{Inputs, Node, State};
 
 /// A value on the host: words in row-major order.
@@ -50,13 +51,21 @@ pub fn interpret(tensor: &Tensor) -> Result<Array> {
         }
         if let Some(inputs) = expanded {
             let operands: Vec<&Array> = inputs.iter().map(|i| &known[&i.id]).collect();
-            let words = apply(&node, &operands);
+            let words = match &node.op {
+                Op::Item(item) => scan(&node, *item, &operands),
+                op => apply(op, node.shape, node.dtype, &operands),
+            };
             known.insert(node.id, Array { shape: node.shape, dtype: node.dtype, words });
             continue;
         }
         let state = match &*node.state() {
             State::Failed(error) => return Err((**error).clone()),
             State::Ready(value) => Err(value.clone()),
+            State::Pending(_) if matches!(node.op, Op::Hole) => {
+                return Err(GraphError::Escaped { location: node.location });
+            }
+            // A scan's result is computed from the scan's operands.
+            State::Pending(inputs) if matches!(node.op, Op::Item(_)) => Ok(inputs[0].inputs()),
             State::Pending(inputs) => Ok(inputs.clone()),
         };
         match state {
@@ -90,11 +99,44 @@ fn at(x: &Array, i: usize) -> u32 {
     if x.shape.rank() == 0 { x.words[0] } else { x.words[i] }
 }
 
-fn apply(node: &Node, x: &[&Array]) -> Vec<u32> {
-    let shape = node.shape;
+/// One result of a scan: the whole loop, step by step.
+fn scan(node: &Node, item: Item, x: &[&Array]) -> Vec<u32> {
+    let inputs = node.inputs();
+    let Op::Scan(body) = &inputs[0].op else { unreachable!("results are of scans") };
+    let mut carries: Vec<Vec<u32>> = x[..body.carries()].iter().map(|a| a.words.clone()).collect();
+    let mut stack: Vec<Vec<u32>> = vec![Vec::new(); body.steps];
+    for step in 0..body.steps {
+        let row = if body.reverse { body.steps - 1 - step } else { step };
+        let mut values: Vec<Array> = Vec::with_capacity(body.nodes.len());
+        for (i, n) in body.nodes.iter().enumerate() {
+            let words = match n.op {
+                Op::Hole if i < carries.len() => carries[i].clone(),
+                Op::Hole if body.is_constant(i) => x[i].words.clone(),
+                Op::Hole => x[i].words[row * n.shape.numel()..][..n.shape.numel()].to_vec(),
+                _ => {
+                    let operands: Vec<&Array> = n.inputs.iter().map(|&j| &values[j as usize]).collect();
+                    apply(&n.op, n.shape, n.dtype, &operands)
+                }
+            };
+            values.push(Array { shape: n.shape, dtype: n.dtype, words });
+        }
+        carries = body.next.iter().map(|&n| values[n as usize].words.clone()).collect();
+        if let Item::Stack(n) = item {
+            stack[row].clone_from(&values[n as usize].words);
+        }
+    }
+    match item {
+        Item::Final(carry) => carries.swap_remove(carry),
+        Item::Stack(_) => stack.concat(),
+    }
+}
+
+fn apply(op: &Op, shape: Shape, dtype: DType, x: &[&Array]) -> Vec<u32> {
     let all = 0..shape.numel();
-    match &node.op {
-        Op::Buffer => unreachable!("a realised tensor was read"),
+    match op {
+        Op::Buffer | Op::Hole | Op::Scan(_) | Op::Item(_) => {
+            unreachable!("its value is known, or it has none")
+        }
         Op::Literal(word) | Op::Scalar(word) => vec![*word],
         Op::Iota => (0..shape.numel() as u32).collect(),
         Op::Random => {
@@ -112,7 +154,7 @@ fn apply(node: &Node, x: &[&Array]) -> Vec<u32> {
             })
             .collect()
         }
-        Op::Cast => x[0].words.iter().map(|&w| cast(w, x[0].dtype, node.dtype)).collect(),
+        Op::Cast => x[0].words.iter().map(|&w| cast(w, x[0].dtype, dtype)).collect(),
         Op::View(movement) => moved(&movement.view(x[0].shape, shape), x[0]),
         Op::Reduce(kind, axes) => reduce(*kind, *axes, x[0], shape),
         Op::CumSum { axis, reverse } => cumsum(*axis, *reverse, x[0]),

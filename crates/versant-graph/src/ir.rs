@@ -11,6 +11,7 @@ use versant_kernels::{DType, ReduceKind, Shape, View};
 use crate::capture::Key;
 use crate::op::Op;
 use crate::ops::create::word_of;
+use crate::scan::Item;
 
 /// Reductions to no more results than this and of at least so many elements each are taken in this many parts.
 const LONG_ROWS: usize = 8;
@@ -60,6 +61,8 @@ pub(crate) struct Ir {
     pub outputs: Vec<usize>,
     /// The words of each external buffer that may be overwritten.
     pub donated: Vec<Option<usize>>,
+    /// Whether by the output of the same number only.
+    pub paired: bool,
     /// Nodes that are made again for some users, each with a stored node that must be there first.
     pub after: Vec<(usize, usize)>,
 }
@@ -87,7 +90,7 @@ impl IrNode {
     /// Whether operand `k` must lie in memory, and whether it must be dense there.
     pub fn memory_operand(&self, k: usize) -> Option<Layout> {
         match &self.op {
-            IrOp::Core(Op::MatMul | Op::Conv(..)) => Some(Layout::Strided),
+            IrOp::Core(Op::MatMul | Op::Conv(..) | Op::Scan(_)) => Some(Layout::Strided),
             // Last comes the forward result.
             IrOp::Core(Op::Attention(a)) if k == 4 + usize::from(a.masked) => Some(Layout::Dense),
             IrOp::Core(Op::Attention(_)) => Some(Layout::Strided),
@@ -109,6 +112,8 @@ impl IrNode {
                     | Op::Fold { .. }
                     | Op::ScatterAdd(_)
                     | Op::Concat(_)
+                    | Op::Scan(_)
+                    | Op::Item(_)
             )
         )
     }
@@ -203,7 +208,9 @@ pub(crate) fn build(key: &Key, locations: &[&'static Location<'static>]) -> Ir {
         let source = &b.ir.nodes[edge.node];
         let held = edge.view.as_ref().is_none_or(View::is_identity)
             && source.shape.numel() == node.shape.numel()
-            && !source.inputs.is_empty();
+            && !source.inputs.is_empty()
+            // The buffer of a last carry may be that of the first.
+            && !matches!(source.op, IrOp::Core(Op::Item(Item::Final(_))));
         let at = if held && !b.ir.outputs.contains(&edge.node) {
             edge.node
         } else {
@@ -212,6 +219,7 @@ pub(crate) fn build(key: &Key, locations: &[&'static Location<'static>]) -> Ir {
         };
         b.ir.outputs.push(at);
     }
+    b.ir.paired = key.paired;
     b.ir.donated = key.externals.iter().map(|&(words, donated)| donated.then_some(words)).collect();
     b.ir.without_dead()
 }
@@ -374,6 +382,11 @@ impl Builder<'_> {
                 let old = edge.clone();
                 *edge = Edge::whole(self.push(IrOp::Copy, smallvec![old], input.shape, input.dtype));
             }
+            if matches!(&op, Op::Scan(body) if k < body.carries()) {
+                // Never shared: the loop writes over it.
+                let old = edge.clone();
+                *edge = Edge::whole(self.append(IrOp::Copy, smallvec![old], input.shape, input.dtype));
+            }
             if matches!(op, Op::Concat(_)) {
                 let old = edge.clone();
                 // Never shared: a piece is a place.
@@ -424,6 +437,7 @@ impl Ir {
         }
         out.outputs = self.outputs.iter().map(|&o| place[o]).collect();
         out.donated.clone_from(&self.donated);
+        out.paired = self.paired;
         out.after = self.after.iter().map(|&(node, first)| (place[node], place[first])).collect();
         out
     }
@@ -453,7 +467,7 @@ impl Ir {
             }
         }
         let outputs = self.outputs.iter().map(|&o| place[o]).collect();
-        Ir { nodes, outputs, donated: self.donated, after: Vec::new() }
+        Ir { nodes, outputs, donated: self.donated, paired: self.paired, after: Vec::new() }
     }
 
     /// What every pass must keep true; a violation is an engine bug.

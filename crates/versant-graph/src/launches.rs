@@ -5,7 +5,7 @@ use std::panic::Location;
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
-use versant_device::{BufferRef, Cost, Kernel, Launch};
+use versant_device::{BufferRef, Cost, Kernel, Launch, Repeat};
 use versant_kernels::attention;
 use versant_kernels::contract::{self, Operand, VariantId};
 use versant_kernels::{
@@ -42,6 +42,7 @@ pub(crate) struct Maker<'a> {
     pub texts: FxHashMap<usize, Vec<String>>,
     pub launches: Vec<Launch>,
     pub notes: Vec<LaunchNote>,
+    pub loops: Vec<Repeat>,
 }
 
 impl<'a> Maker<'a> {
@@ -68,11 +69,20 @@ impl<'a> Maker<'a> {
             texts: FxHashMap::default(),
             launches: Vec::new(),
             notes: Vec::new(),
+            loops: Vec::new(),
         }
     }
 
     /// The launch of these kernels; several, if their texts cannot be joined.
     pub fn step(&mut self, step: usize, kernels: Range<usize>) {
+        if let Form::Loop(scan) = self.fused.kernels[kernels.start].form {
+            let (cpu, before) = (matches!(self.target, Target::Cpu), self.launches.len());
+            let (launches, notes, repeat) = self.fused.loops[&scan].place(self.memory, cpu, before, step);
+            self.launches.extend(launches);
+            self.notes.extend(notes);
+            self.loops.extend(Some(repeat).filter(|r| !r.turns.is_empty()));
+            return;
+        }
         let mut made: Vec<Made> = kernels.filter_map(|k| self.make(k)).collect();
         let all: Vec<BufferRef> = made.iter().flat_map(|m| m.buffers.iter().copied()).collect();
         let mut joined = joined(&made, &all);
@@ -128,7 +138,7 @@ impl<'a> Maker<'a> {
         let kernel = &self.fused.kernels[k];
         let label = label(&self.fused.ir, &kernel.members);
         match (&kernel.form, &kernel.lowered) {
-            (Form::Virtual(_), _) => None,
+            (Form::Virtual(_) | Form::Loop(_), _) => None,
             (Form::Fused(_), Some(lowered)) => {
                 let source = match self.target {
                     Target::Cpu => program_native(lowered.program.clone(), &label),
@@ -240,6 +250,7 @@ impl<'a> Maker<'a> {
             lines,
             source: Arc::clone(&launch.kernel),
             kernel: step,
+            trips: 1,
         });
         self.launches.push(launch);
     }

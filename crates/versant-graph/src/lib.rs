@@ -15,6 +15,7 @@ mod fuse;
 pub mod interp;
 mod ir;
 mod launches;
+mod loops;
 mod lower;
 mod memory;
 pub mod op;
@@ -25,6 +26,8 @@ mod problem;
 mod remat;
 mod replay;
 mod run;
+mod scan;
+mod scan_vjp;
 mod stored;
 mod tensor;
 mod tune;
@@ -41,6 +44,7 @@ pub use replay::{Replay, capture};
 pub use run::{
     PlanStats, eval, explain, explain_timed, is_planned, latest_plan, plan_stats, set_fusion, set_recomputing,
 };
+pub use scan::{scan, scan_reversed};
 pub use tensor::Tensor;
 pub use tune::{Excluded, excluded_variants, set_precision, set_tuning};
 pub use versant_device::{

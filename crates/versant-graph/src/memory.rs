@@ -108,7 +108,7 @@ pub(crate) fn plan(fused: &mut Fused, key: &Key, steps: &[Range<usize>]) -> Memo
 pub(crate) fn reads(ir: &Ir, kernel: &Kernel) -> Vec<Place> {
     let operands = |node: usize| ir.nodes[node].inputs.iter().map(|e| place_of(ir, e.node));
     let mut places: Vec<Place> = match kernel.form {
-        Form::Contraction(node, _) | Form::Family(node) | Form::Product { node, .. } => {
+        Form::Contraction(node, _) | Form::Family(node) | Form::Loop(node) | Form::Product { node, .. } => {
             operands(node).collect()
         }
         Form::Total { partial, .. } => vec![Place::Node(partial)],
@@ -123,6 +123,8 @@ pub(crate) fn reads(ir: &Ir, kernel: &Kernel) -> Vec<Place> {
 pub(crate) fn writes(kernel: &Kernel) -> Vec<usize> {
     match (&kernel.form, &kernel.lowered) {
         (Form::Family(node) | Form::Product { partial: node, .. }, _) => vec![*node],
+        // The scan itself has no value.
+        (Form::Loop(_), _) => kernel.members[1..].to_vec(),
         (Form::Virtual(_), _) | (_, None) => Vec::new(),
         (_, Some(lowered)) => lowered
             .places
@@ -144,6 +146,10 @@ impl Planner<'_> {
             let others = kernels.clone().filter(|&other| other != k);
             let others: Vec<Place> = others.flat_map(|o| reads(&fused.ir, &fused.kernels[o])).collect();
             self.overwrite(fused, k, step, &others);
+            if let Form::Loop(scan) = fused.kernels[k].form {
+                let kept = fused.loops.get(&scan).map_or(&[][..], |l| &l.kept);
+                kept.iter().for_each(|&(first, last)| self.hand_over(Place::Node(first), Place::Node(last)));
+            }
         }
         for node in fused.kernels[kernels.clone()].iter().flat_map(writes) {
             if self.memory.buffers.contains_key(&node) {
@@ -320,7 +326,9 @@ impl Planner<'_> {
             // Only a plan's output is worth a donated buffer: it stays there after the run.
             Place::External(e) => {
                 let (have, donated) = self.key.externals[e];
-                donated && !self.taken[e] && have == words && self.output_of.contains_key(&node)
+                let pair = |output: &usize| !self.key.paired || *output == e;
+                let output = self.output_of.get(&node).filter(|output| pair(output));
+                donated && !self.taken[e] && have == words && output.is_some()
             }
             Place::Node(old) => {
                 let same = fused.ir.nodes[old].shape.numel() == words;

@@ -10,6 +10,7 @@ use versant_kernels::{MAX_RANK, ReduceKind, Shape, View};
 
 use crate::Tensor;
 use crate::ops::elementwise::Elementwise;
+use crate::scan::{Body, Item};
 
 /// A user's own vector-Jacobian product: from the output's gradient and the inputs to one gradient per input.
 pub type CustomVjp = dyn Fn(&Tensor, &[Tensor]) -> Vec<Option<Tensor>> + Send + Sync;
@@ -163,6 +164,13 @@ pub enum Op {
     ScatterAdd(usize),
     /// Joins the inputs along an axis.
     Concat(usize),
+    /// What a scan's body is recorded over: a carry, an element, a constant.
+    Hole,
+    /// Runs its body for every element of a leading axis; inputs: carries, what is run over, constants. Its results
+    /// are [`Op::Item`]s.
+    Scan(Arc<Body>),
+    /// A result of a scan.
+    Item(Item),
     /// The input itself, through which no gradient flows.
     Detach,
     /// The first input itself; gradients go to the other inputs by a user's rule.
@@ -198,6 +206,10 @@ impl Op {
             Op::Gather(_) => "gather",
             Op::ScatterAdd(_) => "scatter_add",
             Op::Concat(_) => "concat",
+            Op::Hole => "hole",
+            Op::Scan(_) => "scan",
+            Op::Item(Item::Final(_)) => "last_of_scan",
+            Op::Item(Item::Stack(_)) => "stack_of_scan",
             Op::Detach => "detach",
             Op::Custom(custom) => custom.0,
         }
@@ -236,6 +248,8 @@ impl PartialEq for Op {
                 axis == a && stride == s && dilation == d
             }
             (Op::Attention(a), Op::Attention(b)) => a == b,
+            (Op::Scan(a), Op::Scan(b)) => Arc::ptr_eq(a, b) || a == b,
+            (Op::Item(a), Op::Item(b)) => a == b,
             (Op::Gather(a), Op::Gather(b))
             | (Op::ScatterAdd(a), Op::ScatterAdd(b))
             | (Op::Concat(a), Op::Concat(b)) => a == b,
@@ -257,6 +271,8 @@ impl Hash for Op {
             Op::CumSum { axis, reverse } => (axis, reverse).hash(state),
             Op::Conv(kind, attrs) => (kind, attrs).hash(state),
             Op::Attention(attrs) => attrs.hash(state),
+            Op::Scan(body) => body.hash(state),
+            Op::Item(item) => item.hash(state),
             Op::Fold { axis, stride, dilation } => (axis, stride, dilation).hash(state),
             Op::Gather(axis) | Op::ScatterAdd(axis) | Op::Concat(axis) => axis.hash(state),
             _ => {}

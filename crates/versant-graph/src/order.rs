@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::fuse::Kernel;
+use crate::fuse::{Form, Kernel};
 use crate::ir::{Ir, IrOp};
 
 /// Above this many kernels that could run next, the first recorded one does.
@@ -83,7 +83,8 @@ impl Order {
             // A piece is recorded where its whole is; its kernel belongs where the value was.
             let value = |m: &&usize| !matches!(ir.nodes[**m].op, IrOp::Piece);
             let last = kernel.members.iter().rfind(value).or(kernel.members.last());
-            o.rank[g] = *last.expect("a kernel has members");
+            let first = matches!(kernel.form, Form::Loop(_)).then_some(&kernel.members[0]);
+            o.rank[g] = *first.or(last).expect("a kernel has members");
         }
         let free = (0..n).filter(|&g| groups[g].is_some() && o.waits[g] == 0);
         o.ready = free.map(|g| (o.rank[g], g)).collect();

@@ -1,11 +1,12 @@
 //! A plan: the launches of a key, prepared on a device.
 
+use std::ops::Range;
 use std::panic::Location;
 use std::sync::Mutex;
 
 use rustc_hash::FxHashMap;
 use versant_device::{
-    AdapterClass, Backend, BufferRef, Cost, Device, DeviceKind, Launch, Prepared, Recording,
+    AdapterClass, Backend, BufferRef, Cost, Device, DeviceKind, Launch, Prepared, Recording, Repeat,
 };
 use versant_kernels::attention::{self, Attention};
 use versant_kernels::contract::{self, Contraction, Operand, VariantId};
@@ -18,6 +19,7 @@ use crate::explain::{Explanation, LaunchNote};
 use crate::fuse::{Form, Fused, Limits, fuse, place_of};
 use crate::ir;
 use crate::launches::{Maker, contraction, launch};
+use crate::loops::{Moves, plan_loops};
 use crate::lower::Place;
 use crate::memory::{self, Memory, Output};
 use crate::op::Op;
@@ -89,13 +91,13 @@ impl Plan {
     ) -> Result<Plan> {
         let tuning = device.attachment::<Tuning>();
         let draft = loop {
-            let draft = Draft::new(device, &key, locations, limits, &tuning)?;
+            let draft = Draft::new(device, &key, locations, limits, &tuning, None)?;
             if device.info().kind != DeviceKind::Wgpu || !tuning.improve(device, &draft)? {
                 break draft;
             }
         };
-        let Draft { fused, memory, launches, notes, externals, scalar_words, .. } = draft;
-        let recording = Recording { launches, slots: memory.slots.clone(), externals, scalar_words };
+        let Draft { fused, memory, launches, notes, loops, externals, scalar_words, .. } = draft;
+        let recording = Recording { launches, loops, slots: memory.slots.clone(), externals, scalar_words };
         let prepared = device.prepare(recording)?;
         let explanation = Explanation::new(&fused.ir, &memory, &key, notes, &prepared);
         Ok(Plan { key, prepared, outputs: memory.outputs, recent: Mutex::default(), explanation })
@@ -104,32 +106,46 @@ impl Plan {
 
 /// A plan whose kernel variants may still change.
 pub(crate) struct Draft {
-    fused: Fused,
-    memory: Memory,
-    target: Target,
+    pub fused: Fused,
+    pub memory: Memory,
+    pub target: Target,
+    /// The kernels of each launch.
+    pub steps: Vec<Range<usize>>,
     /// The variant of each contraction on a GPU, and the texts of its launches.
-    variants: FxHashMap<usize, VariantId>,
+    pub variants: FxHashMap<usize, VariantId>,
     texts: FxHashMap<usize, Vec<String>>,
     /// The variant of each attention on a GPU.
-    attentions: FxHashMap<usize, attention::Variant>,
-    launches: Vec<Launch>,
-    notes: Vec<LaunchNote>,
+    pub attentions: FxHashMap<usize, attention::Variant>,
+    pub launches: Vec<Launch>,
+    pub notes: Vec<LaunchNote>,
+    loops: Vec<Repeat>,
     externals: Vec<usize>,
     scalar_words: usize,
+    /// Whether this is the body of a scan.
+    moving: bool,
 }
 
 impl Draft {
-    fn new(
+    /// Plans a key; with `moves` that of a scan's body.
+    pub fn new(
         device: &Device,
         key: &Key,
         locations: &[&'static Location<'static>],
         mut limits: Limits,
         tuning: &Tuning,
+        moves: Option<&Moves>,
     ) -> Result<Draft> {
-        let graph = ir::build(key, locations);
+        let mut graph = ir::build(key, locations);
+        if let Some(moves) = moves {
+            graph = graph.with_copies(&moves.copies(&graph));
+        }
         let target = target_of(device);
         let (fused, memory, steps, variants) = loop {
             let mut fused = fuse(graph.clone(), limits);
+            plan_loops(device, &mut fused, limits, tuning)?;
+            if let (Some(moves), Target::Gpu(_)) = (moves, &target) {
+                moves.loosen(&mut fused);
+            }
             // Contractions choose their kernels first: a split sum is a launch more, and memory must know.
             let mut variants = FxHashMap::default();
             if let Target::Gpu(caps) = &target {
@@ -174,21 +190,24 @@ impl Draft {
             }
         }
         let mut maker = Maker::new(&fused, &memory, target, &variants, &attentions);
-        for (step, kernels) in steps.into_iter().enumerate() {
-            maker.step(step, kernels);
+        for (step, kernels) in steps.iter().enumerate() {
+            maker.step(step, kernels.clone());
         }
-        let Maker { launches, notes, texts, .. } = maker;
+        let Maker { launches, notes, texts, loops, .. } = maker;
         Ok(Draft {
             fused,
             memory,
             target,
+            steps,
             variants,
             texts,
             attentions,
             launches,
             notes,
+            loops,
             externals,
             scalar_words,
+            moving: moves.is_some(),
         })
     }
 
@@ -211,6 +230,11 @@ impl Draft {
             Form::Contraction(node, _) | Form::Total { node, .. } => Some(node),
             _ => None,
         }
+    }
+
+    /// Whether it is for the CPU.
+    pub fn is_cpu(&self) -> bool {
+        matches!(self.target, Target::Cpu)
     }
 
     /// What the adapter can do.
@@ -243,6 +267,8 @@ impl Draft {
                 Place::External(e) => self.externals[e],
                 Place::Node(n) => ir.nodes[n].shape.numel(),
             };
+            // The views of a loop's body may be loosened.
+            let words = if self.moving { words + words / 3 + 1 } else { words };
             let at = places.iter().position(|p| *p == place).unwrap_or(places.len());
             if at == places.len() {
                 places.push(place);

@@ -247,6 +247,7 @@ impl Ir {
             nodes: moved.collect(),
             outputs: self.outputs.iter().map(|&o| place[o]).collect(),
             donated: self.donated.clone(),
+            paired: self.paired,
             after: after.into_iter().map(|(new, anchor)| (place[new], place[anchor])).collect(),
         }
     }

@@ -81,6 +81,8 @@ pub(crate) fn vjp(node: &Node, g: &Tensor, x: &[Tensor], y: &Tensor, need: &[boo
             }
         }
         Op::Bitcast => return None,
+        // Scans and their results are the walk's own business.
+        Op::Scan(_) | Op::Item(_) | Op::Hole => {}
         Op::Buffer | Op::Literal(_) | Op::Scalar(_) | Op::Iota | Op::Random | Op::Detach => {}
     }
     Some(out)

@@ -15,6 +15,7 @@ pub mod contraction;
 pub mod elementwise;
 pub mod movement;
 pub mod reduction;
+pub mod scan;
 
 /// A reproducible stream of random numbers (splitmix64, Steele et al., OOPSLA 2014).
 #[derive(Clone, Debug)]
@@ -224,6 +225,7 @@ pub fn all() -> Vec<Case> {
     all.extend(contraction::cases());
     all.extend(compound::cases());
     all.extend(attention::cases());
+    all.extend(scan::cases());
     all
 }
 

@@ -107,7 +107,7 @@ fn layout_entries(key: &PipelineKey) -> Vec<wgpu::BindGroupLayoutEntry> {
         visibility: wgpu::ShaderStages::COMPUTE,
         ty: wgpu::BindingType::Buffer {
             ty,
-            has_dynamic_offset: false,
+            has_dynamic_offset: binding == PARAMS,
             // Known sizes of uniforms let wgpu find a kernel that wants more now, not at a launch.
             min_binding_size: size,
         },

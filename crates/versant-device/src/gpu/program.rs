@@ -14,7 +14,8 @@ use crate::bind_cache::BindCache;
 use crate::counters::bump;
 use crate::error::Result;
 use crate::executor::{Job, Memory, Program};
-use crate::recording::{Launch, ParamLayout, Recording};
+use crate::recording::{Launch, ParamLayout, ParamSpan, Recording};
+use crate::repeat::Dispatch;
 use crate::trace::Trace;
 
 /// A recording's launches, compiled.
@@ -26,8 +27,7 @@ pub(super) struct GpuProgram {
 struct Step {
     pipeline: Arc<Pipeline>,
     binds: BindCache<wgpu::BindGroup>,
-    /// Offset and length in bytes of the launch's parameters.
-    block: Option<(u64, u64)>,
+    block: Option<ParamSpan>,
 }
 
 impl GpuProgram {
@@ -54,8 +54,7 @@ impl GpuProgram {
         let context = &self.context;
         let mut encoder: Option<CommandEncoder> = None;
         let mut pass: Option<wgpu::ComputePass<'static>> = None;
-        let launches = job.recording.launches.iter().zip(job.cuts);
-        for ((launch, &cut), step) in launches.zip(&mut self.steps) {
+        for (dispatch, &cut) in job.recording.dispatches().zip(job.cuts) {
             // An open pass locks its encoder, so the last one ends before anything else begins.
             if cut || stamps.is_some() {
                 drop(pass.take());
@@ -63,12 +62,13 @@ impl GpuProgram {
             if let Some(full) = encoder.take_if(|_| cut) {
                 context.submit_run(full)?;
             }
-            if launch.is_empty() {
+            if dispatch.launch.is_empty() {
                 continue;
             }
-            let group = step.binds.get(job.ids(launch), || {
-                job.check_aliases(launch)?;
-                bind(context, &step.pipeline, step.block, job, launch)
+            let step = &mut self.steps[dispatch.index];
+            let group = step.binds.get(job.ids(dispatch), || {
+                job.check_aliases(dispatch)?;
+                bind(context, &step.pipeline, step.block, job, dispatch)
             })?;
             let pass = match &mut pass {
                 Some(open) => open,
@@ -84,8 +84,11 @@ impl GpuProgram {
                 }
             };
             pass.set_pipeline(&step.pipeline.pipeline);
-            pass.set_bind_group(0, group, &[]);
-            let [x, y, z] = launch.grid;
+            match step.block {
+                Some(block) => pass.set_bind_group(0, group, &[block.on(dispatch.trip)]),
+                None => pass.set_bind_group(0, group, &[]),
+            }
+            let [x, y, z] = dispatch.launch.grid;
             pass.dispatch_workgroups(x, y, z);
             bump(&context.meter.dispatches);
         }
@@ -118,27 +121,23 @@ impl Program for GpuProgram {
 
     fn run_timed(&mut self, job: &Job<'_>) -> Result<Vec<u64>> {
         self.send_scalars(job);
-        let launches = &job.recording.launches;
-        let active = launches.iter().filter(|l| !l.is_empty()).count();
-        let mut times = Vec::new();
+        let mut total = vec![0; job.recording.launches.len()];
+        let busy = || job.recording.dispatches().filter(|d| !d.launch.is_empty());
+        let active = busy().count();
         if active > 0 {
             let context = self.context.clone();
             let stamps = Stamps::new(&context, active)?;
             if let Some((stamps, index)) = self.stamped(job, stamps)? {
-                times = stamps.read(&context, index)?;
+                let times = stamps.read(&context, index)?;
+                busy().zip(times).for_each(|(d, (_, nanos))| total[d.index] += nanos);
             }
         }
-        let mut times = times.into_iter();
-        let time = |launch: &Launch| match launch.is_empty() {
-            true => 0,
-            false => times.next().map_or(0, |(_, nanos)| nanos),
-        };
-        Ok(launches.iter().map(time).collect())
+        Ok(total)
     }
 
     fn run_traced(&mut self, job: &Job<'_>, trace: &Trace) -> Result<()> {
         let context = self.context.clone();
-        let active = job.recording.launches.iter().filter(|l| !l.is_empty());
+        let active = job.recording.dispatches().map(|d| d.launch).filter(|l| !l.is_empty());
         let launches: Vec<_> = active.map(|l| (l.kernel.clone(), l.cost)).collect();
         let Some(profiler) = context.profiler.as_ref().filter(|_| !launches.is_empty()) else {
             return self.run(job);
@@ -158,9 +157,9 @@ impl Program for GpuProgram {
 fn bind(
     context: &Context,
     pipeline: &Pipeline,
-    block: Option<(u64, u64)>,
+    block: Option<ParamSpan>,
     job: &Job<'_>,
-    launch: &Launch,
+    dispatch: Dispatch<'_>,
 ) -> Result<wgpu::BindGroup> {
     fn entry(binding: u32, memory: &Memory, offset: u64, bytes: u64) -> wgpu::BindGroupEntry<'_> {
         wgpu::BindGroupEntry {
@@ -172,14 +171,16 @@ fn bind(
             }),
         }
     }
+    let Launch { kernel, .. } = dispatch.launch;
     let mut entries = Vec::new();
-    if let (Some(memory), Some((offset, bytes))) = (job.param_memory, block) {
-        entries.push(entry(PARAMS, memory, offset, bytes));
+    if let (Some(memory), Some(block)) = (job.param_memory, block) {
+        // Where the block is, is said at the launch: a loop has one for each trip.
+        entries.push(entry(PARAMS, memory, 0, block.bytes));
     }
-    if let (Some(memory), true) = (job.scalar_memory, launch.kernel.uses_scalars) {
+    if let (Some(memory), true) = (job.scalar_memory, kernel.uses_scalars) {
         entries.push(entry(SCALARS, memory, 0, SCALAR_BYTES));
     }
-    for (binding, reference) in (STORAGE..).zip(launch.bindings()) {
+    for (binding, reference) in (STORAGE..).zip(dispatch.bindings()) {
         let (memory, words) = job.resolve(reference);
         // Whole vectors of four, and at least one: kernels declare arrays of them. A capacity is a number of those, and
         // so is where a part begins.
@@ -188,7 +189,7 @@ fn bind(
     }
     let (group, error) = context.scoped(|| {
         context.device.create_bind_group(&wgpu::BindGroupDescriptor {
-            label: Some(&launch.kernel.label),
+            label: Some(&kernel.label),
             layout: &pipeline.layout,
             entries: &entries,
         })

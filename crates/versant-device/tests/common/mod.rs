@@ -120,7 +120,7 @@ pub fn mix(n: usize, bufs: [BufferRef; 3]) -> Launch {
 
 /// A recording without scalars.
 pub fn recording(launches: Vec<Launch>, slots: &[usize], externals: &[usize]) -> Recording {
-    Recording { launches, slots: slots.to_vec(), externals: externals.to_vec(), scalar_words: 0 }
+    Recording { launches, slots: slots.to_vec(), externals: externals.to_vec(), ..Recording::default() }
 }
 
 /// `out = (a + b) + (a + a) + 3` through two slots.

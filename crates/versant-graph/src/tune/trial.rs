@@ -149,7 +149,7 @@ impl Trial {
             .map(|l| Launch { reads: rename(&l.reads), writes: rename(&l.writes), ..l.clone() })
             .collect();
         let scalar_words = self.scalar_words;
-        let recording = Recording { launches, slots: Vec::new(), externals, scalar_words };
+        let recording = Recording { launches, externals, scalar_words, ..Recording::default() };
         let prepared = device.prepare(recording)?;
         let buffers = start.iter().map(|s| device.upload(s)).collect::<std::result::Result<_, _>>()?;
         // Scalars are rates, counts and keys: an ordinary number serves as each of them.

@@ -12,6 +12,7 @@ mod embedding;
 mod linear;
 mod norm;
 mod pool;
+mod rnn;
 mod sequential;
 mod weights;
 
@@ -26,6 +27,7 @@ pub use embedding::Embedding;
 pub use linear::Linear;
 pub use norm::{BatchNorm, BatchNorm1d, BatchNorm2d, LayerNorm};
 pub use pool::{AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, Flatten, MaxPool2d};
+pub use rnn::{Gru, Lstm, Rnn, RnnState, Sequence};
 pub use sequential::Sequential;
 
 /// What a forward pass is for: layers such as [`Dropout`] and [`BatchNorm2d`] behave differently.
