@@ -10,9 +10,9 @@ use super::{File, Finding};
 /// variants with their checks, attention, recomputing, vectors in emitted text, profiles and measured peaks.
 /// ARCHITECTURE.md says so, too.
 const BUDGETS: [(&str, usize, &[&str]); 4] = [
-    ("versant-device", 3_050, &["crates/versant-device/src/"]),
-    ("versant-graph", 7_600, &["crates/versant-graph/src/"]),
-    ("versant-kernels", 9_600, &["crates/versant-kernels/src/", "shaders/"]),
+    ("versant-device", 3_250, &["crates/versant-device/src/"]),
+    ("versant-graph", 8_700, &["crates/versant-graph/src/"]),
+    ("versant-kernels", 10_200, &["crates/versant-kernels/src/", "shaders/"]),
     ("versant-nn", 5_000, &["crates/versant-nn/src/"]),
 ];
 
