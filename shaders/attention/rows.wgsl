@@ -12,9 +12,9 @@ const ROWS: u32 = WORKGROUP * THREAD_ROWS;
 const STEPS: u32 = 2u;
 
 // Elements `d` to `d + 3` of a result row, as far as there are so many.
-fn store(at: u32, d: u32, x: vec4<f32>) {
+fn store(at: u32, d: u32, limit: u32, x: vec4<f32>) {
     for (var e = 0u; e < 4u; e += 1u) {
-        if d + e < params[1].w {
+        if d + e < limit {
             out[at + d + e] = x[e];
         }
     }
@@ -99,13 +99,15 @@ fn main(
             }
         }
     }
+    // No parameter alone, for whose value lavapipe would compile the kernel again at every dispatch: wid.z is zero.
+    let limit = params[1].w + wid.z;
     for (var r = 0u; r < THREAD_ROWS; r += 1u) {
         let i = i0 + r * WORKGROUP + lid;
         if i < queries {
             let row = (b * queries + i) * size.y + h;
             let inverse = finish(row, top[r], sum[r]);
             for (var c = 0u; c < VALUE_QUADS; c += 1u) {
-                store(row * params[1].w, 4u * c, acc[r][c] * inverse);
+                store(row * params[1].w, 4u * c, limit, acc[r][c] * inverse);
             }
         }
     }

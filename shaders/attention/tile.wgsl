@@ -161,13 +161,15 @@ fn main(
     clear();
     let keys = span(i0, last);
     // The bounds of the loops over d0 and t0 are not constant, so that compilers leave them loops: unrolled, their loads are
-    // moved ahead, and a quarter of the registers with them.
+    // moved ahead, and a quarter of the registers with them. Nor are they parameters alone, for which lavapipe compiles a
+    // kernel again at every dispatch: wid.z is zero.
+    let width = params[1].z + wid.z;
     for (var j0 = keys.x; j0 < keys.y; j0 += BLOCK) {
         for (var l = 0u; l < BLOCK_LOADS; l += 1u) {
             block_rows[l] = row_at(1u, b, kv, min(j0 + (l * WORKGROUP + lid) / 4u, keys.y - 1u));
         }
         clear_scores();
-        for (var d0 = 0u; d0 < params[1].z; d0 += 16u) {
+        for (var d0 = 0u; d0 < width; d0 += 16u) {
             workgroupBarrier();
             stage_operands(d0, scale, at);
             workgroupBarrier();

@@ -287,7 +287,8 @@ fn main(
     let h0 = select(head, kv * size.w, of_key);
     let at = place(lid);
     clear();
-    // The bounds of the loops over d0 and t0 are not constant: see tile.wgsl.
+    // The bounds of the loops over d0 and t0 are neither constants nor parameters alone: see tile.wgsl.
+    let widths = params[1].zw + wid.z;
     for (var h = h0; h < h0 + select(1u, size.w, of_key); h += 1u) {
         for (var start = others.x; start < others.y; start += BLOCK) {
             let job = Job(of_key, b, h, kv, first, last, start, others.y);
@@ -297,7 +298,7 @@ fn main(
             }
             find_rows(job, 0u, lid);
             clear_scores();
-            for (var d0 = 0u; d0 < params[1].z; d0 += 16u) {
+            for (var d0 = 0u; d0 < widths.x; d0 += 16u) {
                 workgroupBarrier();
                 stage_operands(of_key, d0, at);
                 workgroupBarrier();
@@ -323,7 +324,7 @@ fn main(
                 find_results(job, lid);
             }
             clear_scores();
-            for (var d0 = 0u; d0 < params[1].w; d0 += 16u) {
+            for (var d0 = 0u; d0 < widths.y; d0 += 16u) {
                 workgroupBarrier();
                 stage_gradients(of_key, summed, d0, at);
                 workgroupBarrier();
