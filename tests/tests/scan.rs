@@ -1,7 +1,14 @@
 //! Scans against the definition, against the same steps written out, and what their plans hold.
 
+use std::time::Instant;
+
 use versant_graph::interp::interpret;
-use versant_graph::{DType, Device, Tensor, eval, explain, grad_of, scan, scan_reversed};
+use versant_graph::{
+    DType, Device, Explanation, GraphError, Tensor, eval, explain, grad_of, latest_plan, plan_stats, scan,
+    scan_reversed,
+};
+use versant_nn::layers::{Lstm, Sequence};
+use versant_nn::{Mode, Module, Optimizer, Params, Seed, Sgd};
 use versant_tests::cases::Input;
 use versant_tests::devices;
 
@@ -100,17 +107,115 @@ fn gradients_agree_with_the_same_written_out() {
     }
 }
 
-#[test]
-fn show() {
+/// What a training step over a sequence of an LSTM layer costs on a device of WebGPU's default limits.
+fn trained(steps: usize, lengths: bool) -> (Explanation, Explanation, u64) {
     let device = Device::null();
-    let (steps, batch, hidden) = (64, 16, 32);
-    let x = real(&device, &[steps, batch, 4 * hidden], 1);
-    let w = real(&device, &[hidden, 4 * hidden], 2);
-    let (h, c) = (real(&device, &[batch, hidden], 3), real(&device, &[batch, hidden], 4));
-    let made = run_lstm(&x, &w, &h, &c, false);
-    println!("{}", explain(&[&made[2]]).unwrap());
-    let loss = made[2].square().sum_all();
-    let g = grad_of(&loss, &[&x, &w]).unwrap();
-    drop(made);
-    println!("{}", explain(&[&g[0], &g[1]]).unwrap());
+    let params = Params::new(&device, Seed(1));
+    let layer = Lstm::new(&params.root(), 24, 32);
+    let x = real(&device, &[steps, 16, 24], 1);
+    let lengths = lengths.then(|| Tensor::from_slice(&device, &[1i32; 16], &[16]));
+    let given = Sequence { state: None, lengths: lengths.as_ref() };
+    let forward = explain(&[&layer.run(&x, &given, Mode::Eval).0]).unwrap();
+    let mut optimizer = Sgd::new(&params, 0.1);
+    let mut step = || {
+        let loss = layer.run(&x, &given, Mode::Train).0.square().mean_all();
+        optimizer.step(loss.backward().unwrap()).unwrap();
+    };
+    step();
+    device.reset_peak();
+    let (misses, before) = (plan_stats(&device).misses, device.counters());
+    step();
+    let did = device.counters() - before;
+    let plan = latest_plan(&device).unwrap();
+    assert_eq!(plan_stats(&device).misses, misses);
+    assert_eq!((did.pipelines, did.prepares, did.bind_groups, did.submits), (0, 0, 0, 1), "{did:?}");
+    let trips: usize = plan.launches.iter().map(|l| l.trips).sum();
+    assert_eq!(did.dispatches, trips as u64, "each execution is counted");
+    assert_eq!(device.memory().peak, plan.footprint.total(), "what the pool measures");
+    (forward, plan, did.dispatches)
+}
+
+/// Launches that run once for each step.
+fn inside(plan: &Explanation, steps: usize) -> usize {
+    plan.launches.iter().filter(|l| l.trips == steps).count()
+}
+
+#[test]
+fn a_plan_is_as_large_for_many_steps_as_for_few() {
+    for lengths in [false, true] {
+        let [few, many] = [64, 1024].map(|steps| {
+            let (forward, plan, dispatches) = trained(steps, lengths);
+            assert_eq!(inside(&forward, steps), 2, "launches a step of the forward pass:\n{forward}");
+            let inner = inside(&plan, steps);
+            assert!(inner <= if lengths { 6 } else { 4 }, "{inner} launches a step:\n{plan}");
+            assert!(dispatches <= (inner * steps + 24) as u64, "{dispatches}:\n{plan}");
+            assert!(plan.to_string().contains(&format!("{steps} times")), "{plan}");
+            // Intermediates: pre-activations, cell states and their like, but nothing of the body for each step.
+            let stacks = 4 * steps * 16 * (24 + 32 * 12);
+            assert!(plan.footprint.workspace <= stacks as u64 + 300_000, "{plan}");
+            (inner, plan.nodes, plan.launches.len())
+        });
+        assert_eq!((few.0, few.1), (many.0, many.1));
+        // Sums over all steps may be made in parts where they are long.
+        assert!(many.2 <= few.2 + 4, "{few:?} and {many:?}");
+    }
+}
+
+/// The time to record and to plan a step. Only for people: machines are shared.
+#[test]
+fn time_to_plan() {
+    for steps in [64, 1024, 64, 1024] {
+        let device = Device::null();
+        let params = Params::new(&device, Seed(1));
+        let layer = Lstm::new(&params.root(), 24, 32);
+        let x = real(&device, &[steps, 16, 24], 1);
+        let start = Instant::now();
+        let grads = layer.forward(&x, Mode::Train).square().mean_all().backward().unwrap();
+        let all: Vec<&Tensor> = grads.iter().map(|g| g.1).collect();
+        let plan = explain(&all).unwrap();
+        let time = start.elapsed().as_secs_f64() * 1e3;
+        println!("{steps} steps: {time:.1} ms for a plan of {} launches", plan.launches.len());
+    }
+}
+
+#[test]
+fn mistakes_are_errors() {
+    let device = Device::cpu();
+    let (x, h) = (real(&device, &[4, 3], 1), real(&device, &[3], 2));
+    let keep = |c: &[Tensor], s: &[Tensor]| (c.to_vec(), s.to_vec());
+    let message = |made: (Vec<Tensor>, Vec<Tensor>)| {
+        let errors: Vec<String> =
+            made.0.iter().chain(&made.1).filter_map(Tensor::error).map(|e| e.to_string()).collect();
+        assert_eq!(errors.len(), made.0.len() + made.1.len(), "all results carry the error");
+        assert!(errors.iter().all(|e| e.contains("scan") && e.contains("scan.rs")), "{errors:?}");
+        errors[0].clone()
+    };
+    assert!(message(scan(&[&h], &[], keep)).contains("something to run over"));
+    assert!(message(scan(&[], &[&h.sum_all()], keep)).contains("rank 1"));
+    assert!(message(scan(&[&h], &[&x, &x.narrow(0, 0, 2)], keep)).contains("leading extent"));
+    assert!(message(scan(&[&h], &[&x], |_, s| (vec![], s.to_vec()))).contains("number, shape or type"));
+    assert!(
+        message(scan(&[&h], &[&x], |c, s| (vec![c[0].sum_all()], s.to_vec())))
+            .contains("number, shape or type")
+    );
+    let nested = scan(&[&h], &[&x], |c, s| {
+        let inner = scan(&[&c[0]], &[&s[0].unsqueeze(1).broadcast_to(&[3, 3])], keep);
+        (inner.0, inner.1)
+    });
+    assert!(message(nested).contains("inside the body"));
+    let wrong = scan(&[&h], &[&x], |c, s| (vec![&c[0] + &s[0].narrow(0, 0, 2)], vec![]));
+    assert!(wrong.0[0].error().is_some());
+    // What belongs to a step has no value outside.
+    let mut kept = None;
+    let _ = scan(&[&h], &[&x], |c, s| {
+        kept = Some(&c[0] + &s[0]);
+        keep(c, s)
+    });
+    let escaped = kept.unwrap();
+    assert!(matches!(escaped.to_vec::<f32>(), Err(GraphError::Escaped { .. })));
+    assert!(matches!(interpret(&escaped), Err(GraphError::Escaped { .. })));
+    // A rule that gives no gradient cuts, in a body, too.
+    let (_, all) = scan(&[&h], &[&x], |c, s| (c.to_vec(), vec![s[0].sin().with_vjp("cut", &[], |_| vec![])]));
+    let cut = grad_of(&all[0].sum_all(), &[&x]).map(|_| ()).unwrap_err();
+    assert!(matches!(cut, GraphError::NotReached { .. }), "{cut}");
 }

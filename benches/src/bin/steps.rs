@@ -102,8 +102,8 @@ fn measure(options: &Options, training: &mut Training, report: &mut Value) -> Re
         "made": made(&done), "plans": plan_stats(&device).misses - after_warm_up.1,
         "plan_bytes": plan.footprint.total(), "plan_slot_bytes": plan.footprint.workspace,
         "peak_bytes": device.memory().peak,
-        "mflop": plan.launches.iter().map(|l| l.cost.flops).sum::<u64>() as f64 / 1e6,
-        "mb_moved": plan.launches.iter().map(|l| l.cost.bytes).sum::<u64>() as f64 / 1e6,
+        "mflop": plan.launches.iter().map(|l| l.cost.times(l.trips).flops).sum::<u64>() as f64 / 1e6,
+        "mb_moved": plan.launches.iter().map(|l| l.cost.times(l.trips).bytes).sum::<u64>() as f64 / 1e6,
     });
     if let (Some(report), Value::Object(more)) = (report.as_object_mut(), more) {
         report.extend(more);

@@ -12,7 +12,7 @@ use std::rc::Rc;
 
 use rustc_hash::FxHashMap;
 use smallvec::smallvec;
-use versant_device::{BufferRef, Device, DeviceKind, Launch, Repeat, Turn, Window};
+use versant_device::{BufferRef, Device, DeviceError, DeviceKind, Launch, Repeat, Turn, Window};
 use versant_kernels::{DType, InstrKind, Shape, Step, View};
 
 use crate::capture::{Key, KeyNode};
@@ -28,6 +28,9 @@ use crate::plan::Draft;
 use crate::scan::{Body, Item};
 use crate::tune::Tuning;
 
+/// Most words of what a scan runs over on a GPU: four times as many are a position there.
+const MAX_MOVED: usize = 1 << 28;
+
 /// A part of a buffer that moves along with the steps.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Move {
@@ -40,6 +43,13 @@ pub(crate) struct Move {
 }
 
 impl Move {
+    /// A part of `words` words for each element; the first element's begins at `first`.
+    fn new(first: isize, step: isize, words: usize, body: &Body) -> Move {
+        let last = first + step * (body.steps as isize - 1);
+        let (start, step) = if body.reverse { (last, -step) } else { (first, step) };
+        Move { start: start as usize, step: if body.steps > 1 { step } else { 0 }, words }
+    }
+
     /// Whether nothing may be assumed of how its elements are aligned.
     fn loose(&self) -> bool {
         !self.start.is_multiple_of(4) || self.step % 4 != 0
@@ -101,20 +111,12 @@ fn plan_loop(
         }
     }
     let (key, moves) = body_key(fused, scan, &body, &stacks);
+    moves.check(device)?;
     let draft = loop {
         let draft = Draft::new(device, &key, &body.locations, limits, tuning, Some(&moves))?;
         if device.info().kind != DeviceKind::Wgpu || !tuning.improve(device, &draft)? {
             break draft;
         }
-    };
-    let scratch = |fused: &mut Fused, words: usize| {
-        let shape = Shape::new(&[words]).expect("rank 1");
-        let location = fused.ir.nodes[scan].location;
-        let node = IrNode { op: IrOp::Partial, inputs: smallvec![], shape, dtype: DType::F32, location };
-        fused.ir.nodes.push(node);
-        fused.stored.push(true);
-        fused.kernels[k].members.push(fused.ir.nodes.len() - 1);
-        fused.ir.nodes.len() - 1
     };
     let operands: Vec<usize> = fused.ir.nodes[scan].inputs.iter().map(|e| e.node).collect();
     let externals = draft.memory.externals;
@@ -132,7 +134,7 @@ fn plan_loop(
                 // After an even number of steps the last value is where the first was.
                 let even = body.steps % 2 == 0;
                 kept.extend(last.filter(|_| even).map(|l| (operands[i], l)));
-                let other = last.filter(|_| !even).unwrap_or_else(|| scratch(fused, words));
+                let other = last.filter(|_| !even).unwrap_or_else(|| scratch(fused, k, words));
                 places[i] = [first, Place::Node(other)];
                 places[external] = [Place::Node(other), first];
             }
@@ -143,11 +145,22 @@ fn plan_loop(
             (Output::Donated { .. }, None) => unreachable!("only carries may be overwritten"),
         }
     }
-    let scratch: Vec<usize> = draft.memory.slots.iter().map(|&words| scratch(fused, words)).collect();
+    let scratch: Vec<usize> = draft.memory.slots.iter().map(|&words| scratch(fused, k, words)).collect();
     fused.kernels[k].members.extend(&operands[..body.carries()]);
     let (launches, params) = draft.turned(&moves);
     let notes = draft.notes;
     Ok(Loop { steps: body.steps, launches, notes, params, places, moves: of_external, scratch, kept })
+}
+
+/// A node for words that are needed while a loop runs.
+fn scratch(fused: &mut Fused, k: usize, words: usize) -> usize {
+    let shape = Shape::new(&[words]).expect("rank 1");
+    let location = fused.ir.nodes[fused.kernels[k].members[0]].location;
+    let node = IrNode { op: IrOp::Partial, inputs: smallvec![], shape, dtype: DType::F32, location };
+    fused.ir.nodes.push(node);
+    fused.stored.push(true);
+    fused.kernels[k].members.push(fused.ir.nodes.len() - 1);
+    fused.ir.nodes.len() - 1
 }
 
 /// The body as a graph to plan: its holes are external buffers, its results outputs.
@@ -173,9 +186,7 @@ fn body_key(fused: &Fused, scan: usize, body: &Body, stacks: &[(u32, usize)]) ->
     }
     let stacked = stacks.iter().map(|s| {
         let words = body.nodes[s.0 as usize].shape.numel();
-        let last = if body.reverse { (body.steps - 1) * words } else { 0 };
-        let step = if body.reverse { -(words as isize) } else { words as isize };
-        Some(Move { start: last, step, words })
+        Some(Move::new(0, words as isize, words, body))
     });
     let moves = Moves { inputs, outputs: vec![None; body.carries()].into_iter().chain(stacked).collect() };
     let outputs = body.next.iter().copied().chain(stacks.iter().map(|s| s.0)).collect();
@@ -191,11 +202,8 @@ fn element(full: &View, body: &Body, shape: Shape) -> (View, Move) {
     let reach = |s: isize, d: usize| s * (d as isize - 1);
     let below: isize = strides.iter().zip(shape.iter()).map(|(&s, &d)| reach(s, d).min(0)).sum();
     let above: isize = strides.iter().zip(shape.iter()).map(|(&s, &d)| reach(s, d).max(0)).sum();
-    let last = if body.reverse { reach(step, body.steps) } else { 0 };
-    let start = (full.offset + below + last) as usize;
-    let step = if body.reverse { -step } else { step };
     let view = View { shape, strides, offset: -below, guards: Vec::new() };
-    (view, Move { start, step, words: (above - below) as usize + 1 })
+    (view, Move::new(full.offset + below, step, (above - below) as usize + 1, body))
 }
 
 impl Loop {
@@ -250,6 +258,18 @@ impl Loop {
 }
 
 impl Moves {
+    /// Fails if positions do not fit the parameters of a kernel.
+    fn check(&self, device: &Device) -> Result<()> {
+        let all = self.inputs.iter().chain(&self.outputs).flatten();
+        let most = all.map(|m| m.start.max(m.start.wrapping_add_signed(m.step)) + m.words).max().unwrap_or(0);
+        if device.info().kind != DeviceKind::Cpu && most > MAX_MOVED {
+            let (asked, limit) = (most as u64, MAX_MOVED as u64);
+            let what = "words of what a scan runs over, or makes";
+            return Err(DeviceError::LimitExceeded { what, asked, limit }.into());
+        }
+        Ok(())
+    }
+
     /// The results of kernels that can only write at a fixed place, although they move.
     pub fn copies(&self, ir: &crate::ir::Ir) -> Vec<(usize, usize)> {
         let moved = ir.outputs.iter().zip(&self.outputs).filter(|(_, m)| m.is_some()).map(|(&o, _)| o);
@@ -319,7 +339,8 @@ impl Draft {
         if self.is_cpu() {
             return (self.launches.clone(), vec![Vec::new(); self.launches.len()]);
         }
-        // Four times as far as it should be: alignment stays, and so do the texts.
+        // Four times as far as it should be: alignment stays, and so do the texts. Never backwards: some kernels take
+        // positions that are not negative only.
         let moved = |by: &dyn Fn(&Move, isize) -> isize| {
             let mut fused = self.fused.clone();
             moves.shift(&mut fused, |m, offset| 4 * by(m, offset));
@@ -331,8 +352,9 @@ impl Draft {
         };
         // A loosened offset is 4 q + r for what was 3 q + r - 1.
         let extra = |m: &Move, offset: isize| if m.loose() { offset.div_euclid(4) + 1 } else { 0 };
-        let first = moved(&|m, offset| m.start as isize - extra(m, offset));
-        let next = moved(&|m, _| m.step);
+        let first = moved(&|m, _| m.start as isize);
+        let next = moved(&|m, _| m.start as isize + m.step);
+        let loosened = moved(&extra);
         let quarter = |from: &Launch, to: &Launch| -> Vec<u32> {
             assert_eq!(
                 from.kernel.wgsl, to.kernel.wgsl,
@@ -343,10 +365,12 @@ impl Draft {
         };
         let mut launches = self.launches.clone();
         let mut steps = Vec::with_capacity(launches.len());
-        for ((launch, first), next) in launches.iter_mut().zip(&first).zip(&next) {
-            let (start, step) = (quarter(launch, first), quarter(launch, next));
-            launch.params.iter_mut().zip(&start).for_each(|(word, more)| *word = word.wrapping_add(*more));
-            steps.push(step);
+        for (i, launch) in launches.iter_mut().enumerate() {
+            let (start, extra) = (quarter(launch, &first[i]), quarter(launch, &loosened[i]));
+            steps.push(quarter(&first[i], &next[i]));
+            for (word, (start, extra)) in launch.params.iter_mut().zip(start.iter().zip(extra)) {
+                *word = word.wrapping_add(*start).wrapping_sub(extra);
+            }
         }
         (launches, steps)
     }

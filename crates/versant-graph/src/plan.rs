@@ -37,6 +37,26 @@ pub(crate) struct Plan {
     pub explanation: Explanation,
 }
 
+/// The variant of each contraction on a GPU.
+fn variants_of(
+    device: &Device,
+    fused: &Fused,
+    target: Target,
+    tuning: &Tuning,
+) -> Result<FxHashMap<usize, VariantId>> {
+    let mut variants = FxHashMap::default();
+    let Target::Gpu(caps) = &target else { return Ok(variants) };
+    for kernel in &fused.kernels {
+        // One without results is no launch and needs no variant.
+        if let Form::Contraction(node, _) = kernel.form
+            && fused.ir.nodes[node].shape.numel() > 0
+        {
+            variants.insert(node, tuning.choose(device, &describe(&fused.ir, node), caps)?);
+        }
+    }
+    Ok(variants)
+}
+
 /// What of a device decides how plans are made.
 pub(crate) fn limits_of(device: &Device, merge: bool, again: bool) -> Limits {
     let info = device.info();
@@ -147,18 +167,7 @@ impl Draft {
                 moves.loosen(&mut fused);
             }
             // Contractions choose their kernels first: a split sum is a launch more, and memory must know.
-            let mut variants = FxHashMap::default();
-            if let Target::Gpu(caps) = &target {
-                for kernel in &fused.kernels {
-                    // One without results is no launch and needs no variant.
-                    if let Form::Contraction(node, _) = kernel.form
-                        && fused.ir.nodes[node].shape.numel() > 0
-                    {
-                        let variant = tuning.choose(device, &describe(&fused.ir, node), caps)?;
-                        variants.insert(node, variant);
-                    }
-                }
-            }
+            let variants = variants_of(device, &fused, target, tuning)?;
             split_sums(&mut fused, |fused, node| {
                 contract::scratch_words(&describe(&fused.ir, node), target, variants.get(&node).copied())
             });

@@ -9,7 +9,6 @@ use std::panic::Location;
 
 use crate::Tensor;
 use crate::autodiff::Tape;
-use crate::error::Result;
 use crate::op::{Movement, Op};
 use crate::scan::{Body, Draft, Item, item, record};
 
@@ -39,111 +38,139 @@ struct Forward {
     nodes: Vec<Tensor>,
     shared: Vec<Shared>,
     tape: Tape,
-    /// Which carries have a gradient that matters.
-    active: Vec<bool>,
+    /// The carries that have a gradient that matters.
+    active: Vec<usize>,
+}
+
+/// Where the gradient of an operand is found.
+enum From {
+    /// The last value of a carry.
+    Last(usize),
+    /// The stack of a result.
+    Stack(usize),
+    /// Its sum over the steps.
+    Sum(usize),
+    /// Its product with what a shared matrix multiplied.
+    Product(usize, usize),
+}
+
+/// The scan from the last step to the first, as it is put together.
+#[derive(Default)]
+struct Back {
+    carries: Vec<(Tensor, Tensor)>,
+    next: Vec<Tensor>,
+    slices: Vec<Tensor>,
+    /// What each slice is cut from: a gradient, or a node of the forward body.
+    cut_from: Vec<Result<Tensor, usize>>,
+    outs: Vec<Tensor>,
+    /// For operands of the forward scan.
+    found: Vec<(usize, From)>,
+}
+
+fn zeros(like: &Tensor) -> Tensor {
+    Tensor::number(like, 0.0).broadcast_to(like.shape())
 }
 
 impl Pull<'_> {
     /// The gradients of the scan's operands.
-    pub fn gradients(self) -> Result<Vec<Option<Tensor>>> {
-        let (body, device) = (self.body, self.scan.device());
+    pub fn gradients(self) -> crate::error::Result<Vec<Option<Tensor>>> {
         let forward = self.forward();
-        let Forward { nodes, shared, tape, active } = &forward;
-        let carries: Vec<usize> = (0..body.carries()).filter(|&i| active[i]).collect();
-        let hole = |node: usize| body.hole(device, node);
-        // Seeds: what comes from the step after, and from whoever reads the stacks.
-        let ends: Vec<Tensor> = carries.iter().map(|&i| hole(i)).collect();
-        let mut seeds: Vec<(usize, Tensor)> = carries
-            .iter()
-            .zip(&ends)
-            .map(|(&i, end)| (tape.at(&nodes[body.next[i] as usize]), end.clone()))
-            .collect();
-        let stacks = self.given.iter().filter_map(|(item, g)| match item {
-            Item::Stack(n) if g.dtype().is_float() => Some((*n as usize, g)),
-            _ => None,
-        });
-        let mut slices: Vec<(Tensor, Option<Tensor>, Option<usize>)> = Vec::new();
-        for (n, g) in stacks {
-            let seed = hole(n);
-            seeds.push((tape.at(&nodes[n]), seed.clone()));
-            slices.push((seed, Some(g.clone()), None));
-        }
-        let cotangents = tape.pull_back(seeds, &forward.wanted(&self), self.location)?;
-        let of = |t: &Tensor| tape.find(t).and_then(|at| cotangents[at].clone());
-        // Forward values: a stack each, if the gradient reads them.
-        let saved = (0..body.holes).filter(|&n| !body.is_constant(n)).chain(saved(body));
-        slices.extend(saved.map(|n| (nodes[n].clone(), None, Some(n))));
-        let zeros = |like: &Tensor| Tensor::number(like, 0.0).broadcast_to(like.shape());
-        let sum =
-            |(_, g): (_, &Tensor), rest: Option<Tensor>| Some(rest.map_or_else(|| g.clone(), |r| r + g));
-        let finals = |i: usize| {
-            let mine =
-                self.given.iter().map(|(item, g)| (*item, g)).filter(|(item, _)| *item == Item::Final(i));
-            mine.fold(None, |rest, g| sum(g, rest))
-        };
-        let mut held: Vec<(Tensor, Tensor)> = Vec::new();
-        let mut next: Vec<Tensor> = Vec::new();
-        for (&i, end) in carries.iter().zip(&ends) {
-            held.push((end.clone(), finals(i).unwrap_or_else(|| zeros(end))));
-            next.push(of(&nodes[i]).unwrap_or_else(|| zeros(end)));
-        }
-        let products: Vec<&Shared> = shared.iter().filter(|s| of(&nodes[s.product]).is_some()).collect();
-        let inputs: Vec<usize> = (body.carries()..body.carries() + body.slices)
-            .filter(|&j| self.need[j] && of(&nodes[j]).is_some())
-            .collect();
-        let outs = inputs.iter().copied().chain(products.iter().map(|s| s.product));
-        let outs: Vec<Tensor> = outs.filter_map(|n| of(&nodes[n])).collect();
-        // Sums over the steps: of a stack, if there is one anyway.
-        let mut sums: Vec<usize> = Vec::new();
-        let mut summed: Vec<(usize, usize)> = Vec::new();
-        for k in (0..body.holes).filter(|&k| body.is_constant(k) && self.need[k]) {
-            if let Some(g) = of(&nodes[k]) {
-                if let Some(at) = outs.iter().position(|out| out.node.id == g.node.id) {
-                    summed.push((k, at));
-                    continue;
-                }
-                let so_far = hole(k);
-                next.push(&so_far + g);
-                held.push((so_far.clone(), zeros(&so_far)));
-                sums.push(k);
-            }
-        }
+        let mut back = Back::default();
+        let seeds = self.seeds(&forward, &mut back);
+        let cotangents = forward.tape.pull_back(seeds, &forward.wanted(&self), self.location)?;
+        let of = |n: usize| forward.tape.find(&forward.nodes[n]).and_then(|at| cotangents[at].clone());
+        self.collect(&forward, of, &mut back);
         let mut grads: Vec<Option<Tensor>> = vec![None; self.x.len()];
-        if held.is_empty() && outs.is_empty() {
+        if back.found.is_empty() {
             return Ok(grads);
         }
-        let holes: Vec<Tensor> = slices.iter().map(|s| s.0.clone()).collect();
         let draft = Draft {
-            carries: &held,
-            slices: &holes,
-            next: &next,
-            outs: &outs,
-            steps: body.steps,
-            reverse: !body.reverse,
+            carries: &back.carries,
+            slices: &back.slices,
+            next: &back.next,
+            outs: &back.outs,
+            steps: self.body.steps,
+            reverse: !self.body.reverse,
             location: self.scan.node.location,
         };
-        let back = record(&draft, |k| match &slices[k] {
-            (_, Some(g), _) => g.clone(),
-            (_, None, n) => self.stack(n.expect("a slice is a gradient or a forward value")),
+        let made = record(&draft, |k| match &back.cut_from[k] {
+            Ok(gradient) => gradient.clone(),
+            Err(node) => self.stack(*node),
         })?;
-        let result = |which: Item| item(&back.scan, &back.body, which);
-        for (at, &i) in carries.iter().enumerate().filter(|(_, i)| self.need[**i]) {
-            grads[i] = Some(result(Item::Final(at)));
-        }
-        for (at, &k) in (carries.len()..).zip(&sums) {
-            grads[k] = Some(result(Item::Final(at)));
-        }
-        for &(k, at) in &summed {
-            grads[k] = Some(result(Item::Stack(back.outs[at])).sum(&[0], false));
-        }
-        for (&j, &n) in inputs.iter().zip(&back.outs) {
-            grads[j] = Some(result(Item::Stack(n)));
-        }
-        for (s, &n) in products.iter().zip(&back.outs[inputs.len()..]) {
-            let g = self.of_shared(s, &result(Item::Stack(n)));
-            grads[s.constant] = Some(grads[s.constant].take().map_or_else(|| g.clone(), |sum| sum + &g));
+        let stack = |out: usize| item(&made.scan, &made.body, Item::Stack(made.outs[out]));
+        for (operand, from) in back.found {
+            let g = match from {
+                From::Last(carry) => item(&made.scan, &made.body, Item::Final(carry)),
+                From::Stack(out) => stack(out),
+                From::Sum(out) => stack(out).sum(&[0], false),
+                From::Product(at, out) => self.of_shared(&forward.shared[at], &stack(out)),
+            };
+            grads[operand] = Some(grads[operand].take().map_or_else(|| g.clone(), |sum| sum + &g));
         }
         Ok(grads)
+    }
+
+    /// What arrives at a forward step: from the step after, and from whoever reads the stacks.
+    fn seeds(&self, forward: &Forward, back: &mut Back) -> Vec<(usize, Tensor)> {
+        let mut seeds = Vec::new();
+        let mut seed = |node: usize, like: usize| {
+            let seed = self.body.hole(self.scan.device(), like);
+            seeds.push((forward.tape.at(&forward.nodes[node]), seed.clone()));
+            seed
+        };
+        for &i in &forward.active {
+            let end = seed(self.body.next[i] as usize, i);
+            let given = self.given.iter().filter(|(item, _)| *item == Item::Final(i)).map(|(_, g)| g.clone());
+            let given = given.reduce(|sum, more| sum + more).unwrap_or_else(|| zeros(&end));
+            back.carries.push((end, given));
+        }
+        for (item, g) in self.given.iter().filter(|(_, g)| g.dtype().is_float()) {
+            if let Item::Stack(n) = *item {
+                back.slices.push(seed(n as usize, n as usize));
+                back.cut_from.push(Ok(g.clone()));
+            }
+        }
+        seeds
+    }
+
+    /// The body of the gradient, from the cotangents of the forward one.
+    fn collect(&self, forward: &Forward, of: impl Fn(usize) -> Option<Tensor>, back: &mut Back) {
+        let (body, device) = (self.body, self.scan.device());
+        for (at, &i) in forward.active.iter().enumerate() {
+            back.next.push(of(i).unwrap_or_else(|| zeros(&back.carries[at].0)));
+            if self.need[i] {
+                back.found.push((i, From::Last(at)));
+            }
+        }
+        for j in (body.carries()..body.carries() + body.slices).filter(|&j| self.need[j]) {
+            if let Some(g) = of(j) {
+                back.found.push((j, From::Stack(back.outs.len())));
+                back.outs.push(g);
+            }
+        }
+        for (at, s) in forward.shared.iter().enumerate() {
+            if let Some(g) = of(s.product) {
+                back.found.push((s.constant, From::Product(at, back.outs.len())));
+                back.outs.push(g);
+            }
+        }
+        for k in (0..body.holes).filter(|&k| body.is_constant(k) && self.need[k]) {
+            let Some(g) = of(k) else { continue };
+            // A sum over the steps: of a stack, if there is one anyway.
+            if let Some(out) = back.outs.iter().position(|out| out.node.id == g.node.id) {
+                back.found.push((k, From::Sum(out)));
+                continue;
+            }
+            let so_far = body.hole(device, k);
+            back.found.push((k, From::Last(back.carries.len())));
+            back.next.push(&so_far + g);
+            back.carries.push((so_far.clone(), zeros(&so_far)));
+        }
+        // Forward values: a stack each, if the gradient reads them.
+        for n in (0..body.holes).filter(|&n| !body.is_constant(n)).chain(saved(body)) {
+            back.slices.push(forward.nodes[n].clone());
+            back.cut_from.push(Err(n));
+        }
     }
 
     /// The forward body, with a hole of its own for each matrix that is shared by all steps.
@@ -170,17 +197,14 @@ impl Pull<'_> {
         let roots: Vec<&Tensor> =
             body.next.iter().copied().chain(stacked).map(|n| &nodes[n as usize]).collect();
         let tape = Tape::new(&roots, true);
-        let float = |i: usize| body.nodes[i].dtype.is_float();
-        let active = (0..body.carries()).map(|i| float(i) && self.need[i]).collect();
+        let float: Vec<usize> = (0..body.carries()).filter(|&i| body.nodes[i].dtype.is_float()).collect();
+        let active = float.iter().copied().filter(|&i| self.need[i]).collect();
         let mut forward = Forward { nodes, shared, tape, active };
         loop {
             let leads = forward.tape.leads(&forward.wanted(self));
-            let more = |&i: &usize| {
-                let next = &forward.nodes[body.next[i] as usize];
-                !forward.active[i] && float(i) && leads[forward.tape.at(next)]
-            };
-            match (0..body.carries()).find(more) {
-                Some(i) => forward.active[i] = true,
+            let leads = |i: usize| leads[forward.tape.at(&forward.nodes[body.next[i] as usize])];
+            match float.iter().find(|i| !forward.active.contains(i) && leads(**i)) {
+                Some(&i) => forward.active.push(i),
                 None => return forward,
             }
         }
@@ -221,7 +245,7 @@ impl Forward {
         let mut wanted = vec![false; self.tape.len()];
         let mut want = |t: &Tensor| self.tape.find(t).into_iter().for_each(|at| wanted[at] = true);
         for (i, hole) in self.nodes[..pull.body.holes].iter().enumerate() {
-            let asked = self.active.get(i).copied().unwrap_or(pull.need[i]);
+            let asked = if i < pull.body.carries() { self.active.contains(&i) } else { pull.need[i] };
             if asked && hole.dtype().is_float() {
                 want(hole);
             }
