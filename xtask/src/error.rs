@@ -45,7 +45,7 @@ pub enum Error {
     /// A fetched file is not the one this project knows.
     #[error(
         "{path}: SHA-256 is {found}, expected {expected}; the file is not used. \
-         If the package was updated on purpose, check the new file and change the table in xtask/src/data.rs"
+         If the package was updated on purpose, check the new file and change the table in xtask/src/data/sets.rs"
     )]
     Checksum {
         /// The file.

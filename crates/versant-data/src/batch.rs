@@ -12,6 +12,8 @@ pub struct Batch {
     pub x: Tensor,
     /// The class of each image, i32 `[n]`.
     pub y: Tensor,
+    /// The share of each class in each image, f32 `[n, classes]`, if the loader [mixes](Loader::mix).
+    pub soft: Option<Tensor>,
     /// The same labels in host memory, for metrics: reading `y` back would wait for the device.
     pub labels: Vec<i32>,
     /// The number of each image in the data set.
@@ -44,9 +46,15 @@ impl HostBatch {
     /// ```
     #[track_caller]
     pub fn on(self, device: &Device) -> Batch {
+        let samples = self.y.len();
+        let soft = self.soft.map(|soft| {
+            let classes = soft.len().checked_div(samples).unwrap_or(0);
+            Tensor::from_slice(device, &soft, &[samples, classes])
+        });
         Batch {
             x: Tensor::from_slice(device, &self.x, &self.shape),
-            y: Tensor::from_slice(device, &self.y, &[self.y.len()]),
+            y: Tensor::from_slice(device, &self.y, &[samples]),
+            soft,
             labels: self.y,
             indices: self.indices,
         }
@@ -119,7 +127,7 @@ mod tests {
     fn tensors_hold_what_the_host_batch_held() {
         let images = Images::from_values((0..12).map(|v| v as f32).collect(), [3, 1, 2, 2]);
         let data = Dataset::new(images.unwrap(), vec![1, 0, 1], ["a", "b"]).unwrap();
-        let loader = Loader::new(data).batch(2).shuffle(3);
+        let loader = Loader::new(data).batch(2).shuffle(3).mix(crate::Mix::Up { alpha: 1.0 });
         let tensors = loader.epoch_on(&Device::cpu(), 0).unwrap();
         assert_eq!(tensors.remaining(), 2);
         for (host, batch) in loader.epoch(0).unwrap().zip(tensors) {
@@ -127,6 +135,9 @@ mod tests {
             assert_eq!(batch.x.shape(), host.shape);
             assert_eq!(batch.x.to_vec::<f32>().unwrap(), host.x);
             assert_eq!(batch.y.to_vec::<i32>().unwrap(), host.y);
+            let soft = batch.soft.unwrap();
+            assert_eq!(soft.shape(), [host.y.len(), 2]);
+            assert_eq!(soft.to_vec::<f32>().unwrap(), host.soft.unwrap());
             assert_eq!((batch.labels, batch.indices), (host.y, host.indices));
         }
     }

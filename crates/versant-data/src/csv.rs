@@ -250,7 +250,8 @@ impl Table {
         self.text(row, column).ok_or_else(|| self.no_column(format!("number {}", column.saturating_add(1))))
     }
 
-    fn number(&self, row: usize, column: usize) -> Result<f32, ReadError> {
+    /// A field as a finite number.
+    pub(crate) fn number(&self, row: usize, column: usize) -> Result<f32, ReadError> {
         let text = self.field(row, column)?;
         match text.trim().parse::<f32>() {
             Ok(number) if number.is_finite() => Ok(number),

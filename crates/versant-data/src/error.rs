@@ -132,6 +132,40 @@ pub enum ReadError {
         /// The names, shortened if many.
         columns: String,
     },
+    /// Not a WAV file, or one that is damaged or of a format that is not read.
+    #[error("{file}: not a readable WAV file: {detail}")]
+    Wav {
+        /// The file.
+        file: String,
+        /// What is wrong.
+        detail: String,
+    },
+    /// Not a PNG picture, or one that is damaged or too large.
+    #[error("{file}: not a readable PNG picture: {detail}")]
+    Png {
+        /// The file.
+        file: String,
+        /// What is wrong.
+        detail: String,
+    },
+    /// Not an annotation in the VOC format.
+    #[error("{file}: not a VOC annotation: {detail}")]
+    Voc {
+        /// The file.
+        file: String,
+        /// What is wrong.
+        detail: String,
+    },
+    /// Not text in the expected encoding or layout.
+    #[error("{file}: line {line}: {detail}")]
+    Text {
+        /// The file.
+        file: String,
+        /// Line number, from 1.
+        line: usize,
+        /// What is wrong.
+        detail: String,
+    },
     /// There are no rows.
     #[error("{file}: no rows")]
     CsvEmpty {

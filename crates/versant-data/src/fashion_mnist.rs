@@ -53,7 +53,7 @@ pub fn embedded() -> Result<Parts> {
             let bytes = file::inflate_slice(files[i], file::DEFAULT_LIMIT, &name)?;
             Ok::<_, ReadError>((Idx::parse(bytes, &name)?, name))
         };
-        assemble(load(0)?, load(1)?)
+        assemble(load(0)?, load(1)?, CLASSES)
     };
     Ok(Parts { train: part(train, TRAIN)?, test: part(test, TEST)? })
 }
@@ -65,18 +65,30 @@ pub fn embedded() -> Result<Parts> {
 /// [`DataError::Read`](crate::DataError::Read) naming the file that is missing, damaged or of another shape, and
 /// the label errors of [`Dataset::new`].
 pub fn full(dir: impl AsRef<Path>) -> Result<Parts> {
-    let dir = dir.as_ref();
+    folder(dir.as_ref(), ".gz", CLASSES)
+}
+
+/// A set in four files named as this one's; `end` follows the names.
+pub(crate) fn folder<S: Into<String>>(
+    dir: &Path,
+    end: &str,
+    classes: impl IntoIterator<Item = S> + Clone,
+) -> Result<Parts> {
     let part = |names: [&str; 2]| {
         let load = |name: &str| {
-            let path = dir.join(name);
+            let path = dir.join(format!("{}{end}", name.trim_end_matches(".gz")));
             Idx::read(&path).map(|idx| (idx, path.display().to_string()))
         };
-        assemble(load(names[0])?, load(names[1])?)
+        assemble(load(names[0])?, load(names[1])?, classes.clone())
     };
     Ok(Parts { train: part(TRAIN)?, test: part(TEST)? })
 }
 
-fn assemble(images: (Idx, String), labels: (Idx, String)) -> Result<Dataset> {
+fn assemble<S: Into<String>>(
+    images: (Idx, String),
+    labels: (Idx, String),
+    classes: impl IntoIterator<Item = S>,
+) -> Result<Dataset> {
     let (dims, pixels) = images.0.into_bytes(3, &images.1)?;
     if dims[1..] != [28, 28] {
         return Err(ReadError::Unexpected {
@@ -88,7 +100,7 @@ fn assemble(images: (Idx, String), labels: (Idx, String)) -> Result<Dataset> {
     }
     let (_, labels) = labels.0.into_bytes(1, &labels.1)?;
     let images = Images::from_bytes(pixels, [dims[0], 1, 28, 28])?;
-    Dataset::new(images, labels.into_iter().map(i32::from).collect(), CLASSES)
+    Dataset::new(images, labels.into_iter().map(i32::from).collect(), classes)
 }
 
 #[cfg(test)]

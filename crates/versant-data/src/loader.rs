@@ -1,4 +1,4 @@
-//! Batches of a data set, shuffled and augmented, assembled ahead of time by a thread.
+//! Batches of a data set, shuffled and augmented, assembled ahead of time by threads.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -7,10 +7,21 @@ use std::thread::JoinHandle;
 
 use versant_graph::{RandomKey, random};
 
-use crate::dataset::Dataset;
+use crate::dataset::{Dataset, check_lengths};
 use crate::error::{DataError, Result};
+use crate::mix::Mix;
 use crate::normalise::Normalisation;
+use crate::sampling::draw_weighted;
 use crate::transform::{SampleRng, Transform};
+
+/// The order in which samples are taken.
+#[derive(Clone, Debug)]
+enum Order {
+    AsStored,
+    Shuffled,
+    /// With replacement, by these weights.
+    Weighted(Arc<[f64]>),
+}
 
 /// Makes batches of a data set, epoch by epoch.
 ///
@@ -36,11 +47,13 @@ use crate::transform::{SampleRng, Transform};
 pub struct Loader {
     data: Dataset,
     batch: usize,
-    shuffle: bool,
+    order: Order,
     seed: u64,
     transforms: Vec<Arc<dyn Transform>>,
     normalisation: Option<Arc<Normalisation>>,
+    mix: Option<Mix>,
     prefetch: usize,
+    workers: usize,
     drop_last: bool,
 }
 
@@ -50,11 +63,13 @@ impl std::fmt::Debug for Loader {
         f.debug_struct("Loader")
             .field("samples", &self.data.len())
             .field("batch", &self.batch)
-            .field("shuffle", &self.shuffle)
+            .field("shuffle", &!matches!(self.order, Order::AsStored))
             .field("seed", &self.seed)
             .field("transforms", &transforms)
             .field("normalisation", &self.normalisation)
+            .field("mix", &self.mix)
             .field("prefetch", &self.prefetch)
+            .field("workers", &self.workers)
             .field("drop_last", &self.drop_last)
             .finish()
     }
@@ -66,11 +81,13 @@ impl Loader {
         Loader {
             data,
             batch: 32,
-            shuffle: false,
+            order: Order::AsStored,
             seed: 0,
             transforms: Vec::new(),
             normalisation: None,
+            mix: None,
             prefetch: 2,
+            workers: 1,
             drop_last: false,
         }
     }
@@ -83,8 +100,35 @@ impl Loader {
 
     /// Takes the samples in an order drawn for each epoch; also sets the seed.
     pub fn shuffle(mut self, seed: u64) -> Self {
-        self.shuffle = true;
+        self.order = Order::Shuffled;
         self.seed(seed)
+    }
+
+    /// Draws as many samples as there are, with replacement, each with a probability proportional to its weight;
+    /// also sets the seed. A sample that comes twice in an epoch is augmented differently each time.
+    ///
+    /// Unusable weights are an error of [`Loader::epoch`].
+    pub fn weighted(mut self, weights: Vec<f64>, seed: u64) -> Self {
+        self.order = Order::Weighted(weights.into());
+        self.seed(seed)
+    }
+
+    /// [`Loader::weighted`] so that every class is drawn equally often.
+    ///
+    /// ```
+    /// use versant_data::{Dataset, Images, Loader};
+    /// let images = Images::from_bytes(vec![0; 1000], [1000, 1, 1, 1])?;
+    /// let labels = (0..1000).map(|i| i32::from(i < 100)).collect();
+    /// let rare = Loader::new(Dataset::new(images, labels, ["common", "rare"])?).balanced(1);
+    /// let drawn: i32 = rare.epoch(0)?.map(|b| b.unwrap().y.iter().sum::<i32>()).sum();
+    /// assert!((drawn - 500).abs() < 70); // A tenth of the samples, half of what is drawn.
+    /// # Ok::<(), versant_data::DataError>(())
+    /// ```
+    pub fn balanced(self, seed: u64) -> Self {
+        let counts = self.data.class_counts();
+        let weights = self.data.labels().iter().map(|&label| 1.0 / counts[label as usize] as f64);
+        let weights = weights.collect();
+        self.weighted(weights, seed)
     }
 
     /// Sets the seed (0 unless said otherwise) of transforms, and of the order if shuffled.
@@ -105,9 +149,22 @@ impl Loader {
         self
     }
 
+    /// Mixes the samples of every batch with each other, after all else; targets are then in [`HostBatch::soft`].
+    pub fn mix(mut self, mix: Mix) -> Self {
+        self.mix = Some(mix);
+        self
+    }
+
     /// Assembles up to this many batches ahead on a thread; with 0, each when it is asked for.
     pub fn prefetch(mut self, batches: usize) -> Self {
         self.prefetch = batches;
+        self
+    }
+
+    /// Assembles ahead with this many threads (1 unless said otherwise), but not more than [`Loader::prefetch`]
+    /// batches ahead. What comes out does not depend on it.
+    pub fn workers(mut self, threads: usize) -> Self {
+        self.workers = threads;
         self
     }
 
@@ -132,7 +189,8 @@ impl Loader {
     /// The batches of an epoch.
     ///
     /// # Errors
-    /// [`DataError::Option`] if the batch size is 0, [`DataError::Spawn`] if there is no thread to be had.
+    /// [`DataError::Option`] if the batch size is 0 or weights are unusable, [`DataError::Lengths`] if there are not
+    /// as many weights as samples, [`DataError::Spawn`] if there is no thread to be had.
     pub fn epoch(&self, epoch: u64) -> Result<Epoch> {
         self.epoch_from(epoch, 0)
     }
@@ -150,21 +208,44 @@ impl Loader {
             });
         }
         let key = RandomKey::new(self.seed);
-        let order = if self.shuffle {
-            let key = key.split("order").fold(epoch);
-            random::permutation(key.words(), self.data.len())
-        } else {
-            (0..self.data.len()).collect()
+        let order = self.order(key.split("order").fold(epoch))?;
+        let repeats = match self.order {
+            Order::Weighted(_) => repeats(&order, self.data.len()),
+            Order::AsStored | Order::Shuffled => Vec::new(),
         };
-        let assembler = Assembler { loader: self.clone(), order, key: key.split("augment").fold(epoch) };
+        let key = key.split("augment").fold(epoch);
+        let assembler = Arc::new(Assembler { loader: self.clone(), order, repeats, key });
         let end = self.batches_per_epoch();
         let batches = first.min(end)..end;
         let source = match self.prefetch.min(batches.len()) {
-            0 => Source::Inline(Box::new(assembler)),
-            depth => Source::prefetched(assembler, batches.clone(), depth)?,
+            0 => Source::Inline(assembler),
+            depth => Source::prefetched(&assembler, &batches, depth, self.workers.clamp(1, depth))?,
         };
-        Ok(Epoch { source, batches })
+        Ok(Epoch { source, first: batches.start, batches })
     }
+
+    /// The sample number at each place of an epoch.
+    fn order(&self, key: RandomKey) -> Result<Vec<usize>> {
+        let samples = self.data.len();
+        match &self.order {
+            Order::AsStored => Ok((0..samples).collect()),
+            Order::Shuffled => Ok(random::permutation(key.words(), samples)),
+            Order::Weighted(weights) => {
+                check_lengths(("weights", weights.len()), ("samples", samples))?;
+                draw_weighted(weights, samples, &mut SampleRng::from_key(key))
+            }
+        }
+    }
+}
+
+/// How often the sample at each place has come before in the epoch.
+fn repeats(order: &[usize], samples: usize) -> Vec<u64> {
+    let mut seen = vec![0; samples];
+    let count = |&index: &usize| {
+        seen[index] += 1;
+        seen[index] - 1
+    };
+    order.iter().map(count).collect()
 }
 
 /// A batch in host memory.
@@ -176,6 +257,8 @@ pub struct HostBatch {
     pub shape: [usize; 4],
     /// The class of each image.
     pub y: Vec<i32>,
+    /// `[n, classes]`, the share of each class in each image, if [mixed](Loader::mix).
+    pub soft: Option<Vec<f32>>,
     /// The number of each image in the data set.
     pub indices: Vec<usize>,
 }
@@ -184,6 +267,8 @@ pub struct HostBatch {
 struct Assembler {
     loader: Loader,
     order: Vec<usize>,
+    /// For each place, or empty if no sample comes twice.
+    repeats: Vec<u64>,
     key: RandomKey,
 }
 
@@ -217,7 +302,7 @@ impl Assembler {
             }
         } else {
             for (at, &index) in indices.iter().enumerate() {
-                let image = self.augmented(index)?;
+                let image = self.augmented(start + at, index)?;
                 if at == 0 {
                     image_shape = image.shape();
                     x.reserve(indices.len() * image.data().len());
@@ -235,16 +320,19 @@ impl Assembler {
             normalisation.apply(&mut x, image_shape)?;
         }
         let [c, h, w] = image_shape;
-        Ok(HostBatch {
-            x,
-            shape: [indices.len(), c, h, w],
-            y: indices.iter().map(|&i| data.labels()[i]).collect(),
-            indices,
-        })
+        let shape = [indices.len(), c, h, w];
+        let y: Vec<i32> = indices.iter().map(|&i| data.labels()[i]).collect();
+        let mut rng = SampleRng::from_key(self.key.split("mix").fold(number as u64));
+        let mix = |mix: &Mix| mix.apply(&mut x, shape, &y, data.classes().len(), &mut rng);
+        let soft = self.loader.mix.as_ref().map(mix).transpose()?;
+        Ok(HostBatch { x, shape, y, soft, indices })
     }
 
-    fn augmented(&self, index: usize) -> Result<crate::dataset::Image> {
-        let key = self.key.fold(index as u64);
+    fn augmented(&self, place: usize, index: usize) -> Result<crate::dataset::Image> {
+        let mut key = self.key.fold(index as u64);
+        if let Some(&repeat) = self.repeats.get(place).filter(|&&repeat| repeat > 0) {
+            key = key.split("repeat").fold(repeat);
+        }
         let mut image = self.loader.data.images().get(index)?;
         for (place, transform) in (0..).zip(&self.loader.transforms) {
             let mut rng = SampleRng::from_key(key.fold(place));
@@ -259,39 +347,54 @@ impl Assembler {
 }
 
 enum Source {
-    Inline(Box<Assembler>),
-    Thread {
-        // Both are there until the iterator ends or is dropped.
-        receiver: Option<Receiver<Result<HostBatch>>>,
-        worker: Option<JoinHandle<()>>,
-    },
+    Inline(Arc<Assembler>),
+    /// Batches go round the workers in turn. Empty once the iterator has ended.
+    Threads(Vec<Worker>),
+}
+
+struct Worker {
+    receiver: Receiver<Result<HostBatch>>,
+    thread: JoinHandle<()>,
 }
 
 impl Source {
-    fn prefetched(assembler: Assembler, batches: std::ops::Range<usize>, depth: usize) -> Result<Source> {
-        // The worker holds one finished batch in its hand while the channel is full.
-        let (sender, receiver) = sync_channel(depth - 1);
-        let worker = std::thread::Builder::new()
-            .name("versant-data prefetch".to_owned())
-            .spawn(move || {
-                for number in batches {
-                    let batch = assembler.batch(number);
-                    let failed = batch.is_err();
-                    if sender.send(batch).is_err() || failed {
-                        return;
+    /// Threads that assemble `depth` batches ahead in all: worker `w` of `n` those at place `w`, `w + n`, ….
+    fn prefetched(
+        assembler: &Arc<Assembler>,
+        batches: &std::ops::Range<usize>,
+        depth: usize,
+        workers: usize,
+    ) -> Result<Source> {
+        let start = |worker: usize| {
+            let ahead = depth / workers + usize::from(worker < depth % workers);
+            // The worker holds one finished batch in its hand while the channel is full.
+            let (sender, receiver) = sync_channel(ahead - 1);
+            let (assembler, numbers) = (assembler.clone(), batches.clone().skip(worker).step_by(workers));
+            let thread = std::thread::Builder::new()
+                .name("versant-data prefetch".to_owned())
+                .spawn(move || {
+                    for number in numbers {
+                        let batch = assembler.batch(number);
+                        let failed = batch.is_err();
+                        if sender.send(batch).is_err() || failed {
+                            return;
+                        }
                     }
-                }
-            })
-            .map_err(|source| DataError::Spawn { source })?;
-        Ok(Source::Thread { receiver: Some(receiver), worker: Some(worker) })
+                })
+                .map_err(|source| DataError::Spawn { source })?;
+            Ok(Worker { receiver, thread })
+        };
+        (0..workers).map(start).collect::<Result<_>>().map(Source::Threads)
     }
 }
 
 /// The batches of one epoch, from [`Loader::epoch`]. Ends after the first error.
 ///
-/// Dropping it early stops the thread and waits for it: at most for the batch that is being assembled.
+/// Dropping it early stops the threads and waits for them: at most for the batches that are being assembled.
 pub struct Epoch {
     source: Source,
+    /// The number that `batches` began with.
+    first: usize,
     batches: std::ops::Range<usize>,
 }
 
@@ -303,12 +406,14 @@ impl Epoch {
 
     fn stop(&mut self) {
         self.batches.start = self.batches.end;
-        if let Source::Thread { receiver, worker } = &mut self.source {
-            // Without a receiver the worker's next send fails, which ends it.
-            drop(receiver.take());
-            if let Some(worker) = worker.take() {
-                // The worker catches panics itself and has reported them as errors.
-                let _ = worker.join();
+        if let Source::Threads(workers) = &mut self.source {
+            let (receivers, threads): (Vec<_>, Vec<_>) =
+                std::mem::take(workers).into_iter().map(|worker| (worker.receiver, worker.thread)).unzip();
+            // Without a receiver a worker's next send fails, which ends it.
+            drop(receivers);
+            for thread in threads {
+                // The workers catch panics themselves and have reported them as errors.
+                let _ = thread.join();
             }
         }
     }
@@ -324,8 +429,9 @@ impl Iterator for Epoch {
         };
         let batch = match &self.source {
             Source::Inline(assembler) => assembler.batch(number),
-            Source::Thread { receiver, .. } => {
-                receiver.as_ref().and_then(|receiver| receiver.recv().ok()).unwrap_or_else(|| {
+            Source::Threads(workers) => {
+                let worker = &workers[(number - self.first) % workers.len()];
+                worker.receiver.recv().unwrap_or_else(|_| {
                     Err(DataError::Panicked {
                         batch: number,
                         message: "the prefetch thread ended early".to_owned(),

@@ -4,6 +4,7 @@ use versant_graph::{RandomKey, random};
 
 use crate::dataset::{Dataset, Parts};
 use crate::error::{DataError, Result};
+use crate::sampling::{self, Fold};
 
 /// A seeded split into training and test parts.
 ///
@@ -46,6 +47,15 @@ impl Split {
     /// # Errors
     /// [`DataError::Option`] if the fraction is not from 0 to 1.
     pub fn apply(&self, data: &Dataset) -> Result<Parts> {
+        let fold = self.indices(data.labels())?;
+        Ok(Parts { train: data.subset(&fold.train)?, test: data.subset(&fold.test)? })
+    }
+
+    /// The numbers of the samples of both parts, for data of any kind; the labels matter if stratified.
+    ///
+    /// # Errors
+    /// As [`Split::apply`].
+    pub fn indices(&self, labels: &[i32]) -> Result<Fold> {
         if !(0.0..=1.0).contains(&self.fraction) {
             return Err(DataError::Option {
                 option: "test fraction",
@@ -54,27 +64,19 @@ impl Split {
             });
         }
         let key = RandomKey::new(self.seed).split("split");
-        let strata = self.strata(data);
-        let mut held_out = vec![false; data.len()];
-        for ((number, members), take) in (0..).zip(&strata).zip(self.sizes(&strata)) {
-            let order = random::permutation(key.fold(number).words(), members.len());
+        let (names, strata): (Vec<i32>, Vec<Vec<usize>>) = if self.stratified {
+            sampling::strata(labels).into_iter().unzip()
+        } else {
+            (vec![0], vec![(0..labels.len()).collect()])
+        };
+        let mut held_out = vec![false; labels.len()];
+        for ((&name, members), take) in names.iter().zip(&strata).zip(self.sizes(&strata)) {
+            let order = random::permutation(key.fold(name as u64).words(), members.len());
             for &at in &order[..take] {
                 held_out[members[at]] = true;
             }
         }
-        let (test, train): (Vec<usize>, Vec<usize>) = (0..data.len()).partition(|&i| held_out[i]);
-        Ok(Parts { train: data.subset(&train)?, test: data.subset(&test)? })
-    }
-    /// The groups that are split on their own: the classes, or everything.
-    fn strata(&self, data: &Dataset) -> Vec<Vec<usize>> {
-        if !self.stratified {
-            return vec![(0..data.len()).collect()];
-        }
-        let mut strata = vec![Vec::new(); data.classes().len()];
-        for (index, &label) in data.labels().iter().enumerate() {
-            strata[label as usize].push(index);
-        }
-        strata
+        Ok(Fold::held_out(&held_out))
     }
 
     /// How many of each group to hold out: the fraction rounded down, then one more of those with the largest

@@ -1,9 +1,10 @@
-//! Augmentation: pure functions on host images, and transforms that draw their parameters.
+//! Augmentation: pure functions on host images, and transforms that draw their parameters. This module has what
+//! moves whole images; [`augment`](crate::augment) has rotations, colours, noise and erasing.
 //!
 //! What a transform does to a sample depends only on the seed, the epoch, the sample's number and the
 //! transform's place in the list: not on batch size, order, threads or what other transforms drew.
 
-use versant_graph::RandomKey;
+use versant_graph::{RandomKey, random};
 
 use crate::dataset::Image;
 use crate::error::{DataError, Result};
@@ -47,6 +48,41 @@ impl SampleRng {
     /// A number from `[0, 1)`, a multiple of 2^-24.
     pub fn uniform(&mut self) -> f32 {
         (self.next_u64() >> 40) as f32 / (1u32 << 24) as f32
+    }
+
+    /// A number from `[low, high)`; `low` if they are equal.
+    pub fn between(&mut self, low: f32, high: f32) -> f32 {
+        low + (high - low) * self.uniform()
+    }
+
+    /// A key for drawing many numbers at once, distinct from everything else that this sequence gives.
+    pub fn key(&mut self) -> RandomKey {
+        self.drawn += 1;
+        self.key.fold(self.drawn - 1).split("key")
+    }
+
+    /// A number from the Beta distribution with both parameters `alpha`, which must be above 0: from 0 to 1, near
+    /// both ends for a small `alpha`, near 1/2 for a large one.
+    pub fn beta(&mut self, alpha: f64) -> f64 {
+        // Logarithms, because for a small alpha both gamma numbers may be too small for a float.
+        let (a, b) = (self.log_gamma(alpha), self.log_gamma(alpha));
+        1.0 / (1.0 + libm::exp(b - a))
+    }
+
+    /// The logarithm of a number from the gamma distribution (Marsaglia and Tsang, "A simple method for generating
+    /// gamma variables", 2000), with its rule for shapes below 1 applied to every shape.
+    fn log_gamma(&mut self, shape: f64) -> f64 {
+        let positive = |rng: &mut Self| ((rng.next_u64() >> 11) as f64 + 1.0) / (1u64 << 53) as f64;
+        let d = shape + 2.0 / 3.0;
+        let c = 1.0 / (9.0 * d).sqrt();
+        loop {
+            let x = f64::from(random::normal(self.key().words(), 1)[0]);
+            let v = (1.0 + c * x).powi(3);
+            let log_u = libm::log(positive(self));
+            if v > 0.0 && log_u < 0.5 * x * x + d - d * v + d * libm::log(v) {
+                return libm::log(d * v) + libm::log(positive(self)) / shape;
+            }
+        }
     }
 
     /// `true` with probability `p`.
@@ -155,6 +191,18 @@ pub fn flip_horizontal(mut image: Image) -> Image {
     image
 }
 
+/// The image mirrored top to bottom.
+pub fn flip_vertical(mut image: Image) -> Image {
+    let [_, height, width] = image.shape();
+    for channel in image.data_mut().chunks_exact_mut((height * width).max(1)) {
+        for row in 0..height / 2 {
+            let (upper, lower) = channel.split_at_mut((height - 1 - row) * width);
+            upper[row * width..(row + 1) * width].swap_with_slice(&mut lower[..width]);
+        }
+    }
+    image
+}
+
 /// Pads the image on all sides and cuts a window of a fixed size out at a random place.
 #[derive(Clone, Copy, Debug)]
 pub struct RandomCrop {
@@ -237,16 +285,22 @@ impl Transform for RandomShift {
     }
 }
 
-/// Mirrors the image left to right with a probability.
+/// Mirrors the image with a probability.
 #[derive(Clone, Copy, Debug)]
 pub struct RandomFlip {
     probability: f32,
+    flip: fn(Image) -> Image,
 }
 
 impl RandomFlip {
-    /// Mirrors with this probability: never at 0 (or NaN), always at 1.
+    /// Mirrors left to right with this probability: never at 0 (or NaN), always at 1.
     pub fn horizontal(probability: f32) -> RandomFlip {
-        RandomFlip { probability }
+        RandomFlip { probability, flip: flip_horizontal }
+    }
+
+    /// Mirrors top to bottom with this probability.
+    pub fn vertical(probability: f32) -> RandomFlip {
+        RandomFlip { probability, flip: flip_vertical }
     }
 }
 
@@ -256,7 +310,7 @@ impl Transform for RandomFlip {
     }
 
     fn apply(&self, image: Image, rng: &mut SampleRng) -> Result<Image> {
-        Ok(if rng.chance(self.probability) { flip_horizontal(image) } else { image })
+        Ok(if rng.chance(self.probability) { (self.flip)(image) } else { image })
     }
 }
 
@@ -281,6 +335,10 @@ mod tests {
         let flipped = flip_horizontal(image.clone());
         assert_eq!(flipped.data(), [3., 2., 1., 6., 5., 4., 9., 8., 7., 12., 11., 10.]);
         assert_eq!(flip_horizontal(flipped), image);
+        let flipped = flip_vertical(image.clone());
+        assert_eq!(flipped.data(), [4., 5., 6., 1., 2., 3., 10., 11., 12., 7., 8., 9.]);
+        assert_eq!(flip_vertical(numbered([1, 3, 1])).data(), [3., 2., 1.]);
+        assert_eq!(flip_vertical(numbered([2, 0, 3])).data(), [0f32; 0]);
         for far in [isize::MIN, isize::MAX, 2, -3] {
             let gone = shift(&image, [far, far], 0.5).unwrap();
             assert!(gone.data().iter().all(|&v| v == 0.5));
@@ -306,6 +364,19 @@ mod tests {
         }
         let whole = RandomCrop::new(4, 4).apply(image.clone(), &mut rng).unwrap();
         assert_eq!(whole, image);
+    }
+
+    #[test]
+    fn beta_numbers_have_their_mean_and_variance() {
+        for alpha in [0.02, 0.2, 1.0, 4.0] {
+            let draws: Vec<f64> = (0..4000).map(|s| SampleRng::new(11, 0, s).beta(alpha)).collect();
+            let mean = draws.iter().sum::<f64>() / 4000.0;
+            let variance = draws.iter().map(|d| (d - mean).powi(2)).sum::<f64>() / 4000.0;
+            // The mean's standard deviation is at most 0.008.
+            assert!((mean - 0.5).abs() < 0.03, "{alpha}: {mean}");
+            let expected = 0.25 / (2.0 * alpha + 1.0);
+            assert!((variance / expected - 1.0).abs() < 0.1, "{alpha}: {variance}, not {expected}");
+        }
     }
 
     #[test]

@@ -45,6 +45,12 @@ fn prefetch_depth_changes_nothing() {
     for depth in [1, 4, usize::MAX] {
         assert_eq!(batches(&augmented().prefetch(depth), 3), plain, "prefetch {depth}");
     }
+    for (depth, workers) in [(1, 4), (5, 3), (24, 24), (4, 0)] {
+        let loader = augmented().prefetch(depth).workers(workers);
+        assert_eq!(batches(&loader, 3), plain, "prefetch {depth} by {workers}");
+        let rest = loader.epoch_from(3, 7).unwrap().map(Result::unwrap).collect::<Vec<_>>();
+        assert_eq!(rest, plain[7..]);
+    }
     assert_ne!(batches(&augmented(), 4), plain);
 }
 
@@ -103,6 +109,29 @@ fn every_sample_once_and_the_short_batch_by_option() {
     let whole = loader.drop_last(true);
     assert_eq!(whole.batches_per_epoch(), 2);
     assert!(batches(&whole, 0).iter().all(|b| b.shape[0] == 4));
+}
+
+#[test]
+fn weights_decide_what_is_drawn_and_repeats_are_augmented_anew() {
+    let mut weights = vec![0.0; 200];
+    (weights[3], weights[150]) = (1.0, 1.0);
+    let train = fashion_mnist::embedded().unwrap().train;
+    let train = train.subset(&(0..200).collect::<Vec<_>>()).unwrap();
+    let loader = Loader::new(train.clone()).augment(RandomShift::new(3, 3)).weighted(weights, 5);
+    let all = batches(&loader, 0);
+    assert_eq!(all, batches(&loader.clone().prefetch(0), 0));
+    let drawn = order(&all);
+    assert_eq!(drawn.len(), 200);
+    let threes = drawn.iter().filter(|&&i| i == 3).count();
+    assert!(drawn.iter().all(|i| [3, 150].contains(i)) && threes.abs_diff(100) < 30);
+    assert_ne!(drawn, order(&batches(&loader, 1)));
+    let pictures: std::collections::BTreeSet<String> =
+        all.iter().flat_map(|b| b.x.chunks(784).map(|x| format!("{x:?}"))).collect();
+    // Two pictures in 49 places each.
+    assert!(pictures.len() > 60, "{}", pictures.len());
+    let short = Loader::new(train.clone()).weighted(vec![1.0], 0).epoch(0).unwrap_err();
+    assert!(matches!(short, DataError::Lengths { left_len: 1, right_len: 200, .. }));
+    assert!(Loader::new(train).weighted(vec![-1.0; 200], 0).epoch(0).is_err());
 }
 
 #[test]

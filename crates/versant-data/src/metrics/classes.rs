@@ -1,4 +1,4 @@
-//! How good predictions are: accuracy, top-k accuracy, confusion matrix, running mean.
+//! Predicted classes: accuracy, top-k accuracy, confusion matrix with precision, recall and F1; running mean.
 
 use std::fmt;
 
@@ -130,6 +130,77 @@ impl ConfusionMatrix {
         let there = (0..self.classes.len()).map(|prediction| self.count(class, prediction));
         ratio(self.count(class, class), there.sum())
     }
+
+    /// The harmonic mean of precision and recall, `2 tp / (2 tp + fp + fn)`; `None` if the class neither occurs nor
+    /// was predicted.
+    pub fn f1(&self, class: usize) -> Option<f64> {
+        let [occurs, predicted] = self.margins(class);
+        ratio(2 * self.count(class, class), occurs + predicted)
+    }
+
+    /// Precision, recall and F1 over all classes (Sokolova and Lapalme, "A systematic analysis of performance
+    /// measures for classification tasks", 2009), with scikit-learn's conventions: a class that neither occurs nor
+    /// was predicted is left out, and what is undefined otherwise counts as 0. `None` if nothing was counted.
+    ///
+    /// ```
+    /// use versant_data::metrics::{Average, ConfusionMatrix};
+    /// let mut matrix = ConfusionMatrix::new(["a", "b", "c"]);
+    /// matrix.add(&[0, 2, 1, 0, 0, 1], &[0, 1, 2, 0, 1, 2])?;
+    /// let scores = matrix.scores(Average::Macro).expect("six were counted");
+    /// assert!((scores.f1 - 0.8 / 3.0).abs() < 1e-12);
+    /// # Ok::<(), versant_data::DataError>(())
+    /// ```
+    pub fn scores(&self, average: Average) -> Option<Scores> {
+        let total = self.total();
+        if average == Average::Micro {
+            let accuracy = self.accuracy()?;
+            return Some(Scores { precision: accuracy, recall: accuracy, f1: accuracy });
+        }
+        let mut sum = Scores { precision: 0.0, recall: 0.0, f1: 0.0 };
+        let mut weights = 0.0;
+        for class in 0..self.classes.len() {
+            let [occurs, predicted] = self.margins(class);
+            let weight = match average {
+                Average::Weighted => occurs as f64,
+                Average::Macro | Average::Micro => f64::from(u8::from(occurs + predicted > 0)),
+            };
+            sum.precision += weight * self.precision(class).unwrap_or(0.0);
+            sum.recall += weight * self.recall(class).unwrap_or(0.0);
+            sum.f1 += weight * self.f1(class).unwrap_or(0.0);
+            weights += weight;
+        }
+        let mean = |sum| sum / weights;
+        let Scores { precision, recall, f1 } = sum;
+        (total > 0).then(|| Scores { precision: mean(precision), recall: mean(recall), f1: mean(f1) })
+    }
+
+    /// How many samples are of a class, and how many were predicted to be.
+    fn margins(&self, class: usize) -> [u64; 2] {
+        let all = 0..self.classes.len();
+        [all.clone().map(|p| self.count(class, p)).sum(), all.map(|label| self.count(label, class)).sum()]
+    }
+}
+
+/// How the scores of several classes become one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Average {
+    /// Over samples: every decision counts alike. With one class for each sample, all three are the accuracy.
+    Micro,
+    /// Over classes: every class counts alike.
+    Macro,
+    /// Over classes, each by the number of samples that are of it.
+    Weighted,
+}
+
+/// Precision, recall and their harmonic mean, averaged.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scores {
+    /// Of what was predicted as a class, the part that is of it.
+    pub precision: f64,
+    /// Of what is of a class, the part that was predicted so.
+    pub recall: f64,
+    /// The average of the classes' F1, not the F1 of the averages.
+    pub f1: f64,
 }
 
 fn ratio(part: u64, whole: u64) -> Option<f64> {
