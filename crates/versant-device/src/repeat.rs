@@ -42,7 +42,7 @@ impl Window {
     /// The words of a trip.
     pub(crate) fn on(&self, trip: usize) -> Range<usize> {
         let start = self.start.wrapping_add_signed(self.step.wrapping_mul(trip as isize));
-        start..start + self.words
+        start..start.saturating_add(self.words)
     }
 }
 

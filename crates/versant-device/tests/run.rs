@@ -6,7 +6,11 @@ use std::sync::Arc;
 use std::thread;
 
 use common::*;
-use versant_device::{Buffer, Counters, Device, DeviceOptions, Recording};
+use versant_device::BufferRef::{External, Slot};
+use versant_device::{
+    Buffer, BufferRef, Cost, Counters, Device, DeviceError, DeviceOptions, Kernel, Launch, Recording, Repeat,
+    Turn, Window,
+};
 
 #[test]
 fn results_are_right_on_every_device() {
@@ -336,5 +340,86 @@ fn a_run_in_several_submissions_computes_the_same() {
         assert_eq!(device.read(&bufs[2], n).unwrap(), two_slots_expected(&a, &b), "{device:?}");
         let mixed = a[7].wrapping_mul(3).wrapping_add(b[7]);
         assert_eq!(device.read(&bufs[3], n).unwrap()[7], mixed, "{device:?}");
+    }
+}
+
+/// `acc += a[trip]` over windows of the CPU; on a GPU the part of `a` is chosen by a parameter.
+#[test]
+fn a_loop_runs_its_launches_again_with_what_changes() {
+    let (n, trips) = (100, 5);
+    for device in devices() {
+        let kernel = Kernel {
+            label: "row".into(),
+            wgsl: "
+                @group(0) @binding(0) var<uniform> params: array<vec4<u32>, 1>;
+                @group(0) @binding(2) var<storage, read> rows: array<u32>;
+                @group(0) @binding(3) var<storage, read> old: array<u32>;
+                @group(0) @binding(4) var<storage, read_write> out: array<u32>;
+                @compute @workgroup_size(64) fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+                    let i = id.x;
+                    if (i >= params[0].x) { return; }
+                    out[i] = old[i] * 2u + rows[params[0].y + i];
+                }"
+            .into(),
+            reads: 2,
+            writes: 1,
+            uses_scalars: false,
+            trusted: true,
+            native: Some(Arc::new(|reads, writes, _| {
+                for (i, out) in writes[0].iter_mut().enumerate() {
+                    *out = reads[1][i].wrapping_mul(2).wrapping_add(reads[0][i]);
+                }
+            })),
+        };
+        let launch = |reads: [BufferRef; 2], write| Launch {
+            kernel: Arc::new(kernel.clone()),
+            params: vec![n as u32, 400],
+            grid: [2, 1, 1],
+            reads: reads.to_vec(),
+            writes: vec![write],
+            cost: Cost::default(),
+        };
+        // From the last row to the first; the sum is in two buffers in turn.
+        let window = Window { start: 400, step: -100, words: n };
+        let turn = Turn {
+            params: vec![0, 100u32.wrapping_neg()],
+            windows: vec![Some(window), None, None],
+            odd: vec![External(0), Slot(0), External(2)],
+        };
+        let recording = Recording {
+            launches: vec![
+                launch([External(0), External(1)], External(2)),
+                launch([External(0), External(2)], Slot(0)),
+            ],
+            loops: vec![Repeat { launches: 1..2, trips: trips - 1, turns: vec![turn] }],
+            slots: vec![n],
+            externals: vec![n * trips, n, n],
+            scalar_words: 0,
+        };
+        let mut wrong = recording.clone();
+        wrong.loops[0].trips = 7;
+        let error = device.prepare(wrong).err();
+        assert!(matches!(error, Some(DeviceError::InvalidRecording { launch: 1, .. })), "{error:?}");
+        let plan = device.prepare(recording).unwrap();
+        let (rows, start) = (noise(n * trips, 1), noise(n, 2));
+        let bufs = [device.upload(&rows).unwrap(), device.upload(&start).unwrap(), device.alloc(n).unwrap()];
+        device.run(&plan, &bufs, &[]).unwrap();
+        let before = device.counters();
+        device.run(&plan, &bufs, &[]).unwrap();
+        let did = device.counters() - before;
+        assert_eq!((did.dispatches, did.submits, did.bind_groups), (trips as u64, 1, 0));
+        if device.info().kind != versant_device::DeviceKind::Null {
+            // The first launch reads the last row, as the CPU's window of everything does not: it starts at 0.
+            let cpu = device.info().kind == versant_device::DeviceKind::Cpu;
+            let first = if cpu { 0 } else { 400 };
+            let want: Vec<u32> = (0..n)
+                .map(|i| {
+                    let begin = start[i].wrapping_mul(2).wrapping_add(rows[first + i]);
+                    (0..trips - 1)
+                        .fold(begin, |sum, t| sum.wrapping_mul(2).wrapping_add(rows[400 - 100 * t + i]))
+                })
+                .collect();
+            assert_eq!(device.read(&bufs[2], n).unwrap(), want, "{device:?}");
+        }
     }
 }

@@ -4,7 +4,7 @@
 //! tensors), and **no graphics API** (that is `versant-device`).
 //!
 //! Read in this order: [`op`] → [`ops::elementwise`] → [`interp`] → [`autodiff`] → `vjp` → `capture` → `ir` →
-//! `lower` → `stored` → `fuse` → `remat` → `memory` → `plan` → `run`.
+//! `lower` → `stored` → `fuse` → `remat` → `memory` → `plan` → `run`; then `scan` → `scan_vjp` → `loops`.
 
 pub mod autodiff;
 mod batch;

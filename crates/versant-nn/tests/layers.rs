@@ -3,8 +3,8 @@
 use versant_graph::{Device, GraphError, Tensor, eval, grad_of};
 use versant_nn::layers::{
     BatchNorm1d, BatchNorm2d, Conv1d, Conv2d, ConvTranspose2d, Dropout, Elu, Embedding, Flatten, Gelu,
-    GeluTanh, LayerNorm, LeakyRelu, Linear, LogSoftmax, MaxPool2d, Relu, Sequential, Sigmoid, Silu, Softmax,
-    Softplus, Tanh,
+    GeluTanh, Gru, LayerNorm, LeakyRelu, Linear, LogSoftmax, Lstm, MaxPool2d, Relu, Rnn, RnnState, Sequence,
+    Sequential, Sigmoid, Silu, Softmax, Softplus, Tanh,
 };
 use versant_nn::{Losses, Mode, Module, Params, Seed};
 
@@ -77,6 +77,9 @@ fn a_mistake_in_use_names_the_callers_line() {
     let words = Embedding::new(&(&vs / "words"), 3, 2);
     message(&words.forward(&flat, eval), line!());
     message(&MaxPool2d::new(7).forward(&image, eval), line!());
+    let gru = Gru::new(&(&vs / "gru"), 3, 2);
+    message(&gru.forward(&flat, eval), line!());
+    message(&gru.forward(&Tensor::zeros(&dev, &[4, 2, 5]), eval), line!());
     let net = (Relu, Flatten::new(), &conv);
     message(&net.forward(&image, eval), line!());
 }
@@ -290,4 +293,49 @@ fn batch_normalisation_has_the_second_derivative_of_its_definition() {
     let want: Vec<f64> = definition.iter().map(|&w| f64::from(w)).collect();
     assert!(want.iter().any(|w| w.abs() > 0.1), "{want:?}");
     close(&got, &want);
+}
+
+#[test]
+fn recurrent_layers_name_mistakes_in_sizes_states_and_lengths() {
+    let vs = store();
+    let dev = vs.device().clone();
+    let x = Tensor::zeros(&dev, &[4, 2, 3]);
+    let none = Sequence::default();
+    let error = |made: (Tensor, RnnState)| {
+        let error = made.0.error().expect("a mistake").to_string();
+        assert_eq!(made.1.hidden.error().expect("the state has it, too").to_string(), error);
+        assert!(error.contains("layers.rs"), "{error}");
+        error
+    };
+    let empty = Rnn::new(&(&vs / "empty"), 3, 0);
+    assert!(error(empty.run(&x, &none, Mode::Eval)).contains("positive"));
+    let layer = Lstm::new(&(&vs / "lstm"), 3, 5).layers(2);
+    let right = Tensor::zeros(&dev, &[2, 2, 5]);
+    for (hidden, cell) in
+        [(right.clone(), None), (x.clone(), Some(right.clone())), (right.clone(), Some(x.clone()))]
+    {
+        let state = RnnState { hidden, cell };
+        let text = error(layer.run(&x, &Sequence { state: Some(&state), ..none }, Mode::Eval));
+        assert!(text.contains("state of [2, 2, 5]"), "{text}");
+    }
+    for lengths in [Tensor::from_slice(&dev, &[1i32, 2, 3], &[3]), Tensor::zeros(&dev, &[2])] {
+        let text = error(layer.run(&x, &Sequence { lengths: Some(&lengths), ..none }, Mode::Eval));
+        assert!(text.contains("lengths of [2]"), "{text}");
+    }
+    // Nothing to do is no mistake.
+    for [steps, batch] in [[0, 2], [4, 0], [1, 1]] {
+        let (y, state) = layer.run(&Tensor::zeros(&dev, &[steps, batch, 3]), &none, Mode::Train);
+        assert_eq!((y.shape(), state.hidden.shape()), (&[steps, batch, 5][..], &[2, batch, 5][..]));
+        assert_eq!(y.to_vec::<f32>().expect("values").len(), steps * batch * 5);
+        assert_eq!(state.cell.expect("an LSTM's").to_vec::<f32>().expect("values").len(), 2 * batch * 5);
+    }
+    // Builders leave no parameter behind, and dropout between layers draws anew in training only.
+    let deep = Gru::new(&(&vs / "gru"), 3, 16).layers(2).bidirectional().no_bias().dropout(0.5);
+    let names: Vec<String> = vs.names().into_iter().filter(|n| n.starts_with("gru.")).collect();
+    assert_eq!(names.len(), 8, "{names:?}");
+    assert_eq!(vs.get("gru.weight_ih_l1_reverse").expect("it is there").shape(), [48, 32]);
+    let x = Tensor::ones(&dev, &[4, 2, 3]);
+    let values = |mode| deep.forward(&x, mode).to_vec::<f32>().expect("values");
+    assert_eq!(values(Mode::Eval), values(Mode::Eval));
+    assert_ne!(values(Mode::Train), values(Mode::Train));
 }
