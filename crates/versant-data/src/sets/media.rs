@@ -154,9 +154,9 @@ mod tests {
                 |clip: &Clip| clip.sound.rate() == 8000 && (0.2..2.0).contains(&clip.sound.seconds());
             assert!(digits.iter().all(|(clip, _)| one_second(clip) && clip.sound.channels() == 1));
             let all = spoken(&dir).unwrap();
-            for language in 0..5 {
+            for (language, name) in LANGUAGES.into_iter().enumerate() {
                 let count = all.iter().filter(|clip| clip.language == language).count();
-                assert!((500..700).contains(&count), "{}: {count}", LANGUAGES[language]);
+                assert!((500..700).contains(&count), "{name}: {count}");
             }
         }
     }

@@ -110,10 +110,10 @@ fn descriptions(list: &str, language: &str) -> HashMap<String, String> {
     let mut found = HashMap::new();
     for paragraph in list.split("\n\n") {
         let value = |name: &str| paragraph.lines().find_map(|line| line.strip_prefix(name));
-        if let (Some(sum), Some(text)) = (value("Description-md5: "), value(&field)) {
-            if !text.contains("<trans>") {
-                found.insert(sum.trim().to_owned(), text.trim().to_owned());
-            }
+        if let (Some(sum), Some(text)) = (value("Description-md5: "), value(&field))
+            && !text.contains("<trans>")
+        {
+            found.insert(sum.trim().to_owned(), text.trim().to_owned());
         }
     }
     found
