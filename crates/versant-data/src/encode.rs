@@ -192,11 +192,20 @@ impl FittedEncoding {
     /// These rows of a table as numbers. A number that is missing is imputed, also in a column without indicator.
     ///
     /// # Errors
-    /// [`DataError::Read`] for a column that is not there or a number that is none, [`DataError::Index`].
+    /// [`DataError::Read`] for a column that is not there or a number that is none, [`DataError::Index`], and
+    /// [`DataError::Option`] for more than 2^31 values.
     pub fn encode(&self, table: &Table, rows: &[usize]) -> Result<Matrix> {
         check_rows(table, rows)?;
         let columns = self.columns.iter().map(|(name, _)| table.column(name));
         let columns = columns.collect::<Result<Vec<usize>, ReadError>>()?;
+        // A column of texts that are all different would become a square.
+        if rows.len().checked_mul(self.names.len()).is_none_or(|n| n > 1 << 31) {
+            return Err(DataError::Option {
+                option: "encoded rows",
+                value: format!("{} by {}", rows.len(), self.names.len()),
+                rule: "at most 2^31 values",
+            });
+        }
         let mut values = Vec::new();
         for &row in rows {
             for (&column, (_, map)) in columns.iter().zip(&self.columns) {

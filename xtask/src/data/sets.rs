@@ -123,7 +123,7 @@ pub const SETS: &[Set] = &[
     },
     Set {
         name: "vader",
-        about: "Rated tweets, reviews and news: 13,000 texts; MIT package, texts of third parties, 3 MB",
+        about: "Rated tweets, reviews and news: 23,700 texts; MIT package, texts of third parties, 3 MB",
         source: Source::PyPiSource("vaderSentiment==3.3.2"),
         nested: Some("vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz"),
         parts: &[

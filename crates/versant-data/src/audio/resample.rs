@@ -1,7 +1,7 @@
 //! Another sample rate.
 
 use super::option;
-use super::wav::Sound;
+use super::wav::{Sound, check_rate};
 use crate::error::Result;
 
 /// Zero crossings of the filter on each side.
@@ -14,11 +14,10 @@ const ROLL_OFF: f64 = 0.99;
 /// are the defaults of `torchaudio.functional.resample`. `ceil(n × rate / old rate)` samples come out.
 ///
 /// # Errors
-/// [`DataError::Option`](crate::DataError::Option) for a rate of 0.
+/// [`DataError::Option`](crate::DataError::Option) for a rate that is not from 1 to 1,000,000, and where more than 2^31
+/// samples would come out.
 pub fn resample(sound: &Sound, rate: u32) -> Result<Sound> {
-    if rate == 0 {
-        return Err(option("sample rate", rate, "at least 1"));
-    }
+    check_rate(rate)?;
     if rate == sound.rate() {
         return Ok(sound.clone());
     }
@@ -26,9 +25,13 @@ pub fn resample(sound: &Sound, rate: u32) -> Result<Sound> {
     let (old, new) = ((sound.rate() / divisor) as usize, (rate / divisor) as usize);
     let channels = sound.channels();
     let frames = sound.samples().len() / channels;
-    let filters: Vec<Filter> = (0..new).map(|phase| Filter::new(old, new, phase)).collect();
     // In u128, since both factors may be large.
-    let length = (frames as u128 * new as u128).div_ceil(old as u128) as usize;
+    let length = (frames as u128 * new as u128).div_ceil(old as u128);
+    if length * channels as u128 > 1 << 31 {
+        return Err(option("sample rate", rate, "at most 2^31 samples must come out"));
+    }
+    let length = length as usize;
+    let filters: Vec<Filter> = (0..new).map(|phase| Filter::new(old, new, phase)).collect();
     let mut out = vec![0.0; length * channels];
     for (at, frame) in out.chunks_exact_mut(channels).enumerate() {
         let Filter { first, weights } = &filters[at % new];
@@ -108,7 +111,9 @@ mod tests {
         assert!(
             out.samples()[200..600].chunks(2).all(|f| (f[0] - 1.0).abs() < 0.02 && (f[1] + 1.0).abs() < 0.02)
         );
-        assert!(resample(&stereo, 0).is_err());
+        assert!(resample(&stereo, 0).is_err() && resample(&stereo, u32::MAX).is_err());
+        let slow = Sound::new(vec![0.0; 4000], 1, 1).unwrap();
+        assert!(resample(&slow, 1_000_000).is_err());
         assert_eq!(resample(&stereo, 300).unwrap(), stereo);
         let odd = Sound::new(vec![0.5; 10], 1, 44_100).unwrap();
         assert_eq!(resample(&odd, 44_101).unwrap().samples().len(), 11);

@@ -19,15 +19,13 @@ impl Sound {
     /// A sound of these samples, at `rate` samples a second for each channel.
     ///
     /// # Errors
-    /// [`DataError::Option`](crate::DataError::Option) without channels, rate or whole number of samples for each
-    /// channel, or for a sample that is not finite.
+    /// [`DataError::Option`](crate::DataError::Option) without channels or a whole number of samples for each, for a rate
+    /// that is not from 1 to 1,000,000, or for a sample that is not finite.
     pub fn new(samples: Vec<f32>, channels: usize, rate: u32) -> Result<Sound> {
         if channels == 0 || !samples.len().is_multiple_of(channels) {
             return Err(option("channels", channels, "at least 1, with the same number of samples each"));
         }
-        if rate == 0 {
-            return Err(option("sample rate", rate, "at least 1"));
-        }
+        check_rate(rate)?;
         if let Some(at) = samples.iter().position(|sample| !sample.is_finite()) {
             return Err(option("sample", format!("{} at {at}", samples[at]), "every sample must be finite"));
         }
@@ -97,6 +95,14 @@ impl Sound {
     }
 }
 
+/// That a rate is one of sounds: filters for resampling grow with it, and files are not believed.
+pub(super) fn check_rate(rate: u32) -> Result<()> {
+    match rate {
+        1..=1_000_000 => Ok(()),
+        _ => Err(option("sample rate", rate, "from 1 to 1,000,000")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -152,6 +158,9 @@ mod tests {
         let nan = file(32, hound::SampleFormat::Float, 1, &[f32::NAN]);
         assert!(Sound::parse(&nan, "nan").is_err());
         assert!(Sound::new(vec![0.0; 3], 2, 8000).is_err() && Sound::new(vec![], 1, 0).is_err());
+        let mut fast = bytes.clone();
+        fast[24..28].fill(0xff);
+        assert!(Sound::parse(&fast, "fast").is_err());
     }
 
     proptest! {

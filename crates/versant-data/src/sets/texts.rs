@@ -110,10 +110,10 @@ fn descriptions(list: &str, language: &str) -> HashMap<String, String> {
     let mut found = HashMap::new();
     for paragraph in list.split("\n\n") {
         let value = |name: &str| paragraph.lines().find_map(|line| line.strip_prefix(name));
-        if let (Some(sum), Some(text)) = (value("Description-md5: "), value(&field)) {
-            if !text.contains("<trans>") {
-                found.insert(sum.trim().to_owned(), text.trim().to_owned());
-            }
+        if let (Some(sum), Some(text)) = (value("Description-md5: "), value(&field))
+            && !text.contains("<trans>")
+        {
+            found.insert(sum.trim().to_owned(), text.trim().to_owned());
         }
     }
     found
@@ -165,7 +165,7 @@ mod tests {
         if let Some(dir) = fetched("moby-dick") {
             let text = moby_dick(dir).unwrap();
             let characters = crate::text::Characters::of(&text);
-            assert_eq!((text.chars().count() / 100_000, characters.len()), (12, 83));
+            assert_eq!((text.chars().count(), characters.len()), (1_190_317, 83));
         }
         if let Some(dir) = fetched("vader") {
             let counts = [tweets(&dir), product_reviews(&dir), movie_reviews(&dir), news(&dir)];
