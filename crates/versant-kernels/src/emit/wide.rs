@@ -174,7 +174,7 @@ impl Widths {
 
 /// Chooses the axis for a folded program: the one on which most accesses are whole vectors, if any are. A software
 /// adapter takes ten milliseconds to compile a component of an access: there columns that are read element by element
-/// as often as not have scalar text, an access of each once in place of five times.
+/// more often than not have scalar text, an access of each once in place of five times.
 pub(super) fn choose(p: &Program, software: bool) -> Widths {
     let scalar = Widths::scalar(p, vec![false; p.bindings.len()]);
     let has_cols = p.steps.iter().any(|s| matches!(s, Step::Col(..)));
@@ -190,7 +190,7 @@ pub(super) fn choose(p: &Program, software: bool) -> Widths {
     by_row.short = software;
     // Rows that go together have no remainder.
     let whole_rows = fits(&p.rows) && p.rows[p.rows.rank() - 1].is_multiple_of(WIDTH);
-    let worth = cols > 0 && !(software && apart >= cols);
+    let worth = cols > 0 && !(software && apart > cols);
     if fits(&p.cols) && worth && (cols >= rows || !whole_rows) {
         by_col
     } else if whole_rows && rows > each {
