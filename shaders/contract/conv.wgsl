@@ -40,11 +40,14 @@ fn k_at(k: u32) -> vec3<u32> {
     return unfold(k, params[6].z, params[6].w);
 }
 fn k_next(k: vec3<u32>) -> vec3<u32> {
-    var next = vec3<u32>(k.x, k.y, k.z + 1u);
-    if next.z == params[6].w {
-        next = vec3<u32>(k.x, k.y + 1u, 0u);
-        if next.y == params[6].z {
-            next = vec3<u32>(k.x + 1u, 0u, 0u);
+    return after(k, params[6].z, params[6].w);
+}
+fn after(i: vec3<u32>, height: u32, width: u32) -> vec3<u32> {
+    var next = vec3<u32>(i.x, i.y, i.z + 1u);
+    if next.z == width {
+        next = vec3<u32>(i.x, i.y + 1u, 0u);
+        if next.y == height {
+            next = vec3<u32>(i.x + 1u, 0u, 0u);
         }
     }
     return next;
@@ -118,13 +121,28 @@ fn lhs_quad_k(m: i32, k: vec4<i32>) -> vec4<f32> {
 // end narrow lhs
 
 fn rhs_n(base: i32, n: u32) -> vec3<i32> {
-    let at = unfold(n, params[9].x, params[9].y);
+    return rhs_place(base, unfold(n, params[9].x, params[9].y));
+}
+fn rhs_place(base: i32, at: vec3<u32>) -> vec3<i32> {
     var form = pixel(at);
     if WEIGHT_GRAD {
         form = tap(at);
     }
     return form + vec3<i32>(base, 0, 0);
 }
+// begin columns
+// Four neighbouring columns, of which one is found by division; those beyond the last repeat it.
+fn rhs_columns(base: i32, n: u32, last: u32) -> array<vec3<i32>, 4> {
+    let a = unfold(min(n, last), params[9].x, params[9].y);
+    let b = column_after(a, n < last);
+    let c = column_after(b, n + 1u < last);
+    let d = column_after(c, n + 2u < last);
+    return array<vec3<i32>, 4>(rhs_place(base, a), rhs_place(base, b), rhs_place(base, c), rhs_place(base, d));
+}
+fn column_after(at: vec3<u32>, more: bool) -> vec3<u32> {
+    return select(at, after(at, params[9].x, params[9].y), more);
+}
+// end columns
 fn rhs_k(k: vec3<u32>) -> vec3<i32> {
     if WEIGHT_GRAD {
         return pixel(k);

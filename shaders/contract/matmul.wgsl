@@ -59,6 +59,17 @@ fn lhs_quad_k(m: i32, k: vec4<i32>) -> vec4<f32> {
 fn rhs_n(base: i32, n: u32) -> vec3<i32> {
     return vec3<i32>(base + i32(n) * i32(params[4].z), 0, 0);
 }
+// begin columns
+// Four neighbouring columns; those beyond the last repeat it.
+fn rhs_columns(base: i32, n: u32, last: u32) -> array<vec3<i32>, 4> {
+    return array<vec3<i32>, 4>(
+        rhs_n(base, min(n, last)),
+        rhs_n(base, min(n + 1u, last)),
+        rhs_n(base, min(n + 2u, last)),
+        rhs_n(base, min(n + 3u, last)),
+    );
+}
+// end columns
 fn rhs_k(k: vec3<u32>) -> vec3<i32> {
     return vec3<i32>(i32(k.x) * i32(params[4].y), 0, 0);
 }

@@ -3,26 +3,29 @@
 //
 // Layout: as tile.wgsl. The LANES invocations of a workgroup are in one subgroup; each takes four neighbouring columns
 // of 4 * LANES and all THREAD_M rows.
-// Tile: THREAD_M x (4 * LANES) results in registers, four steps of k at a time. No element of a tile is loaded twice:
+// Tile: THREAD_M x (4 * LANES) results in registers, STEPS steps of k at a time. No element of a tile is loaded twice:
 // the lanes share the left operand out, and each of its elements reaches all of them through a shuffle by a constant.
 // Rows and columns beyond the result repeat the last one and are dropped; steps beyond the last count as zero.
 // Memory: registers, which lavapipe keeps on the stack where there are too many.
 // Bound by: loads. lavapipe makes some ten instructions of each component of each lane of one, and two of a
-// multiply-add of eight lanes, which it does not fuse; a shuffle by a constant is one or two.
+// multiply-add of eight lanes, which it does not fuse; a shuffle by a constant is one or two. That is also what it takes
+// to compile: ten milliseconds for each component that the text loads, as much for an integer division, a fifth for a
+// multiply-add. So one step or two are written out, and no more.
 // Parameters: as tile.wgsl. Neighbouring workgroups are neighbours along m, so that the right operand's columns stay in
 // cache.
 
 const LANES: u32 = 8u;
 const THREAD_M: u32 = 16u;
 const THREAD_N: u32 = 4u;
-// Whether an operand is read four elements along k rather than along m or n.
+// Whether an operand is read along k rather than four elements along m or n.
 const LHS_ALONG_K: bool = false;
 const RHS_ALONG_K: bool = false;
 const TILE_M: u32 = THREAD_M;
 const TILE_N: u32 = THREAD_N * LANES;
-const STEPS: u32 = 4u;
-// Quads of the left operand that a lane loads for the four steps.
+const STEPS: u32 = 2u;
+// Rows whose steps a lane loads, if they are read along k.
 const SHARE: u32 = THREAD_M / LANES;
+const QUADS: u32 = THREAD_M / 4u;
 const RESULTS: u32 = THREAD_M * THREAD_N;
 
 // begin standalone
@@ -49,8 +52,12 @@ fn lhs_k(k: vec3<u32>) -> i32 {
 fn lhs_load(m: i32, k: i32) -> f32 {
     return lhs[m + k];
 }
-fn rhs_n(base: i32, n: u32) -> vec3<i32> {
-    return vec3<i32>(base + i32(n), 0, 0);
+fn rhs_columns(base: i32, n: u32, last: u32) -> array<vec3<i32>, 4> {
+    var cols: array<vec3<i32>, 4>;
+    for (var j = 0u; j < THREAD_N; j += 1u) {
+        cols[j] = vec3<i32>(base + i32(min(n + j, last)), 0, 0);
+    }
+    return cols;
 }
 fn rhs_k(k: vec3<u32>) -> vec3<i32> {
     return vec3<i32>(i32(k.x * params[0].y), 0, 0);
@@ -61,28 +68,46 @@ fn rhs_load(k: vec3<i32>, n: vec3<i32>) -> f32 {
 fn lhs_quad_m(m: vec4<i32>, k: i32) -> vec4<f32> {
     return vec4<f32>(lhs_load(m.x, k), lhs_load(m.y, k), lhs_load(m.z, k), lhs_load(m.w, k));
 }
-fn lhs_quad_k(m: i32, k: vec4<i32>) -> vec4<f32> {
-    return vec4<f32>(lhs_load(m, k.x), lhs_load(m, k.y), lhs_load(m, k.z), lhs_load(m, k.w));
-}
 fn rhs_quad_n(k: vec3<i32>, n: array<vec3<i32>, 4>) -> vec4<f32> {
     return vec4<f32>(rhs_load(k, n[0]), rhs_load(k, n[1]), rhs_load(k, n[2]), rhs_load(k, n[3]));
-}
-fn rhs_quad_k(k: array<vec3<i32>, 4>, n: vec3<i32>) -> vec4<f32> {
-    return vec4<f32>(rhs_load(k[0], n), rhs_load(k[1], n), rhs_load(k[2], n), rhs_load(k[3], n));
 }
 fn epilogue(i: u32, acc: f32) {
     out[i] = acc;
 }
 // end standalone
 
-// Four steps of k of a lane's columns, zero where a step is not live.
-fn rhs_block(rk: array<vec3<i32>, 4>, cols: array<vec3<i32>, 4>, live: vec4<bool>) -> array<vec4<f32>, STEPS> {
+// begin narrow lhs
+// Steps of one row, and of one column.
+fn lhs_steps(m: i32, k: array<i32, STEPS>) -> array<f32, STEPS> {
+    var some: array<f32, STEPS>;
+    for (var s = 0u; s < STEPS; s += 1u) {
+        some[s] = lhs_load(m, k[s]);
+    }
+    return some;
+}
+// end narrow lhs
+// begin narrow rhs
+fn rhs_steps(k: array<vec3<i32>, STEPS>, n: vec3<i32>) -> array<f32, STEPS> {
+    var some: array<f32, STEPS>;
+    for (var s = 0u; s < STEPS; s += 1u) {
+        some[s] = rhs_load(k[s], n);
+    }
+    return some;
+}
+// end narrow rhs
+
+// The steps of a lane's columns, zero where one is not live.
+fn rhs_block(
+    rk: array<vec3<i32>, STEPS>,
+    cols: array<vec3<i32>, 4>,
+    live: array<bool, STEPS>,
+) -> array<vec4<f32>, STEPS> {
     var r: array<vec4<f32>, STEPS>;
     if RHS_ALONG_K {
         for (var j = 0u; j < THREAD_N; j += 1u) {
-            let quad = select(vec4<f32>(), rhs_quad_k(rk, cols[j]), live);
+            let some = rhs_steps(rk, cols[j]);
             for (var s = 0u; s < STEPS; s += 1u) {
-                r[s][j] = quad[s];
+                r[s][j] = select(0.0, some[s], live[s]);
             }
         }
     } else {
@@ -93,22 +118,21 @@ fn rhs_block(rk: array<vec3<i32>, 4>, cols: array<vec3<i32>, 4>, live: vec4<bool
     return r;
 }
 
-// A lane's share of four steps of k of the rows: rows `lid` and `lid` + 8 along k, or two quads of rows along m at step
-// `lid` % 4.
-fn lhs_share(rows: array<vec4<i32>, SHARE>, lk: vec4<i32>, live: vec4<bool>, lid: u32) -> array<vec4<f32>, SHARE> {
-    var l: array<vec4<f32>, SHARE>;
+// A lane's share of the steps of all rows: the steps of row `lid` and of row `lid` + 8, or quad `lid` % 4 of the rows at
+// step `lid` / 4.
+fn lhs_share(rows: vec4<i32>, lk: array<i32, STEPS>, live: array<bool, STEPS>, lid: u32) -> vec4<f32> {
+    var l: vec4<f32>;
     if LHS_ALONG_K {
         for (var h = 0u; h < SHARE; h += 1u) {
-            l[h] = select(vec4<f32>(), lhs_quad_k(rows[h].x, lk), live);
+            let some = lhs_steps(rows[h], lk);
+            for (var s = 0u; s < STEPS; s += 1u) {
+                l[h * STEPS + s] = select(0.0, some[s], live[s]);
+            }
         }
     } else {
-        let odd = lid % 2u == 1u;
-        let high = lid % 4u >= 2u;
-        let k = select(select(lk.x, lk.y, odd), select(lk.z, lk.w, odd), high);
-        let lives = select(select(live.x, live.y, odd), select(live.z, live.w, odd), high);
-        for (var h = 0u; h < SHARE; h += 1u) {
-            l[h] = select(vec4<f32>(), lhs_quad_m(rows[h], k), lives);
-        }
+        let later = lid >= QUADS;
+        let quad = lhs_quad_m(rows, select(lk[0], lk[STEPS - 1u], later));
+        l = select(vec4<f32>(), quad, select(live[0], live[STEPS - 1u], later));
     }
     return l;
 }
@@ -131,13 +155,14 @@ fn main(
 ) {
     let size = params[0];
     let tiles = params[1];
-    var rest = wid.x + wid.y * groups.x;
-    let m0 = rest % tiles.x * TILE_M;
-    rest /= tiles.x;
-    let n0 = rest % tiles.y * TILE_N;
-    rest /= tiles.y;
-    let split = rest % tiles.z;
-    let batch = rest / tiles.z;
+    // Quotient and remainder by one division each.
+    let all = wid.x + wid.y * groups.x;
+    let by_m = all / tiles.x;
+    let by_n = by_m / tiles.y;
+    let batch = by_n / tiles.z;
+    let m0 = (all - by_m * tiles.x) * TILE_M;
+    let n0 = (by_m - by_n * tiles.y) * TILE_N;
+    let split = by_n - batch * tiles.z;
     if batch >= size.w {
         return;
     }
@@ -145,24 +170,19 @@ fn main(
     let k_end = min(k_begin + tiles.w, size.z);
     let base = bases(batch);
 
-    var rows: array<vec4<i32>, SHARE>;
-    for (var h = 0u; h < SHARE; h += 1u) {
-        let first = select(m0 + h * LANES + lid / 4u * 4u, m0 + h * LANES + lid, LHS_ALONG_K);
-        for (var j = 0u; j < THREAD_N; j += 1u) {
-            rows[h][j] = lhs_m(base.x, min(first + j, size.x - 1u));
-        }
-    }
-    var cols: array<vec3<i32>, 4>;
+    var rows: vec4<i32>;
     for (var j = 0u; j < THREAD_N; j += 1u) {
-        cols[j] = rhs_n(base.y, min(n0 + lid * THREAD_N + j, size.y - 1u));
+        let m = select(lid % QUADS * 4u + j, lid + j * LANES, LHS_ALONG_K);
+        rows[j] = lhs_m(base.x, min(m0 + m, size.x - 1u));
     }
+    let cols = rhs_columns(base.y, n0 + lid * THREAD_N, size.y - 1u);
 
     var acc: array<vec4<f32>, THREAD_M>;
     var at = k_at(k_begin);
     for (var k = k_begin; k < k_end; k += STEPS) {
-        var live: vec4<bool>;
-        var lk: vec4<i32>;
-        var rk: array<vec3<i32>, 4>;
+        var live: array<bool, STEPS>;
+        var lk: array<i32, STEPS>;
+        var rk: array<vec3<i32>, STEPS>;
         for (var s = 0u; s < STEPS; s += 1u) {
             live[s] = k + s < k_end;
             lk[s] = lhs_k(at);
@@ -177,9 +197,9 @@ fn main(
         for (var s = 0u; s < STEPS; s += 1u) {
             for (var i = 0u; i < THREAD_M; i += 1u) {
                 if LHS_ALONG_K {
-                    acc[i] = fma(vec4<f32>(subgroupShuffle(l[i / 8u][s], i % 8u)), r[s], acc[i]);
+                    acc[i] = fma(vec4<f32>(subgroupShuffle(l[i / LANES * STEPS + s], i % LANES)), r[s], acc[i]);
                 } else {
-                    acc[i] = fma(vec4<f32>(subgroupShuffle(l[i / 8u][i % 4u], s + i % 8u / 4u * 4u)), r[s], acc[i]);
+                    acc[i] = fma(vec4<f32>(subgroupShuffle(l[i % 4u], s * QUADS + i / 4u)), r[s], acc[i]);
                 }
             }
         }

@@ -265,7 +265,7 @@ fn every_form_agrees_with_the_cpu() {
     let devices = devices();
     let (cpu, gpus) = devices.split_first().expect("the CPU is always there");
     let mut vectors = [0; 3];
-    for seed in 0..140 {
+    for seed in 0..260 {
         let (program, buffers) = random(seed);
         if program.bindings.len() > 7 {
             continue;

@@ -20,7 +20,7 @@ use versant_kernels::{Caps, Precision, Target};
 use crate::error::{GraphError, Result};
 use crate::plan::Draft;
 use store::Known;
-pub(crate) use trial::{SCRATCH, Trial};
+pub(crate) use trial::{SCRATCH, Started, Trial};
 
 /// Set to `1`, it makes every device measure the variants of each new problem.
 const TUNE_VAR: &str = "VERSANT_TUNE";
@@ -108,7 +108,7 @@ impl Tuning {
     /// the plan should be made again, with other variants.
     pub fn improve(&self, device: &Device, draft: &Draft) -> Result<bool> {
         let mut again = false;
-        let mut fresh = false;
+        let mut fresh = self.judge(device, draft)?;
         for (k, problem, variant) in draft.contractions() {
             if self.open(device).wants_measure(&problem, draft.caps()) {
                 let best = self.measure(device, draft, k, &problem)?;
@@ -131,6 +131,47 @@ impl Tuning {
             self.open(device).save();
         }
         Ok(again)
+    }
+
+    /// Tries every text that was not tried on this adapter and is not going to be measured; true if there was one. While
+    /// one is compiled, by a driver that does so when it first runs, the next is made ready.
+    fn judge(&self, device: &Device, draft: &Draft) -> Result<bool> {
+        let mut running: Option<(String, Started)> = None;
+        let mut fresh = false;
+        let mut go_on = |key: String, trial: &dyn Fn() -> Trial| -> Result<()> {
+            let known = self.open(device).known.verdicts.contains_key(&key);
+            if known || running.as_ref().is_some_and(|(other, _)| *other == key) {
+                return Ok(());
+            }
+            fresh = true;
+            let trial = trial();
+            let ready = trial.ready(device)?;
+            // To read the last one's results is to wait for all that runs: so before this one does.
+            self.settle(device, running.take())?;
+            running = Some((key, trial.start(device, ready)?));
+            Ok(())
+        };
+        for (k, problem, variant) in draft.contractions() {
+            if !self.open(device).wants_measure(&problem, draft.caps()) {
+                go_on(hash(&draft.texts(k)), &|| self.trial(draft, k, &problem, variant))?;
+            }
+        }
+        for (problem, variant) in draft.attentions() {
+            let trial = self.sabotaged(Trial::attention(&problem, variant));
+            let text = trial.launches[0].kernel.wgsl.as_str();
+            go_on(hash(&vec![text]), &|| trial.clone())?;
+        }
+        self.settle(device, running)?;
+        Ok(fresh)
+    }
+
+    /// Waits for a trial and keeps its verdict.
+    fn settle(&self, device: &Device, trial: Option<(String, Started)>) -> Result<()> {
+        if let Some((key, started)) = trial {
+            let verdict = started.finish(device)?;
+            self.open(device).known.verdicts.insert(key, verdict);
+        }
+        Ok(())
     }
 
     fn trial(&self, draft: &Draft, k: usize, problem: &Contraction, variant: VariantId) -> Trial {
@@ -169,7 +210,8 @@ impl Tuning {
             Some(verdict) => verdict,
             None => {
                 let trial = trial();
-                trial.compare(device, &trial.ready(device)?)?
+                let ready = trial.ready(device)?;
+                trial.start(device, ready)?.finish(device)?
             }
         };
         let mut state = self.open(device);

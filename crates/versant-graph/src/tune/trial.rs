@@ -50,6 +50,31 @@ pub(crate) struct Ready {
     order: FxHashMap<BufferRef, u32>,
 }
 
+/// A trial under way, and what its twin made.
+pub(crate) struct Started {
+    trial: Trial,
+    ready: Ready,
+    expected: Vec<Vec<u32>>,
+}
+
+impl Started {
+    /// Waits for the kernel: `None` if it agrees with its twin, else where it does not.
+    pub fn finish(self, device: &Device) -> Result<Option<String>> {
+        let Started { trial, ready, expected } = self;
+        let mut written: Vec<BufferRef> = trial.twin.iter().flat_map(|l| l.writes.iter().copied()).collect();
+        written.dedup();
+        for b in written {
+            let at = ready.order[&b] as usize;
+            let (dtype, words) = trial.buffers[&b];
+            let found = device.read(&ready.buffers[at], words)?;
+            if let Some(fault) = trial.difference(dtype, &found, &expected[at]) {
+                return Ok(Some(fault));
+            }
+        }
+        Ok(None)
+    }
+}
+
 impl Trial {
     /// A small problem in the place of a large one: the same kernel text but for the epilogue, which is plain.
     pub fn small(c: &Contraction, variant: VariantId, target: Target) -> Trial {
@@ -157,24 +182,14 @@ impl Trial {
         Ok(Ready { prepared, buffers, start, scalars, order })
     }
 
-    /// Runs the kernel and its twin once: `None` if they agree, else where they do not.
-    pub fn compare(&self, device: &Device, ready: &Ready) -> Result<Option<String>> {
+    /// Runs the kernel, and its twin meanwhile: a driver may compile first.
+    pub fn start(self, device: &Device, ready: Ready) -> Result<Started> {
         device.run(&ready.prepared, &ready.buffers, &ready.scalars)?;
         let mut expected = ready.start.clone();
         for launch in &self.twin {
             run_native(launch, &ready.order, &mut expected, &ready.scalars);
         }
-        let mut written: Vec<BufferRef> = self.twin.iter().flat_map(|l| l.writes.iter().copied()).collect();
-        written.dedup();
-        for b in written {
-            let at = ready.order[&b] as usize;
-            let (dtype, words) = self.buffers[&b];
-            let found = device.read(&ready.buffers[at], words)?;
-            if let Some(fault) = self.difference(dtype, &found, &expected[at]) {
-                return Ok(Some(fault));
-            }
-        }
-        Ok(None)
+        Ok(Started { trial: self, ready, expected })
     }
 
     fn difference(&self, dtype: DType, found: &[u32], expected: &[u32]) -> Option<String> {

@@ -50,9 +50,11 @@ fn product(c: &Contraction, plan: &Plan, epilogue: Option<&Program>, label: &str
     let variant = plan.variant;
     let mut params = ParamBlock::default();
     common_params(c, plan, &mut params);
-    let wide = tiles::wide(c);
-    let quads = if variant.template == Template::Shuffle { &LONG_QUADS } else { &WIDE_QUADS };
-    let sections = quads.sections(wide);
+    let wide = variant.wide(c);
+    let shuffle = variant.template == Template::Shuffle;
+    let quads = if shuffle { &LONG_QUADS } else { &WIDE_QUADS };
+    let mut sections = quads.sections(wide).to_vec();
+    sections.extend(shuffle.then_some("columns"));
     let (mut loaders, order) = match c {
         Contraction::MatMul(mm) => {
             matmul_params(mm, &mut params);
@@ -64,8 +66,10 @@ fn product(c: &Contraction, plan: &Plan, epilogue: Option<&Program>, label: &str
             (text, [Operand::B, Operand::A])
         }
     };
-    loaders += &strip(quads.text, &sections);
-    let body = template(variant, c, wide);
+    if wide != [false; 2] {
+        loaders += &strip(quads.text, &sections);
+    }
+    let body = template(variant, c, wide, &sections);
     let (store, bindings, uses_scalars) = match epilogue {
         Some(p) => {
             let e = epilogue_wgsl(p, 2, &mut params);
@@ -134,14 +138,14 @@ fn enables(template: Template) -> &'static str {
 }
 
 /// A template with a tile's constants, its loops over them written out.
-fn template(variant: &Variant, c: &Contraction, wide: [bool; 2]) -> String {
+fn template(variant: &Variant, c: &Contraction, wide: [bool; 2], sections: &[&str]) -> String {
     let along_k = tiles::along_k(c);
     let mut text = match variant.template {
         Template::Tile => strip(TILE, &["f32", "vector"]),
         Template::Half => strip(TILE, &["vector"]) + &strip(HALF, &[]),
         Template::Coop => strip(TILE, &[]) + &strip(COOP, &[]),
         Template::Lanes => strip(LANES, &[]),
-        Template::Shuffle => strip(SHUFFLE, &[]),
+        Template::Shuffle => strip(SHUFFLE, sections),
     };
     let ([m, n], threads) = (variant.thread, variant.threads());
     set(&mut text, "THREAD_M", &format!("{m}u"));
@@ -172,7 +176,10 @@ fn template(variant: &Variant, c: &Contraction, wide: [bool; 2]) -> String {
                 ("STEPS", variant.step),
             ])
         }
-        Template::Shuffle => constants.extend([("SHARE", m / threads), ("STEPS", variant.step)]),
+        Template::Shuffle => {
+            set(&mut text, "STEPS", &format!("{}u", variant.step));
+            constants.extend([("SHARE", m / threads), ("STEPS", variant.step)]);
+        }
     }
     if variant.template != Template::Coop {
         return unroll(&text, &constants);

@@ -44,7 +44,7 @@ const fn row(
 }
 
 /// Hardware first, from large to small.
-pub(super) const VARIANTS: [Variant; 14] = [
+pub(super) const VARIANTS: [Variant; 15] = [
     row("coop64 128x64x16", Template::Coop, [128, 64], 16, [8, 4]),
     row("coop32 128x64x16", Template::Coop, [128, 64], 16, [8, 8]),
     row("half 128x128x8", Template::Half, [128, 128], 8, [8, 8]),
@@ -56,7 +56,8 @@ pub(super) const VARIANTS: [Variant; 14] = [
     row("tile 32x32x16", Template::Tile, [32, 32], 16, [4, 4]),
     row("thin 4x256", Template::Lanes, [4, 256], 4, [4, 4]),
     row("thin 1x256", Template::Lanes, [1, 256], 4, [1, 4]),
-    row("shuffle 16x32", Template::Shuffle, [16, 32], 4, [16, 4]),
+    row("shuffle 16x32x2", Template::Shuffle, [16, 32], 2, [16, 4]),
+    row("shuffle 16x32x1", Template::Shuffle, [16, 32], 1, [16, 4]),
     row("lanes 8x64", Template::Lanes, [8, 64], 4, [8, 8]),
     row("lanes 4x32", Template::Lanes, [4, 32], 4, [4, 4]),
 ];
@@ -189,11 +190,21 @@ impl Variant {
             }
             Template::Lanes if self.is_thin() => hardware && extents(c)[1] <= 2 * self.size[0],
             Template::Lanes => caps.is_software(),
-            Template::Shuffle => caps.is_software() && caps.int64 && caps.min_subgroup as usize >= threads,
+            // A step of a convolution is text enough to compile; products load two of them in one word.
+            Template::Shuffle => {
+                let steps = if matches!(c, Contraction::Conv(_)) { 1 } else { 2 };
+                let lanes = caps.min_subgroup as usize >= threads;
+                caps.is_software() && caps.int64 && lanes && self.step == steps
+            }
         };
         let small =
             threads <= caps.invocations as usize && self.workgroup_bytes() <= caps.workgroup_bytes as usize;
         meant && small
+    }
+
+    /// Whether it reads the left and the right operand several elements at once.
+    pub fn wide(&self, c: &Contraction) -> [bool; 2] {
+        if self.step == 1 { [false; 2] } else { wide(c) }
     }
 
     /// Steps of k that one workgroup can add up.

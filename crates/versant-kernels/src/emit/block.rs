@@ -79,6 +79,11 @@ impl<'a> Emitter<'a> {
         self.body.take().expect("only set here").0
     }
 
+    /// Whether a loop body is being written.
+    pub fn loops(&self) -> bool {
+        self.body.is_some()
+    }
+
     /// Runs `f` as if no loop body were being written.
     pub fn before_loop<T>(&mut self, f: impl FnOnce(&mut Self) -> T) -> T {
         let body = self.body.take();

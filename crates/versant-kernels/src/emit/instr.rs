@@ -71,6 +71,16 @@ impl Emitter<'_> {
                     _ => vector(stored_type(*dtype), |k| stored(self.name(*value, k))),
                 };
                 self.here(&format!("buf{binding}[u32({at}) >> 2u] = {four};"));
+            } else if self.wide.short && !self.loops() {
+                let stride = self.wide.axis.stride(rank, &view.strides);
+                let (base, stride) = (self.affine(&view.strides, view.offset), self.params.push_i32(stride));
+                // A compiler that knew how often would write the loop out.
+                let four = self.params.push(WIDTH as u32);
+                let value = stored(self.name(*value, 0).replace(".x", "[each]"));
+                self.nested(&format!("for (var each = 0u; each < {four}; each += 1u) {{"), |e| {
+                    let element = e.element(*binding, &format!("u32({base} + i32(each) * {stride})"));
+                    e.here(&format!("{element} = {value};"));
+                });
             } else {
                 let at = self.spread(&view.strides, view.offset);
                 for (k, at) in at.iter().enumerate() {

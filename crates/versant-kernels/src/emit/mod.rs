@@ -74,7 +74,7 @@ pub fn program_wgsl(p: &Program, label: &str, software: bool) -> KernelSource {
 pub fn program_beside(p: &Program, label: &str, software: bool, words: &[usize]) -> KernelSource {
     let folded = fold(p);
     let mut params = ParamBlock::default();
-    let mut wide = choose(&folded);
+    let mut wide = choose(&folded, software);
     words.iter().for_each(|&b| wide.bindings[b] = false);
     let (body, groups) = if folded.cols_steps() == 0 {
         rows::elementwise(&folded, &mut params, wide, software)

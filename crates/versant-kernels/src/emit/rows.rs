@@ -6,8 +6,9 @@ use super::wide::{Axis, WIDTH, Widths};
 use super::{ROW_GROUP, declarations, entry};
 use crate::{Program, Step};
 
-/// The most units of work (rows, or vectors of them) that an invocation takes in turn.
-const MAX_ITEMS: usize = 4;
+/// The most units of work (rows, or vectors of them) that an invocation takes in turn: on hardware, and on a software
+/// adapter.
+const MAX_ITEMS: [usize; 2] = [4, 8];
 
 /// Workgroups that should be there before an invocation takes more than one unit.
 const BUSY_GROUPS: usize = 512;
@@ -34,7 +35,7 @@ pub(super) fn elementwise(
     let rows = p.rows.numel();
     let width = if wide.axis == Axis::None { 1 } else { WIDTH };
     let units = rows / width;
-    let items = (units / (ROW_GROUP * BUSY_GROUPS)).clamp(1, MAX_ITEMS);
+    let items = (units / (ROW_GROUP * BUSY_GROUPS)).clamp(1, MAX_ITEMS[usize::from(software)]);
     let mut e = Emitter::new(p, params, wide);
     let units_word = e.params.push(units as u32);
     let items_word = e.params.push(items as u32);

@@ -85,12 +85,14 @@ pub(super) struct Widths {
     pub regs: Vec<bool>,
     /// Of every binding, whether it is an array of vectors.
     pub bindings: Vec<bool>,
+    /// Whether four accesses that are done once are a loop over one: shorter to compile on a software adapter.
+    pub short: bool,
 }
 
 impl Widths {
     /// Everything scalar, but for arrays that are declared as vectors.
     pub fn scalar(p: &Program, bindings: Vec<bool>) -> Widths {
-        Widths { axis: Axis::None, regs: vec![false; p.regs as usize], bindings }
+        Widths { axis: Axis::None, regs: vec![false; p.regs as usize], bindings, short: false }
     }
 
     /// The widths of a folded program on this axis, and how many accesses are whole vectors and how many are not.
@@ -170,8 +172,10 @@ impl Widths {
     }
 }
 
-/// Chooses the axis for a folded program: the one on which most accesses are whole vectors, if any are.
-pub(super) fn choose(p: &Program) -> Widths {
+/// Chooses the axis for a folded program: the one on which most accesses are whole vectors, if any are. A software
+/// adapter takes ten milliseconds to compile a component of an access: there columns that are read element by element
+/// more often than not have scalar text, an access of each once in place of five times.
+pub(super) fn choose(p: &Program, software: bool) -> Widths {
     let scalar = Widths::scalar(p, vec![false; p.bindings.len()]);
     let has_cols = p.steps.iter().any(|s| matches!(s, Step::Col(..)));
     let fits = |shape: &crate::Shape| {
@@ -181,11 +185,13 @@ pub(super) fn choose(p: &Program) -> Widths {
         let (widths, whole, _) = Widths::along(p, Axis::Rows);
         return if fits(&p.rows) && whole > 0 { widths } else { scalar };
     }
-    let (by_col, cols, _) = Widths::along(p, Axis::Cols);
-    let (by_row, rows, each) = Widths::along(p, Axis::Rows);
+    let (by_col, cols, apart) = Widths::along(p, Axis::Cols);
+    let (mut by_row, rows, each) = Widths::along(p, Axis::Rows);
+    by_row.short = software;
     // Rows that go together have no remainder.
     let whole_rows = fits(&p.rows) && p.rows[p.rows.rank() - 1].is_multiple_of(WIDTH);
-    if fits(&p.cols) && cols > 0 && (cols >= rows || !whole_rows) {
+    let worth = cols > 0 && !(software && apart > cols);
+    if fits(&p.cols) && worth && (cols >= rows || !whole_rows) {
         by_col
     } else if whole_rows && rows > each {
         by_row
