@@ -91,7 +91,7 @@ fn widest(name: &str) -> Arch {
     }
 }
 
-/// What [`arch`] chose, as [`ISA_VAR`] names it.
+/// The vectors that kernels use, as [`ISA_VAR`] names them.
 pub fn isa() -> &'static str {
     match arch() {
         Arch::Scalar => "portable",
