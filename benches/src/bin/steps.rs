@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use serde_json::{Value, json};
 use versant::graph::{Counters, Device, latest_plan, plan_stats};
-use versant_benches::measure::{Effort, load, median, ms, peak_rss_mb, short};
+use versant_benches::measure::{Effort, load, median, ms, peak_rss_mb, processor_time, short};
 use versant_benches::{Result, workloads::Training};
 
 /// Measures the training step of one workload.
@@ -33,6 +33,8 @@ struct Options {
 struct Step {
     /// Until the host was free again: recording, planning, encoding, submitting.
     host: Duration,
+    /// Processor time of all threads, until the loss was read.
+    processor: Duration,
 }
 
 fn main() -> Result<()> {
@@ -75,10 +77,11 @@ fn measure(options: &Options, training: &mut Training, report: &mut Value) -> Re
     let mut last = 0.0;
     let mut after_warm_up = (device.counters(), plan_stats(&device).misses);
     let times = Effort::seconds(options.budget).times(|| {
-        let at = Instant::now();
+        let (at, before) = (Instant::now(), processor_time());
         let loss = training.submit()?;
-        steps.push(Step { host: at.elapsed() });
+        let host = at.elapsed();
         last = loss.item::<f32>()?;
+        steps.push(Step { host, processor: processor_time() - before });
         if steps.len() == 3 {
             after_warm_up = (device.counters(), plan_stats(&device).misses);
         }
@@ -92,10 +95,12 @@ fn measure(options: &Options, training: &mut Training, report: &mut Value) -> Re
     let timed = &steps[steps.len() - times.len()..];
     let mut host: Vec<f64> = timed.iter().map(|s| s.host.as_secs_f64() * 1e6).collect();
     host.sort_unstable_by(f64::total_cmp);
+    let mut processor: Vec<f64> = timed.iter().map(|s| ms(s.processor)).collect();
+    processor.sort_unstable_by(f64::total_cmp);
     let all: Vec<f64> = times.iter().map(|&t| ms(t)).collect();
     let more = json!({
         "ms": short(median(&all)), "min_ms": short(all[0]), "p90_ms": short(all[(all.len() - 1) * 9 / 10]),
-        "n": all.len(), "lossN": number(last),
+        "n": all.len(), "processor_ms": short(median(&processor)), "processor_ms_min": short(processor[0]), "lossN": number(last),
         "launches": launches, "submits": done.submits as f64 / counted as f64,
         "host_us": short(median(&host)), "host_us_per_launch": short(median(&host) / launches),
         "host_us_per_launch_min": short(host[0] / launches),

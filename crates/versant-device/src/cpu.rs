@@ -9,8 +9,19 @@ use bytemuck::{cast_slice, cast_slice_mut};
 use crate::counters::{Meter, bump};
 use crate::error::{DeviceError, Result};
 use crate::executor::{Executor, Job, Line, Memory, Program, Storage, Usage};
+use crate::options::THREADS_VAR;
 use crate::recording::{BufferRef, ParamLayout, Recording};
 use crate::repeat::Dispatch;
+
+/// The number of threads that kernels share. The first call starts them, as [`THREADS_VAR`] says.
+pub(crate) fn threads() -> usize {
+    let asked = std::env::var(THREADS_VAR).ok().and_then(|n| n.trim().parse().ok());
+    if let Some(threads @ 1..) = asked {
+        // Fails where the pool is there already: then its size stands.
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().ok();
+    }
+    rayon::current_num_threads()
+}
 
 /// Native functions on host memory. They own their parameters and use what threads they like.
 pub(crate) struct CpuExecutor {

@@ -186,7 +186,7 @@ pub struct DeviceInfo {
 impl DeviceInfo {
     /// The CPU executor's description.
     pub(crate) fn cpu() -> Self {
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = crate::cpu::threads();
         DeviceInfo {
             name: format!("CPU ({threads} threads)"),
             kind: DeviceKind::Cpu,

@@ -70,6 +70,7 @@ pub use error::{DeviceError, Result};
 pub use info::{AdapterClass, Backend, DeviceInfo, DeviceKind, Features, Limits};
 pub use options::{
     CHECKED_VAR, DEFAULT_LIMITS_VAR, DEVICE_VAR, DeviceOptions, EXPERIMENTAL_VAR, PROFILE_VAR, Select,
+    THREADS_VAR,
 };
 pub use pace::MAX_SUBMISSION;
 pub use peak::Peak;

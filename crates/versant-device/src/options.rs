@@ -20,6 +20,11 @@ pub const CHECKED_VAR: &str = "VERSANT_CHECKED";
 /// The environment variable that, set to `1`, makes [`DeviceOptions::experimental`] the default.
 pub const EXPERIMENTAL_VAR: &str = "VERSANT_EXPERIMENTAL";
 
+/// The environment variable that says how many threads kernels on the CPU share: a positive number, else as many as
+/// the machine has. It is read when the first device opens, and an application that has started rayon's global pool
+/// by then keeps that.
+pub const THREADS_VAR: &str = "VERSANT_THREADS";
+
 /// The environment variable that names the file of a profile: the default of [`DeviceOptions::profile`].
 pub const PROFILE_VAR: &str = "VERSANT_PROFILE";
 

@@ -63,13 +63,51 @@
 //! assert_eq!(dst[1], 1.0f32.to_bits());
 //! ```
 
-use pulp::NullaryFnOnce;
+use std::sync::OnceLock;
+
+use pulp::{Arch, NullaryFnOnce};
+
+/// Names the widest vectors that kernels may use: `portable`, `avx2` or `avx512` (and `neon` on ARM, which is what
+/// such a machine takes anyway). What the machine does not have, or a name that nothing has, changes nothing.
+pub const ISA_VAR: &str = "VERSANT_CPU_ISA";
+
+/// The vectors of this machine, within what [`ISA_VAR`] allows.
+#[inline]
+pub(crate) fn arch() -> Arch {
+    static ARCH: OnceLock<Arch> = OnceLock::new();
+    *ARCH.get_or_init(|| widest(std::env::var(ISA_VAR).as_deref().unwrap_or_default()))
+}
+
+fn widest(name: &str) -> Arch {
+    #[cfg(target_arch = "x86_64")]
+    if name == "avx2"
+        && let Some(simd) = pulp::x86::V3::try_new()
+    {
+        return Arch::V3(simd);
+    }
+    match name {
+        "portable" => Arch::Scalar,
+        _ => Arch::new(),
+    }
+}
+
+/// The vectors that kernels use, as [`ISA_VAR`] names them.
+pub fn isa() -> &'static str {
+    match arch() {
+        Arch::Scalar => "portable",
+        #[cfg(target_arch = "x86_64")]
+        Arch::V3(_) => "avx2",
+        #[cfg(target_arch = "x86_64")]
+        Arch::V4(_) => "avx512",
+        _ => "neon",
+    }
+}
 
 /// Runs `f` with the widest vectors of this machine enabled. What `f` calls takes part only as far as it
 /// is inlined into it.
 #[inline(always)]
 pub(crate) fn vectorised<F: NullaryFnOnce>(f: F) -> F::Output {
-    pulp::Arch::new().dispatch(f)
+    arch().dispatch(f)
 }
 
 /// A loop over blocks as a value: a closure could not be marked `#[inline(always)]`, and one that is
@@ -277,4 +315,42 @@ pub(crate) fn fold_slice<T: Copy>(values: &[T], start: T, f: impl Fn(T, T) -> T)
         return values.iter().fold(start, |acc, &v| f(acc, v));
     }
     vectorised(FoldSlice(values, start, f))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_variable_is_obeyed() {
+        let asked = std::env::var(ISA_VAR).unwrap_or_default();
+        assert!(asked != "portable" || isa() == "portable");
+        assert!(asked != "avx2" || isa() != "avx512");
+        assert!(matches!(widest("portable"), Arch::Scalar));
+    }
+
+    /// Runs the tests of the kernels in a process of its own for each narrower instruction set.
+    #[test]
+    fn kernels_are_right_with_every_instruction_set() {
+        if std::env::var_os(ISA_VAR).is_some() {
+            return;
+        }
+        let program = std::env::current_exe().expect("the test's own file");
+        for name in ["portable", "avx2"] {
+            let tests = [
+                "lanes::",
+                "math::",
+                "attention::tests",
+                "contract::tests",
+                "eval::tests::random",
+                "eval::tests::nan",
+                "families::",
+            ];
+            let run = std::process::Command::new(&program).args(tests).env(ISA_VAR, name).output();
+            let run = run.expect("the test binary starts again");
+            let text = String::from_utf8_lossy(&run.stdout);
+            assert!(run.status.success(), "{name}: {text}");
+            assert!(text.contains("the_variable_is_obeyed ... ok"), "{name}: {text}");
+        }
+    }
 }

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use super::{Attention, HIDDEN, MaskKind, Pass};
 use crate::contract::cpu::with_scratch;
-use crate::contract::gemm_call::{Mat, gemm};
+use crate::contract::panel::{Mat, gemm};
 use crate::lanes::vectorised;
 use crate::{KernelSource, View, math};
 

@@ -1,26 +1,29 @@
-//! Convolution on the CPU: patches gathered into a small matrix (im2col), then a matrix product.
+//! Convolution on the CPU: patches packed straight into panels of a matrix product, some output lines at a time.
 //!
-//! The matrix of a task is bounded by [`COL`], so that it stays in the second-level cache whatever the
-//! image size. Cuts depend on shape only.
+//! An input gradient of stride 1 is a convolution of the gradient with turned weights; with larger strides, columns
+//! of products are added to the pixels that they came from. A weight gradient reads its patches in place. Panels of a
+//! task are bounded by [`COL`], so that they stay in the second-level cache whatever the image size. Cuts depend on
+//! shape only.
 
 use std::borrow::Cow;
 use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::cpu::{Sink, for_each_task, piece, with_scratch};
-use super::gemm_call::{Mat, gemm};
+use super::cpu::{SEQUENTIAL_MACS, Sink, for_each_task, piece, with_scratch};
+use super::panel::{COLS, Mat, Product, ROWS, depths, gemm};
+use super::patches::{PackPatches, PaddedShape, WeightProduct};
 use super::{Conv, ConvKind};
 use crate::View;
 
-/// Floats of a patch matrix, as far as one output row allows: half a megabyte.
-const COL: usize = 1 << 17;
+/// Floats of a patch matrix, as far as one output row allows: 192 KiB.
+const COL: usize = 3 << 14;
 /// Columns that a patch matrix should have at least; small images share one.
 const MIN_COLS: usize = 96;
 /// Tasks that a gradient is cut into at least, where the shape allows it.
 const MIN_TASKS: usize = 16;
 /// Floats that the partial sums of a weight gradient may take, beyond the first.
-const PARTIALS: usize = 1 << 22;
+const PARTIALS: usize = 1 << 19;
 
 /// A convolution's operands, images with dense planes and the weights with dense rows.
 pub(super) struct Operands<'a> {
@@ -186,7 +189,7 @@ pub(super) fn conv(conv: &Conv, a: &[f32], b: &[f32], sink: &Sink<'_>) {
     match conv.kind {
         ConvKind::Forward => {
             ops.weight = Some(weights());
-            forward(&e, &ops, sink);
+            forward(&e, &ops.image, |g| weight_matrix(&e, &ops, g), sink);
         }
         ConvKind::InputGrad => {
             ops.weight = Some(weights());
@@ -210,34 +213,8 @@ fn weight_matrix<'a>(e: &Extents<'_>, ops: &'a Operands<'_>, g: usize) -> Mat<'a
     }
 }
 
-/// Gathers the patches of some output lines into rows `(channel, tap)` of `col`, whose rows have `ld`
-/// columns, from column `at` on.
-fn gather(e: &Extents<'_>, planes: &[&[f32]], lines: &Range<usize>, col: &mut [f32], ld: usize, at: usize) {
-    let (width, step) = (e.conv.output[1], e.conv.stride[1]);
-    for (c, plane) in planes.iter().enumerate() {
-        e.lines(lines, |[ky, kx], oy, ox| {
-            let row = (c * e.taps + ky * e.conv.kernel[1] + kx) * ld;
-            let start = row + at + (oy - lines.start) * width;
-            let dst = &mut col[start..start + width];
-            if ox.is_empty() {
-                return dst.fill(0.0);
-            }
-            dst[..ox.start].fill(0.0);
-            dst[ox.end..].fill(0.0);
-            let src = e.at(0, oy, ky) * e.conv.input[1] + e.at(1, ox.start, kx);
-            if step == 1 {
-                dst[ox.clone()].copy_from_slice(&plane[src..src + ox.len()]);
-            } else {
-                for (d, s) in dst[ox].iter_mut().zip(plane[src..].iter().step_by(step)) {
-                    *d = *s;
-                }
-            }
-        });
-    }
-}
-
-/// The adjoint of [`gather`]: adds the columns of `col` from `at` on to the planes (dense, one after
-/// another) at the pixels that they came from.
+/// Adds the columns of `col`, products for rows `(channel, tap)` of `ld` columns, from `at` on to the planes (dense,
+/// one after another) at the pixels that they came from.
 fn scatter(e: &Extents<'_>, planes: &mut [f32], lines: &Range<usize>, col: &[f32], ld: usize, at: usize) {
     let (width, step) = (e.conv.output[1], e.conv.stride[1]);
     for (c, plane) in planes.chunks_exact_mut(e.area).enumerate() {
@@ -262,37 +239,67 @@ fn scatter(e: &Extents<'_>, planes: &mut [f32], lines: &Range<usize>, col: &[f32
     }
 }
 
-fn forward(e: &Extents<'_>, ops: &Operands<'_>, sink: &Sink<'_>) {
+/// A convolution of `image` with weights `[Cout/g, Cin/g · taps]` of each group.
+fn forward<'w>(
+    e: &Extents<'_>,
+    image: &Planes<'_>,
+    weight: impl Fn(usize) -> Mat<'w> + Sync,
+    sink: &Sink<'_>,
+) {
     let c = e.conv;
-    let depth = e.c_in * e.taps;
-    let [samples, lines] = e.block(depth);
+    let channels = depths(e.c_in * e.taps).div_ceil(e.taps).min(e.c_in);
+    let deep = channels * e.taps;
+    let [samples, lines] = e.block(deep);
     let (blocks, cuts) = (c.n.div_ceil(samples), c.output[0].div_ceil(lines));
     let direct =
         e.taps == 1 && samples == 1 && c.stride == [1, 1] && c.padding == [0, 0] && c.input == c.output;
-    for_each_task(blocks * cuts * c.groups, e.macs(), |task| {
-        let (g, task) = (task % c.groups, task / c.groups);
-        let (samples, lines) = (piece(task / cuts, samples, c.n), piece(task % cuts, lines, c.output[0]));
-        let pixels = lines.start * c.output[1]..lines.end * c.output[1];
-        let channels = g * e.c_in..(g + 1) * e.c_in;
-        let weight = weight_matrix(e, ops, g);
-        let ld = samples.len() * pixels.len();
-        with_scratch(0, e.c_out * ld, |acc| {
-            if direct {
-                let x = ops.image.matrix(samples.start, channels, pixels.clone());
-                gemm(acc, weight, x, false);
-            } else {
-                with_scratch(1, depth * ld, |col| {
-                    for (i, s) in samples.clone().enumerate() {
-                        let planes: Vec<&[f32]> = channels.clone().map(|ch| ops.image.plane(s, ch)).collect();
-                        gather(e, &planes, &lines, col, ld, i * pixels.len());
-                    }
-                    gemm(acc, weight, Mat::dense(col, depth, ld), false);
-                });
+    let rows = e.c_out.next_multiple_of(ROWS);
+    let size = rows * e.c_in * e.taps;
+    // Blocks of channels, and where the panels of each begin.
+    let parts = || (0..e.c_in).step_by(channels).map(|first| first..(first + channels).min(e.c_in));
+    with_scratch(3, c.groups * size, |weights| {
+        for (g, weights) in weights.chunks_exact_mut(size).enumerate() {
+            for part in parts() {
+                let (first, depth) = (part.start * e.taps, part.len() * e.taps);
+                let panels = &mut weights[rows * first..rows * (first + depth)];
+                weight(g).block([0, first], [e.c_out, depth]).t().pack::<ROWS>(panels);
             }
-            let start = (samples.start * c.c_out + g * e.c_out) * e.pixels;
-            emit_images(e, start, samples.len(), pixels, acc, sink);
+        }
+        let weights = &*weights;
+        for_each_task(blocks * cuts * c.groups, e.macs(), |task| {
+            let (g, task) = (task % c.groups, task / c.groups);
+            let (samples, lines) = (piece(task / cuts, samples, c.n), piece(task % cuts, lines, c.output[0]));
+            let pixels = lines.start * c.output[1]..lines.end * c.output[1];
+            let ld = samples.len() * pixels.len();
+            let shape = PaddedShape::new(c, channels, lines.len());
+            let columns = ld.next_multiple_of(COLS);
+            with_buffers([e.c_out * ld, deep * columns, shape.len(samples.len())], |[acc, panels, words]| {
+                for part in parts() {
+                    let (first, depth) = (part.start * e.taps, part.len() * e.taps);
+                    let panels = &mut panels[..depth * columns];
+                    let part = g * e.c_in + part.start..g * e.c_in + part.end;
+                    if direct {
+                        image.matrix(samples.start, part, pixels.clone()).pack::<COLS>(panels);
+                    } else {
+                        let shape = PaddedShape::new(c, part.len(), lines.len());
+                        let words = &mut words[..shape.len(samples.len())];
+                        let from = &shape.fill(words, c, image, &samples, &part, lines.start);
+                        PackPatches { from, taps: depth, pixels: ld, out: panels }.run();
+                    }
+                    let a = &weights[g * size + rows * first..][..rows * depth];
+                    let add = first > 0;
+                    Product { a, b: panels, depth, acc, ld, size: [e.c_out, ld], add }.run();
+                }
+                let start = (samples.start * c.c_out + g * e.c_out) * e.pixels;
+                emit_images(e, start, samples.len(), pixels, acc, sink);
+            });
         });
     });
+}
+
+/// Three scratch buffers of the thread at once.
+fn with_buffers<R>(lens: [usize; 3], f: impl FnOnce([&mut [f32]; 3]) -> R) -> R {
+    with_scratch(0, lens[0], |a| with_scratch(1, lens[1], |b| with_scratch(2, lens[2], |c| f([a, b, c]))))
 }
 
 /// Hands an `[channels, samples · pixels]` block of a forward result to the sink.
@@ -314,7 +321,7 @@ fn emit_images(
         }
         return;
     }
-    with_scratch(2, e.c_out * len, |image| {
+    with_scratch(4, e.c_out * len, |image| {
         for s in 0..samples {
             for (ch, out) in image.chunks_exact_mut(len).enumerate() {
                 let from = (ch * samples + s) * len;
@@ -357,8 +364,43 @@ fn with_grad(
     });
 }
 
+/// The convolution of the gradient that an input gradient of stride 1 is.
+fn turned(c: &Conv) -> Option<Conv> {
+    let before = |axis: usize| (c.dilation[axis] * (c.kernel[axis] - 1)).checked_sub(c.padding[axis]);
+    let padding = [before(0)?, before(1)?];
+    (c.stride == [1, 1]).then(|| Conv {
+        kind: ConvKind::Forward,
+        c_in: c.c_out,
+        c_out: c.c_in,
+        input: c.output,
+        output: c.input,
+        padding,
+        ..c.clone()
+    })
+}
+
+/// An input gradient of stride 1: weights with their taps in reverse and their channels exchanged.
+fn turned_input_grad(e: &Extents<'_>, turned: &Conv, ops: &Operands<'_>, sink: &Sink<'_>) {
+    let depth = e.c_out * e.taps;
+    with_scratch(5, e.conv.c_in * depth, |weights| {
+        for (i, row) in weights.chunks_exact_mut(e.taps).enumerate() {
+            let (ci, co) = (i / e.c_out, i % e.c_out);
+            let from = weight_matrix(e, ops, ci / e.c_in);
+            let at = from.offset + co as isize * from.strides[0] + (ci % e.c_in * e.taps) as isize;
+            let from = &from.data[at as usize..at as usize + e.taps];
+            row.iter_mut().zip(from.iter().rev()).for_each(|(w, &x)| *w = x);
+        }
+        let (weights, size) = (&*weights, e.c_in * depth);
+        let group = |g: usize| Mat::dense(&weights[g * size..(g + 1) * size], e.c_in, depth);
+        forward(&Extents::new(turned), &ops.image, group, sink);
+    });
+}
+
 fn input_grad(e: &Extents<'_>, ops: &Operands<'_>, sink: &Sink<'_>) {
     let c = e.conv;
+    if let Some(turned) = turned(c) {
+        return turned_input_grad(e, &turned, ops, sink);
+    }
     let [samples, _] = e.block(e.c_in * e.taps);
     let blocks = c.n.div_ceil(samples);
     let width = channel_block(e, blocks * c.groups);
@@ -396,55 +438,58 @@ struct WeightTasks {
     chunks: usize,
     samples: usize,
     channels: usize,
+    /// Output channels of a row of a partial result, whole panels.
+    ld: usize,
 }
 
 impl WeightTasks {
-    fn new(e: &Extents<'_>, together: usize) -> WeightTasks {
+    fn new(e: &Extents<'_>) -> WeightTasks {
         let total = e.conv.weight_shape().numel();
-        let most = (1 + PARTIALS / total).min(MIN_TASKS.div_ceil(e.conv.groups));
-        let blocks = e.conv.n.div_ceil(together);
-        let samples = blocks.div_ceil(most.min(blocks)) * together;
+        let most = (PARTIALS / total).clamp(1, MIN_TASKS.div_ceil(e.conv.groups)).min(e.conv.n);
+        let samples = e.conv.n.div_ceil(most);
         let chunks = e.conv.n.div_ceil(samples);
-        WeightTasks { chunks, samples, channels: channel_block(e, chunks * e.conv.groups) }
+        let channels = channel_block(e, chunks * e.conv.groups);
+        WeightTasks { chunks, samples, channels, ld: e.c_out.next_multiple_of(COLS) }
     }
 }
 
 fn weight_grad(e: &Extents<'_>, ops: &Operands<'_>, sink: &Sink<'_>) {
     let c = e.conv;
     let grad = ops.grad.as_ref().expect("a weight gradient reads the output gradient");
-    let [together, _] = e.block(e.c_in * e.taps);
-    let t = WeightTasks::new(e, together);
-    let [_, lines] = e.block(t.channels * e.taps);
+    let t = WeightTasks::new(e);
+    let line = PaddedShape::new(c, t.channels, 1).len(1);
+    let lines = (2 * COL / line).clamp(1, c.output[0]);
+    let lines = c.output[0].div_ceil(c.output[0].div_ceil(lines));
     let cuts = e.c_in.div_ceil(t.channels);
     let one = |task: usize| -> Vec<f32> {
         let (channels, task) = (piece(task % cuts, t.channels, e.c_in), task / cuts);
         let (g, chunk) = (task % c.groups, piece(task / c.groups, t.samples, c.n));
-        let rows = channels.len() * e.taps;
-        let mut sum = vec![0.0; e.c_out * rows];
-        let mut first = true;
-        for s in chunk.clone().step_by(together) {
-            let samples = s..(s + together).min(chunk.end);
-            for y in (0..c.output[0]).step_by(lines) {
-                let lines = y..(y + lines).min(c.output[0]);
-                let pixels = lines.len() * c.output[1];
-                let ld = samples.len() * pixels;
-                with_scratch(1, rows * ld, |col| {
-                    for (i, s) in samples.clone().enumerate() {
-                        let planes: Vec<&[f32]> =
-                            channels.clone().map(|ch| ops.image.plane(s, g * e.c_in + ch)).collect();
-                        gather(e, &planes, &lines, col, ld, i * pixels);
-                    }
-                    let col = Mat::dense(col, rows, ld).t();
-                    with_grad(e, grad, g, &samples, &lines, |grad| gemm(&mut sum, grad, col, !first));
-                });
-                first = false;
+        let taps = channels.len() * e.taps;
+        let from = g * e.c_in + channels.start..g * e.c_in + channels.end;
+        let out = g * e.c_out..(g + 1) * e.c_out;
+        let mut sum = vec![0.0; taps * t.ld];
+        let size = PaddedShape::new(c, channels.len(), lines).len(1);
+        with_buffers([0, t.ld * lines * c.output[1], size], |[_, panels, words]| {
+            for s in chunk {
+                for y in (0..c.output[0]).step_by(lines) {
+                    let lines = lines.min(c.output[0] - y);
+                    let shape = PaddedShape::new(c, channels.len(), lines);
+                    let words = &mut words[..shape.len(1)];
+                    let image = &shape.fill(words, c, &ops.image, &(s..s + 1), &from, y);
+                    let pixels = y * c.output[1]..(y + lines) * c.output[1];
+                    let panels = &mut panels[..t.ld * pixels.len()];
+                    grad.matrix(s, out.clone(), pixels).t().pack::<COLS>(panels);
+                    WeightProduct { image, taps, grad: panels, acc: &mut sum }.run();
+                }
             }
-        }
+        });
         sum
     };
     let tasks = t.chunks * c.groups * cuts;
-    let partials: Vec<Vec<f32>> =
-        if tasks == 1 { vec![one(0)] } else { (0..tasks).into_par_iter().with_max_len(1).map(one).collect() };
+    let partials: Vec<Vec<f32>> = match e.macs() < SEQUENTIAL_MACS {
+        true => (0..tasks).map(one).collect(),
+        false => (0..tasks).into_par_iter().with_max_len(1).map(one).collect(),
+    };
     reduce(e, &t, partials, sink);
 }
 
@@ -471,11 +516,18 @@ fn reduce(e: &Extents<'_>, t: &WeightTasks, mut partials: Vec<Vec<f32>>, sink: &
         let (channel, g) = (task % cuts * t.channels, task / cuts);
         let rows = t.channels.min(e.c_in - channel) * e.taps;
         let start = g * e.c_out * depth + channel * e.taps;
-        if rows == depth {
-            return sink(start, sum);
-        }
-        for (oc, run) in sum.chunks_exact(rows).enumerate() {
-            sink(start + oc * depth, run);
-        }
+        with_scratch(0, e.c_out * rows, |turned| {
+            for (tap, sums) in sum.chunks_exact(t.ld).enumerate() {
+                for (oc, &x) in sums[..e.c_out].iter().enumerate() {
+                    turned[oc * rows + tap] = x;
+                }
+            }
+            if rows == depth {
+                return sink(start, turned);
+            }
+            for (oc, run) in turned.chunks_exact(rows).enumerate() {
+                sink(start + oc * depth, run);
+            }
+        });
     });
 }

@@ -15,10 +15,11 @@
 mod choice;
 pub(crate) mod cpu;
 mod cpu_conv;
-pub(crate) mod gemm_call;
 pub(crate) mod gpu;
 #[cfg(test)]
 mod gpu_tests;
+pub(crate) mod panel;
+mod patches;
 #[cfg(test)]
 mod tests;
 mod tiles;

@@ -19,7 +19,43 @@ pub(super) struct Access {
     address: Form,
     /// Conditions with their exclusive upper bound.
     guards: Vec<(Form, isize)>,
+    /// Where runs are short: the addresses of a period of lanes, from the least of them on.
+    table: Vec<u32>,
+    /// The least of those addresses, from the period's first lane.
+    least: isize,
+    /// Number of dimensions whose product is the period.
+    inner: usize,
+    /// For each guard, what the period's lanes add to its value at the first.
+    guard_tables: Vec<Vec<i32>>,
 }
+
+/// A part of a period of lanes.
+pub(super) struct Period<'a> {
+    /// First lane, from the start of the range.
+    pub lane: usize,
+    /// Each lane lies at this address plus its offset.
+    pub base: isize,
+    /// The offsets.
+    pub offsets: &'a [u32],
+    guards: [(isize, &'a [i32], isize); MAX_GUARDS],
+    guarded: usize,
+}
+
+impl Period<'_> {
+    /// Whether every guard holds at lane `i` of the part.
+    #[inline(always)]
+    pub fn exists(&self, i: usize) -> bool {
+        let guards = &self.guards[..self.guarded];
+        guards.iter().all(|(value, steps, extent)| (0..*extent).contains(&(value + steps[i] as isize)))
+    }
+}
+
+/// Runs shorter than this are walked by table.
+const SHORT_RUN: usize = 32;
+/// Views with more guards have no table.
+const MAX_GUARDS: usize = 4;
+/// The lanes that a table is made to have, and the most of them.
+const PERIOD: [usize; 2] = [64, 2048];
 
 /// Consecutive lanes whose addresses form an arithmetic progression.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -71,13 +107,89 @@ impl Access {
             offset,
         };
         let guards = view.guards.iter().filter(|g| !g.always(&view.shape));
-        Access {
+        let mut access = Access {
             address: pick(&view.strides, view.offset),
             guards: guards.map(|g| (pick(&g.strides, g.offset), g.extent as isize)).collect(),
             dims: match merged.is_empty() {
                 true => vec![1],
                 false => merged.iter().map(|&(dim, _)| dim).collect(),
             },
+            table: Vec::new(),
+            least: 0,
+            inner: 0,
+            guard_tables: Vec::new(),
+        };
+        access.make_table();
+        access
+    }
+
+    /// Makes the table, where it pays and the dimensions allow it.
+    fn make_table(&mut self) {
+        let (extent, stride) = self.inner();
+        let short = extent < SHORT_RUN && self.dims.len() > 1;
+        if self.guards.len() > MAX_GUARDS || !(short || (stride != 0 && stride != 1 && extent > 1)) {
+            return;
+        }
+        let (mut inner, mut period) = (0, 1);
+        while let Some(at) = self.dims.len().checked_sub(inner + 1)
+            && period < PERIOD[0]
+            && period * self.dims[at] <= PERIOD[1]
+        {
+            inner += 1;
+            period *= self.dims[at];
+        }
+        if inner == 0 {
+            return;
+        }
+        let outer = self.dims.len() - inner;
+        let over = |strides: &[isize]| {
+            let axes = self.dims.iter().zip(strides).skip(outer);
+            axes.fold(vec![0isize], |table, (&dim, &stride)| {
+                let steps = (0..dim as isize).map(|i| i * stride);
+                table.iter().flat_map(|&at| steps.clone().map(move |step| at + step)).collect()
+            })
+        };
+        let offsets = over(&self.address.strides);
+        let least = offsets.iter().copied().min().unwrap_or(0);
+        let table: Option<Vec<u32>> = offsets.iter().map(|at| u32::try_from(at - least).ok()).collect();
+        let guards: Option<Vec<Vec<i32>>> = (self.guards.iter())
+            .map(|(form, _)| over(&form.strides).into_iter().map(|x| i32::try_from(x).ok()).collect())
+            .collect();
+        if let (Some(table), Some(guards)) = (table, guards) {
+            (self.table, self.least, self.inner, self.guard_tables) = (table, least, inner, guards);
+        }
+    }
+
+    /// Whether [`Access::periods`] walks this view, too, in less time than [`Access::runs`].
+    pub fn has_table(&self) -> bool {
+        !self.table.is_empty()
+    }
+
+    /// Calls `f` with the parts of periods that make up lanes `start..start + len`, in order.
+    #[inline]
+    pub fn periods(&self, start: usize, len: usize, mut f: impl FnMut(Period<'_>)) {
+        let outer = self.dims.len() - self.inner;
+        let mut lane = 0;
+        while lane < len {
+            let (number, at) = ((start + lane) / self.table.len(), (start + lane) % self.table.len());
+            let value = |form: &Form| {
+                let axes = self.dims[..outer].iter().zip(&form.strides).rev();
+                let folded = axes.fold((number, form.offset), |(rest, sum), (&dim, &stride)| {
+                    (rest / dim, sum + (rest % dim) as isize * stride)
+                });
+                folded.1
+            };
+            let take = (self.table.len() - at).min(len - lane);
+            let mut guards = [(0, &[][..], 0); MAX_GUARDS];
+            for (guard, ((form, extent), table)) in
+                guards.iter_mut().zip(self.guards.iter().zip(&self.guard_tables))
+            {
+                *guard = (value(form), &table[at..at + take], *extent);
+            }
+            let base = value(&self.address) + self.least;
+            let offsets = &self.table[at..at + take];
+            f(Period { lane, base, offsets, guards, guarded: self.guards.len() });
+            lane += take;
         }
     }
 
@@ -223,6 +335,14 @@ mod tests {
                     }));
                 });
                 assert_eq!(got, want, "{view:?} {axes:?} from {start}");
+                if access.has_table() {
+                    access.periods(start, len, |p| {
+                        let lanes = p.offsets.iter().enumerate();
+                        let part = lanes.map(|(i, &at)| p.exists(i).then(|| p.base + at as isize));
+                        let part: Vec<_> = part.collect();
+                        assert_eq!(part, want[p.lane..p.lane + part.len()], "{view:?} {axes:?} from {start}");
+                    });
+                }
                 if let Some(first) = access.dense(start, len) {
                     let dense: Vec<_> = (0..len).map(|t| Some((first + t) as isize)).collect();
                     assert_eq!(dense, want);

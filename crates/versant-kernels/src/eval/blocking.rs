@@ -28,9 +28,12 @@ pub(super) fn axes(p: &Program, is_col: bool, order: Order) -> Vec<usize> {
     }
 }
 
-/// Cost of accessing one lane in simple vector instructions: strided lanes move one by one, and each run
-/// costs about as much as fifty lanes that move together.
+/// Cost of accessing one lane in simple vector instructions: strided lanes move one by one, short runs
+/// by a table of their addresses, and each run costs about as much as fifty lanes that move together.
 pub(super) fn access_cost(access: &Access) -> usize {
+    if access.has_table() {
+        return 4;
+    }
     let (extent, stride) = access.inner();
     let lane = if matches!(stride, 0 | 1) { 1 } else { 6 };
     lane + 50 / extent.max(1)

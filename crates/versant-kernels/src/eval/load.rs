@@ -55,6 +55,19 @@ impl Source<'_, '_> {
 
 /// Loads lanes `start..start + dst.len()`; zero where a guard fails, which is never touched.
 pub(super) fn gather(access: &Access, source: Source<'_, '_>, start: usize, dst: &mut [u32]) {
+    if let (Source::Read(words), true) = (source, access.has_table()) {
+        return access.periods(start, dst.len(), |p| {
+            let lanes = &mut dst[p.lane..p.lane + p.offsets.len()];
+            if access.guarded() {
+                for (i, (d, &at)) in lanes.iter_mut().zip(p.offsets).enumerate() {
+                    *d = if p.exists(i) { words[(p.base + at as isize) as usize] } else { 0 };
+                }
+            } else {
+                let words = &words[p.base as usize..];
+                lanes.iter_mut().zip(p.offsets).for_each(|(d, &at)| *d = words[at as usize]);
+            }
+        });
+    }
     access.runs(start, dst.len(), |run| {
         let (low, high) = run.valid;
         let lanes = &mut dst[run.lane..run.lane + run.len];
@@ -134,6 +147,12 @@ impl Indices<'_> {
 
 /// The value of the view itself at each lane, as wrapping 32-bit integers.
 pub(super) fn iota(access: &Access, start: usize, dst: &mut [u32]) {
+    if access.has_table() {
+        return access.periods(start, dst.len(), |p| {
+            let lanes = &mut dst[p.lane..p.lane + p.offsets.len()];
+            lanes.iter_mut().zip(p.offsets).for_each(|(d, &at)| *d = at.wrapping_add(p.base as u32));
+        });
+    }
     access.runs(start, dst.len(), |run| {
         let (first, step) = (run.offset as u32, run.stride as u32);
         let lanes = &mut dst[run.lane..run.lane + run.len];

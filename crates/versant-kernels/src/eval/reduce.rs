@@ -1,9 +1,10 @@
 //! Reductions over columns, tile by tile, in an order that depends on shapes only.
 
 use bytemuck::Pod;
+use pulp::NullaryFnOnce;
 
 use super::blocking::Order;
-use crate::lanes::{fold_lanes, fold_slice};
+use crate::lanes::{fold_lanes, fold_slice, vectorised};
 use crate::{DType, ReduceKind};
 
 /// Columns that a lane adds up one after the other before the sum goes to the pairwise tree.
@@ -225,26 +226,22 @@ impl State {
     #[inline(always)]
     fn find<T: Number>(&mut self, values: &[T], tile: Tile, start: T, beaten: impl Fn(T, T) -> bool) {
         let acc: &mut [T] = bytemuck::cast_slice_mut(&mut self.acc);
-        let mut take = |row: usize, value: T, column: usize| {
-            if beaten(acc[row], value) {
-                acc[row] = value;
-                self.index[row] = column as u32;
-            }
-        };
         match tile.order {
             Order::ColsInner => {
                 for (row, values) in values.chunks_exact(tile.cols).enumerate() {
                     let best = fold_slice(values, start, |a, b| if beaten(a, b) { b } else { a });
                     // The first value that loses against no other: neither beats the other.
                     let first = values.iter().position(|&v| !beaten(best, v) && !beaten(v, best));
-                    take(row, best, tile.first_col + first.unwrap_or(0));
+                    if beaten(acc[row], best) {
+                        acc[row] = best;
+                        self.index[row] = (tile.first_col + first.unwrap_or(0)) as u32;
+                    }
                 }
             }
             Order::RowsInner => {
                 for (column, values) in values.chunks_exact(tile.rows).enumerate() {
-                    for (row, &value) in values.iter().enumerate() {
-                        take(row, value, tile.first_col + column);
-                    }
+                    let column = (tile.first_col + column) as u32;
+                    vectorised(Keep { acc, index: &mut self.index, values, column, beaten: &beaten });
                 }
             }
         }
@@ -293,6 +290,36 @@ impl State {
             self.sums.total(bytemuck::cast_slice_mut(out));
         } else {
             out.copy_from_slice(&self.acc);
+        }
+    }
+}
+
+/// Takes in one more value a row, of one column.
+struct Keep<'a, T, F> {
+    acc: &'a mut [T],
+    index: &'a mut [u32],
+    values: &'a [T],
+    column: u32,
+    beaten: F,
+}
+
+impl<T: Number, F: Fn(T, T) -> bool> NullaryFnOnce for Keep<'_, T, F> {
+    type Output = ();
+    #[inline(always)]
+    fn call(self) {
+        /// Rows whose new values are stored together, whether they changed or not: see `Number::larger`.
+        const WIDTH: usize = 16;
+        let rows = self.acc.chunks_mut(WIDTH).zip(self.index.chunks_mut(WIDTH));
+        for ((acc, index), values) in rows.zip(self.values.chunks(WIDTH)) {
+            let (mut best, mut at) = ([T::ZERO; WIDTH], [0; WIDTH]);
+            let lanes = acc.iter().zip(index.iter()).zip(values).zip(best.iter_mut().zip(&mut at));
+            for (((&acc, &index), &value), (best, at)) in lanes {
+                let wins = (self.beaten)(acc, value);
+                *best = if wins { value } else { acc };
+                *at = if wins { self.column } else { index };
+            }
+            acc.copy_from_slice(&best[..acc.len()]);
+            index.copy_from_slice(&at[..index.len()]);
         }
     }
 }
