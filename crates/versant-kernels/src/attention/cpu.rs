@@ -10,7 +10,8 @@ use rayon::prelude::*;
 
 use super::{Attention, HIDDEN, MaskKind, Pass};
 use crate::contract::cpu::with_scratch;
-use crate::contract::panel::{Mat, gemm};
+use crate::contract::gemm_call::gemm;
+use crate::contract::panel::Mat;
 use crate::lanes::vectorised;
 use crate::{KernelSource, View, math};
 

@@ -11,8 +11,9 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::cpu_conv;
+use super::gemm_call::gemm;
 use super::gpu::epilogue_bindings;
-use super::panel::{COLS, Mat, ROWS, depths, gemm, rows};
+use super::panel::Mat;
 use super::{ContractLaunch, Contraction, MatMul, Operand};
 use crate::eval::Evaluator;
 use crate::{KernelSource, Program, View};
@@ -66,9 +67,6 @@ pub(super) fn accumulate(c: &Contraction, a: &[f32], b: &[f32], sink: &Sink<'_>)
         Contraction::Conv(cv) => cpu_conv::conv(cv, a, b, sink),
     }
 }
-
-/// Floats that a task of packing takes at least.
-const PACK: usize = 1 << 15;
 
 /// Runs `f` for every task number, on all threads unless the work is small.
 pub(super) fn for_each_task(tasks: usize, macs: usize, f: impl Fn(usize) + Sync + Send) {
@@ -126,10 +124,10 @@ impl MatMulTasks {
         let cut = |extent: usize, pieces: usize, unit: usize| {
             (extent.div_ceil(pieces).next_multiple_of(unit)).min(extent)
         };
-        // Rows are cut first, because a block of whole rows is one run of the result; but not below 48, where
-        // reading the panels of the right operand again for each block would cost too much.
-        let by_rows = pieces.min(m.div_ceil(48));
-        let rows = cut(m, by_rows, ROWS).min((Self::ACC / n).max(8 * ROWS));
+        // Rows are cut first, because a block of whole rows is one run of the result; but not below 64,
+        // where packing the right operand again for each block would cost too much.
+        let by_rows = pieces.min(m.div_ceil(64));
+        let rows = cut(m, by_rows, 8).min((Self::ACC / n).max(64));
         let by_cols = pieces.div_ceil(by_rows).max((rows * n).div_ceil(Self::ACC));
         let cols = cut(n, by_cols, 64);
         let whole = rows == m && cols == n;
@@ -142,71 +140,31 @@ fn matmul(mm: &MatMul, a: &[f32], b: &[f32], sink: &Sink<'_>) {
     let [m, n, k] = [mm.m, mm.n, mm.k];
     let batch = mm.batch.numel();
     let tasks = MatMulTasks::new(batch, [m, n, k]);
-    let block = tasks.block;
-    let (row_tasks, col_tasks) = (m.div_ceil(block[0]), n.div_ceil(block[1]));
+    let [rows, cols] = tasks.block;
+    let (row_tasks, col_tasks) = (m.div_ceil(rows), n.div_ceil(cols));
     let count = batch.div_ceil(tasks.batches) * row_tasks * col_tasks;
-    // Several blocks of rows share the panels of the right operand, which are packed beforehand.
-    let shared = if batch == 1 && row_tasks > 1 { k * n.next_multiple_of(COLS) } else { 0 };
-    with_scratch(3, shared, |packed| {
-        if shared > 0 {
-            pack_right(matrix(&mm.b, b, 0), packed);
-        }
-        let packed = &*packed;
-        for_each_task(count, batch * m * n * k, |task| {
-            let (outer, col) = (task / col_tasks, task % col_tasks);
-            let (outer, row) = (outer / row_tasks, outer % row_tasks);
-            let (row, col) = (piece(row, block[0], m), piece(col, block[1], n));
-            let matrices = piece(outer, tasks.batches, batch);
-            let size = row.len() * col.len();
-            with_scratch(0, matrices.len() * size, |acc| {
-                for (i, acc) in matrices.clone().zip(acc.chunks_exact_mut(size)) {
-                    let a = matrix(&mm.a, a, i).block([row.start, 0], [row.len(), k]);
-                    if shared > 0 {
-                        by_panels(a, packed, n, col.clone(), acc);
-                    } else {
-                        gemm(acc, a, matrix(&mm.b, b, i).block([0, col.start], [k, col.len()]), false);
-                    }
+    for_each_task(count, batch * m * n * k, |task| {
+        let (outer, col) = (task / col_tasks, task % col_tasks);
+        let (outer, row) = (outer / row_tasks, outer % row_tasks);
+        let (row, col) = (piece(row, rows, m), piece(col, cols, n));
+        let matrices = piece(outer, tasks.batches, batch);
+        let size = row.len() * col.len();
+        with_scratch(0, matrices.len() * size, |acc| {
+            for (i, acc) in matrices.clone().zip(acc.chunks_exact_mut(size)) {
+                let a = matrix(&mm.a, a, i).block([row.start, 0], [row.len(), k]);
+                let b = matrix(&mm.b, b, i).block([0, col.start], [k, col.len()]);
+                gemm(acc, a, b, false);
+            }
+            let start = matrices.start * m * n + row.start * n + col.start;
+            if col.len() == n {
+                sink(start, acc);
+            } else {
+                for (r, acc) in acc.chunks_exact(col.len()).enumerate() {
+                    sink(start + r * n, acc);
                 }
-                let start = matrices.start * m * n + row.start * n + col.start;
-                if col.len() == n {
-                    sink(start, acc);
-                } else {
-                    for (r, acc) in acc.chunks_exact(col.len()).enumerate() {
-                        sink(start + r * n, acc);
-                    }
-                }
-            });
+            }
         });
     });
-}
-
-/// Packs a whole right operand: blocks of the contracted index, in each all panels of columns.
-fn pack_right(b: Mat<'_>, packed: &mut [f32]) {
-    let [k, n] = b.size;
-    let depth = depths(k);
-    for (number, block) in packed.chunks_mut(depth * n.next_multiple_of(COLS)).enumerate() {
-        let (first, steps) = (number * depth, depth.min(k - number * depth));
-        // Some panels a task, so that small operands are packed by one thread.
-        let panels = (PACK / (steps * COLS)).max(1);
-        block.par_chunks_mut(panels * steps * COLS).enumerate().for_each(|(i, out)| {
-            let col = i * panels * COLS;
-            b.block([first, col], [steps, (panels * COLS).min(n - col)]).pack::<COLS>(out);
-        });
-    }
-}
-
-/// Some rows times columns `col` of a right operand that [`pack_right`] packed.
-fn by_panels(a: Mat<'_>, packed: &[f32], n: usize, col: Range<usize>, acc: &mut [f32]) {
-    let [m, k] = a.size;
-    let depth = depths(k);
-    let panels = n.next_multiple_of(COLS);
-    for first in (0..k).step_by(depth) {
-        let steps = depth.min(k - first);
-        let block = &packed[first * panels..][..steps * panels];
-        let block = &block[steps * col.start..steps * col.end.next_multiple_of(COLS)];
-        let a = a.block([0, first], [m, steps]);
-        rows(a, block, acc, [col.len(), col.len()], first > 0);
-    }
 }
 
 /// Matrix number `index` (row-major over the leading dimensions) of a view.

@@ -11,7 +11,8 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::cpu::{SEQUENTIAL_MACS, Sink, for_each_task, piece, with_scratch};
-use super::panel::{COLS, Mat, Product, ROWS, depths, gemm};
+use super::gemm_call::gemm;
+use super::panel::{COLS, Mat, Product, ROWS, depths};
 use super::patches::{PackPatches, PaddedShape, WeightProduct};
 use super::{Conv, ConvKind};
 use crate::View;

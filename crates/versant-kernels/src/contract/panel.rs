@@ -1,13 +1,12 @@
-//! The product of packed panels, the inner loop of every dense contraction on the CPU.
+//! The product of packed panels, the inner loop of convolutions on the CPU.
 //!
 //! A left operand lies in panels of [`ROWS`] rows, a right one in panels of [`COLS`] columns, each with the contracted
 //! index outermost, so that a step reads both in a row: on AVX2 two vectors and six broadcasts for twelve
-//! multiply-adds, whose accumulators are twelve of the sixteen registers. What comes from memory in another layout
-//! (strided matrices here, patches of an image in `patches.rs`) is packed straight into panels.
+//! multiply-adds, whose accumulators are twelve of the sixteen registers. Patches of an image are packed straight into
+//! panels (`patches.rs`): a library's product would want them as a matrix first, which it then packs once more.
 
 use pulp::{Simd, WithSimd};
 
-use super::cpu::with_scratch;
 use crate::lanes::arch;
 
 /// Rows of a tile.
@@ -45,6 +44,21 @@ impl<'a> Mat<'a> {
     pub fn block(self, start: [usize; 2], size: [usize; 2]) -> Mat<'a> {
         let at = |i: usize| start[i] as isize * self.strides[i];
         Mat { offset: self.offset + at(0) + at(1), size, ..self }
+    }
+
+    /// Whether every element lies inside the slice.
+    pub fn in_bounds(&self) -> bool {
+        let (mut low, mut high) = (self.offset, self.offset);
+        for (&extent, &stride) in self.size.iter().zip(&self.strides) {
+            if extent == 0 {
+                return true;
+            }
+            let span = (extent as isize - 1).checked_mul(stride);
+            let Some(span) = span else { return false };
+            low = low.saturating_add(span.min(0));
+            high = high.saturating_add(span.max(0));
+        }
+        low >= 0 && high < self.data.len() as isize
     }
 
     /// Packs the columns into panels of `W`, the last filled up with zeros; `out` holds exactly those.
@@ -169,49 +183,4 @@ pub(super) fn put(dst: &mut [f32], row: [f32; COLS], add: bool) {
         None if add => dst.iter_mut().zip(&row).for_each(|(d, x)| *d += x),
         None => dst.iter_mut().zip(&row).for_each(|(d, x)| *d = *x),
     }
-}
-
-/// `dst = a · b`, or `dst += a · b` if `accumulate`, on the calling thread; `dst` is dense row-major.
-///
-/// The order in which products are summed depends on the contracted extent and on the machine only.
-///
-/// # Panics
-/// If the extents disagree or an element lies outside its slice.
-pub(crate) fn gemm(dst: &mut [f32], a: Mat<'_>, b: Mat<'_>, accumulate: bool) {
-    let ([m, k], n) = (a.size, b.size[1]);
-    assert_eq!(k, b.size[0], "the contracted extents of a product agree");
-    assert_eq!(dst.len(), m * n, "the destination has the product's size");
-    if k == 0 && !accumulate {
-        dst.fill(0.0);
-    }
-    let depth = depths(k);
-    let panels = n.next_multiple_of(COLS);
-    // Columns whose panels stay in the second-level cache.
-    let width = ((1 << 16) / depth).next_multiple_of(COLS).min(panels);
-    with_scratch(3, depth * width, |packed| {
-        for (col, first) in (0..n).step_by(width).flat_map(|c| (0..k).step_by(depth).map(move |k| (c, k))) {
-            let (cols, steps) = (width.min(n - col), depth.min(k - first));
-            let packed = &mut packed[..steps * cols.next_multiple_of(COLS)];
-            b.block([first, col], [steps, cols]).pack::<COLS>(packed);
-            let add = accumulate || first > 0;
-            let a = a.block([0, first], [m, steps]);
-            rows(a, packed, &mut dst[col..], [n, cols], add);
-        }
-    });
-}
-
-/// Packs the rows of `a` a few panels at a time, and multiplies them with panels of `cols` columns.
-pub(super) fn rows(a: Mat<'_>, b: &[f32], acc: &mut [f32], [ld, cols]: [usize; 2], add: bool) {
-    /// Rows that are packed at once.
-    const BLOCK: usize = 12 * ROWS;
-    let [m, depth] = a.size;
-    with_scratch(4, depth * BLOCK.min(m.next_multiple_of(ROWS)), |packed| {
-        for first in (0..m).step_by(BLOCK) {
-            let rows = BLOCK.min(m - first);
-            let packed = &mut packed[..depth * rows.next_multiple_of(ROWS)];
-            a.block([first, 0], [rows, depth]).t().pack::<ROWS>(packed);
-            let acc = &mut acc[first * ld..];
-            Product { a: packed, b, depth, acc, ld, size: [rows, cols], add }.run();
-        }
-    });
 }
