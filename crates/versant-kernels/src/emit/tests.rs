@@ -320,8 +320,8 @@ fn empty_domains_and_large_grids() {
     let none = program_wgsl(&add(&[0], dense(0), dense(0), dense(0)), "none", true);
     check_kernel(&none);
     assert_eq!(none.grid[0], 0);
-    // Four vectors of four for each invocation.
-    let n = 70_000 * ROW_GROUP * 16;
+    // Eight vectors of four for each invocation of a software adapter.
+    let n = 70_000 * ROW_GROUP * 32;
     let large = program_wgsl(&add(&[n], dense(n), dense(n), dense(n)), "large", true);
     assert_eq!(large.grid, [35_000, 2, 1]);
     for k in both(&softmax(3, 0)) {
