@@ -8,6 +8,7 @@ mod bench;
 mod check;
 mod data;
 mod error;
+mod examples;
 mod golden;
 mod kill;
 mod programs;
@@ -44,6 +45,8 @@ enum Task {
     Shaders,
     /// Fetch a data set that is too large to commit into data/fetched.
     Data(data::Options),
+    /// Run the examples and their twins in PyTorch, and write docs/gallery.md.
+    Examples(examples::Options),
     /// Recompute the golden values of tests/golden with PyTorch.
     Golden(golden::Options),
     /// Kill the example `fashion` at random moments and resume it, checking its checkpoints.
@@ -70,6 +73,7 @@ fn dispatch(task: Task) -> Result<()> {
         Task::Devices => check::devices(),
         Task::Shaders => check::shaders(),
         Task::Data(options) => data::run(&options),
+        Task::Examples(options) => examples::run(&options),
         Task::Golden(options) => golden::run(&options),
         Task::Kill(options) => kill::run(&options),
         Task::Bench(options) => bench::run(&options),

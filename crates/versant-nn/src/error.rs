@@ -120,6 +120,14 @@ pub enum NnError {
         /// What is wrong with it.
         source: safetensors::SafeTensorError,
     },
+    /// A file is none of `torch.save`, is damaged, or uses what is not read.
+    #[error("{}: {why}", .path.display())]
+    Torch {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
     /// A file claims more bytes than it has, or than can be addressed.
     #[error("{}: its header claims more bytes than the file has", .path.display())]
     Truncated {

@@ -4,6 +4,7 @@
 //! This crate deliberately knows **no kernel, no plan and no graphics API**: a layer is a few calls of
 //! `versant-graph`, and an optimiser is tensor code on flat buffers. It knows no data set either.
 
+pub mod attribution;
 pub mod checkpoint;
 pub mod clip;
 mod error;
@@ -12,9 +13,11 @@ mod file;
 pub mod init;
 pub mod layers;
 pub mod loss;
+pub mod models;
 pub mod optim;
 pub mod params;
 pub mod schedule;
+pub mod torch;
 
 pub use checkpoint::{Checkpoint, Latest};
 pub use clip::{clip_grad_norm, clip_grad_value};
