@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::Tensor;
 use crate::error::{GraphError, Result};
 use crate::op::{Movement, Op};
+use crate::ops::half::is_kept;
 use crate::scan::Item;
 use crate::scan_vjp::Pull;
 use crate::tensor::{Node, State};
@@ -139,6 +140,14 @@ impl Tape {
         let mut arrived: Vec<Vec<Tensor>> = vec![Vec::new(); self.nodes.len()];
         let mut cotangents: Vec<Option<Tensor>> = vec![None; self.nodes.len()];
         seeds.into_iter().for_each(|(at, seed)| arrived[at].push(seed));
+        // What is kept in 16 bits is what a gradient sees: the exact value is not kept for it.
+        let mut kept: HashMap<usize, usize> = HashMap::new();
+        for (i, node) in self.nodes.iter().enumerate() {
+            if is_kept(&node.op) {
+                kept.insert(self.inputs[i][1], i);
+            }
+        }
+        let seen = |j: usize| Tensor::from_node(Arc::clone(&self.nodes[*kept.get(&j).unwrap_or(&j)]));
         // What arrives at the results of each scan, until its turn comes.
         let mut items: HashMap<usize, Vec<(Item, Tensor)>> = HashMap::new();
         for i in (0..self.nodes.len()).rev() {
@@ -152,9 +161,11 @@ impl Tape {
             if !worthwhile {
                 continue;
             }
-            let x: Vec<Tensor> =
-                self.inputs[i].iter().map(|&j| Tensor::from_node(self.nodes[j].clone())).collect();
-            let y = Tensor::from_node(Arc::clone(node));
+            let x: Vec<Tensor> = self.inputs[i].iter().map(|&j| seen(j)).collect();
+            let y = match node.op {
+                Op::Scan(_) => Tensor::from_node(Arc::clone(node)),
+                _ => seen(i),
+            };
             let need: Vec<bool> = self.inputs[i].iter().map(|&j| leads[j]).collect();
             let grads = match (&node.op, g) {
                 (Op::Item(item), Some(g)) => {

@@ -39,6 +39,7 @@ pub use explain::{Explanation, LaunchNote, Measured};
 pub use ops::attention::Attention;
 pub use ops::contraction::ConvOptions;
 pub use ops::create::Element;
+pub use ops::half::Half;
 pub use ops::pooling::PoolOptions;
 pub use replay::{Replay, capture};
 pub use run::{

@@ -78,6 +78,8 @@ struct Candidate {
     again: Again,
     /// The nodes in memory that it is made from.
     from: SmallVec<[usize; 4]>,
+    /// Words that are not kept for it.
+    saves: usize,
 }
 
 /// The graph with nodes that are made again so that less is in use at the peak, if there are such.
@@ -114,7 +116,7 @@ pub(crate) fn remat(fused: &Fused, life: &Life, loads: usize) -> Option<Ir> {
             chosen.push(c);
         }
     }
-    let saved = chosen.iter().map(|c| ir.nodes[c.again.node].shape.numel()).sum::<usize>();
+    let saved = chosen.iter().map(|c| c.saves).sum::<usize>();
     (saved * WORTH >= peak && saved > 0).then(|| ir.with_again(chosen.into_iter().map(|c| c.again).collect()))
 }
 
@@ -184,8 +186,10 @@ fn candidate(
     if large > 1 || from.len() + given.len() > loads {
         return None;
     }
-    // All of it is there at that time without this.
-    if from.iter().any(|&f| life.read[f].last() < Some(&first) && !ir.outputs.contains(&f)) {
+    // All of it is there at that time without this, or takes at most half as much: what was packed.
+    let kept = |f: &&usize| life.read[**f].last() < Some(&first) && !ir.outputs.contains(f);
+    let kept: usize = from.iter().filter(kept).map(|&f| ir.nodes[f].shape.numel()).sum();
+    if 2 * kept > words {
         return None;
     }
     let waited = reads(ir, &fused.kernels[first]).into_iter().filter_map(|p| match p {
@@ -195,7 +199,7 @@ fn candidate(
         _ => None,
     });
     let after = waited.max_by_key(|&other| life.made[other])?;
-    Some(Candidate { again: Again { node, after, users: late }, from })
+    Some(Candidate { again: Again { node, after, users: late }, from, saves: words - kept })
 }
 
 impl Ir {

@@ -10,6 +10,7 @@
 
 mod erf;
 mod exp;
+mod half;
 mod log;
 mod philox;
 mod pow;
@@ -19,6 +20,7 @@ mod trig;
 
 pub use erf::erf;
 pub use exp::{exp, exp2, expm1, sigmoid, tanh};
+pub use half::{bf16_bits, f16_bits, f16_value, half_of};
 pub use log::{ln, log1p, log2};
 pub use philox::{philox_lanes, philox4x32};
 pub use pow::pow;

@@ -123,9 +123,9 @@ fn report(ex: &Example, net: &impl Module, history: &[(f64, f64)]) -> Outcome {
         let (_, learned, truth) = &profiles[at];
         drawn.push(Line::new(name, xs.iter().copied().zip(learned.iter().map(|&v| f64::from(v)))));
         let some = xs.iter().copied().zip(truth.iter().copied()).step_by(8);
-        drawn.push(Line::new("exact", some).dots());
+        drawn.push(Line::new("", some).dots());
     }
-    lines(&ex.out("solution.svg")?, "Burgers' equation, ν = 0.02", ["x", "u"], &drawn)?;
+    lines(&ex.out("solution.svg")?, "Burgers' equation, ν = 0.02 (dots: exact)", ["x", "u"], &drawn)?;
     let history = [Line::new("loss", history.iter().copied())];
     lines(&ex.out("loss.svg")?, "training", ["step", "log10 of the loss"], &history)?;
     ex.result("relative L2 error", (error / norm).sqrt())

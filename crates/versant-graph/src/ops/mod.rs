@@ -5,6 +5,7 @@ pub mod composite;
 pub mod contraction;
 pub mod create;
 pub mod elementwise;
+pub mod half;
 pub mod indexing;
 pub mod movement;
 pub mod operators;

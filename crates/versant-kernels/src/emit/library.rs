@@ -11,6 +11,7 @@ use std::sync::LazyLock;
 const GROUPS: &[(&str, &str)] = &[
     ("bits", include_str!("../../../../shaders/lib/bits.wgsl")),
     ("cast", include_str!("../../../../shaders/lib/cast.wgsl")),
+    ("half", include_str!("../../../../shaders/lib/half.wgsl")),
     ("extremes", include_str!("../../../../shaders/lib/extremes.wgsl")),
     ("compare", include_str!("../../../../shaders/lib/compare.wgsl")),
     ("sign", include_str!("../../../../shaders/lib/sign.wgsl")),

@@ -9,7 +9,7 @@ use super::Outcome;
 
 /// A line of a chart.
 pub struct Line<'a> {
-    /// Its name in the legend.
+    /// Its name in the legend; without one it has the colour of the line before.
     pub name: &'a str,
     /// Its points.
     pub points: Vec<(f64, f64)>,
@@ -56,25 +56,51 @@ pub fn lines(path: &Path, title: &str, axes: [&str; 2], lines: &[Line<'_>]) -> O
         .y_label_area_size(56)
         .build_cartesian_2d(range(|p| p.0), range(|p| p.1))?;
     chart.configure_mesh().x_desc(axes[0]).y_desc(axes[1]).light_line_style(TRANSPARENT).draw()?;
-    for (line, &colour) in lines.iter().zip(COLOURS.iter().cycle()) {
+    let mut named = 0;
+    for line in lines {
+        named += usize::from(!line.name.is_empty());
+        let colour = COLOURS[named.saturating_sub(1) % COLOURS.len()];
         let points = line.points.iter().copied();
         let drawn = if line.dots {
             chart.draw_series(points.map(|at| Circle::new(at, 3, colour.mix(0.7).filled())))?
         } else {
             chart.draw_series(LineSeries::new(points, colour.stroke_width(2)))?
         };
+        if line.name.is_empty() {
+            continue;
+        }
         drawn
             .label(line.name)
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
     }
     chart
         .configure_series_labels()
-        .position(SeriesLabelPosition::UpperRight)
+        .position(free_corner(lines))
         .background_style(WHITE.mix(0.8))
         .border_style(BLACK)
         .draw()?;
     root.present()?;
     Ok(())
+}
+
+/// The corner with the fewest points, for the legend.
+fn free_corner(lines: &[Line<'_>]) -> SeriesLabelPosition {
+    let all = || lines.iter().flat_map(|line| &line.points);
+    let middle = |pick: fn(&(f64, f64)) -> f64| {
+        let low = all().map(pick).fold(f64::INFINITY, f64::min);
+        (low + all().map(pick).fold(f64::NEG_INFINITY, f64::max)) / 2.0
+    };
+    let (x, y) = (middle(|p| p.0), middle(|p| p.1));
+    let corners = [
+        (SeriesLabelPosition::UpperRight, true, true),
+        (SeriesLabelPosition::LowerRight, true, false),
+        (SeriesLabelPosition::UpperLeft, false, true),
+        (SeriesLabelPosition::LowerLeft, false, false),
+    ];
+    let points =
+        |right: bool, above: bool| all().filter(|p| (p.0 > x) == right && (p.1 > y) == above).count();
+    let best = corners.into_iter().min_by_key(|&(_, right, above)| points(right, above));
+    best.map_or(SeriesLabelPosition::UpperRight, |corner| corner.0)
 }
 
 /// Images of one or three channels with values from 0 to 1, planes one after another, enlarged and side by side, as a PNG.
