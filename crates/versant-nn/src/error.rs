@@ -112,6 +112,14 @@ pub enum NnError {
         /// Kind that asks for it.
         wanted: String,
     },
+    /// A text is not the saved state of what is to be continued from it. Nothing was changed.
+    #[error("{text:?} is no state of {what}")]
+    BadState {
+        /// What was to be continued.
+        what: &'static str,
+        /// The text.
+        text: String,
+    },
     /// A file cannot be read or written.
     #[error("{}: {source}", .path.display())]
     Io {

@@ -27,4 +27,4 @@ pub use optim::{
     RmsProp, Sgd,
 };
 pub use params::{HostMap, HostTensor, LoadReport, Param, Params, RandomSource, Scope, Seed};
-pub use schedule::Schedule;
+pub use schedule::{Plateau, Schedule};
