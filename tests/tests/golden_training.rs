@@ -264,8 +264,10 @@ fn plateaus_are_pytorchs() {
             // Each measure is taken by one that has been saved and loaded.
             let mut next = plateau.clone();
             next.load_state(&plateau.state()).expect("its own state");
-            assert_eq!(next.observe(measure), want, "{}", case.name);
-            assert_eq!(next.lr(), want);
+            // A number read from JSON is off by a bit now and then.
+            let got = next.observe(measure);
+            assert!((got / want - 1.0).abs() < 1e-15, "{}: {got} for {want}", case.name);
+            assert_eq!(next.lr(), got);
             plateau = next;
         }
         checked += 1;
