@@ -7,7 +7,9 @@ Writes index_training.json, optimisers.safetensors and criteria.safetensors besi
 
 Kinds      `gradients`: parameters p0..p3 and 12 gradients g0..g3 [12, ...], which all `optim` cases start from and are
            given; those have the parameters after every step, after0..after3 [12, ...], and the cases of averages the
-           averages avg0..avg3 [12, ...]. `plateau`: attrs.measures and the rates after each, attrs.values.
+           averages avg0..avg3 [12, ...]. `net`: a batch x, target and weights w1, b1, w2, b2 of two layers with tanh
+           between, from which all `train` cases start; those have the losses before each of 15 steps and the weights
+           end_* after them. `plateau`: attrs.measures and the rates after each, attrs.values.
            `schedule` is that of make.py, with momentum in attrs.momentum. Everything in `criteria` is a function case.
 """
 
@@ -157,6 +159,7 @@ def optimisers() -> None:
         kw = base | attrs
         after = walk(name, lambda ps, make=make, kw=kw: make(ps, foreach=False, **kw))
         put("optimisers", name, "optim", {"algo": algo} | kw, after)
+    nets({name: (defaults[name.split("_")[0]], attrs) for name, attrs in rows})
     # Two further groups: p1 at half the rate without decay, p3 at twice the rate.
     for algo, make, kw in [("sgd", o.SGD, {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.1}),
                            ("adamw", o.AdamW, {"lr": 0.05, "weight_decay": 0.2}), ("lamb", Lamb, defaults["lamb"][1])]:
@@ -171,6 +174,31 @@ def optimisers() -> None:
                           ("average_equal", AveragedModel)]:
         kw = {"lr": 0.1, "momentum": 0.9, "nesterov": False, "weight_decay": 0.0}
         put("optimisers", name, "average", {"algo": "sgd"} | kw, walk(name, lambda ps, kw=kw: o.SGD(ps, foreach=False, **kw), average))
+
+
+def nets(rows: dict) -> None:
+    """A net that is trained by each optimiser."""
+    seed("training net")
+    given = {"x": torch.randn(8, 5), "target": torch.randint(3, (8,))}
+    given |= {"w1": torch.randn(5, 6) / 2, "b1": torch.randn(6) / 4, "w2": torch.randn(6, 3) / 2, "b2": torch.randn(3) / 4}
+    put("optimisers", "net", "net", {}, given)
+    for name in ("rmsprop_centered_momentum", "adagrad", "adamax", "nadam", "adamw_amsgrad", "lion_decay", "lamb", "muon"):
+        (make, base), attrs = rows[name]
+        runs = {}
+        for dtype in (torch.float32, torch.float64):
+            ps = {k: nn.Parameter(given[k].to(dtype, copy=True)) for k in ("w1", "b1", "w2", "b2")}
+            opt, losses = make(list(ps.values()), foreach=False, **(base | attrs)), []
+            for _ in range(15):
+                h = torch.tanh(given["x"].to(dtype) @ ps["w1"] + ps["b1"])
+                loss = F.cross_entropy(h @ ps["w2"] + ps["b2"], given["target"])
+                losses.append(loss.detach())
+                for p, g in zip(ps.values(), torch.autograd.grad(loss, list(ps.values()))):
+                    p.grad = g
+                opt.step()
+            runs[dtype] = {"losses": torch.stack(losses)} | {f"end_{k}": p.detach() for k, p in ps.items()}
+        single, double = runs.values()
+        put("optimisers", f"net_{name}", "train", {"algo": name.split("_")[0]} | base | attrs,
+            {k: rounded(f"{name}/{k}", t, double[k]) for k, t in single.items()})
 
 
 # ---------------------------------------------------------------------------------------------------

@@ -1,10 +1,10 @@
 //! The further optimisers, parameter groups, averages of weights and schedules against PyTorch, and against the papers'
 //! algorithms where PyTorch has none (`tests/golden/make_training.py`).
 
-use versant_graph::{Device, Gradients};
+use versant_graph::{Device, Gradients, Tensor};
 use versant_nn::{
-    Adagrad, Adam, AdamW, Adamax, Average, Init, Lamb, Lion, Muon, NAdam, Optimizer, ParamGroup, Params,
-    Plateau, RmsProp, Schedule, Seed, Sgd,
+    Adagrad, Adam, AdamW, Adamax, Average, Init, Lamb, Lion, Losses, Muon, NAdam, Optimizer, ParamGroup,
+    Params, Plateau, RmsProp, Schedule, Seed, Sgd,
 };
 use versant_tests::devices;
 use versant_tests::golden::{Array, Case, Report, Tolerance, cases, compare};
@@ -190,6 +190,46 @@ fn optimisers_take_the_steps_of_their_papers() {
         }
     }
     report.finish(25);
+}
+
+fn train(case: &Case, net: &Case, device: &Device) -> Result<(), String> {
+    let params = Params::new(device, Seed(0));
+    let [w1, b1, w2, b2] = ["w1", "b1", "w2", "b2"].map(|name| {
+        let param = params.root().parameter(name, &net.array(name).shape, Init::Zeros);
+        param.set(net.array(name).tensor(device));
+        param
+    });
+    let (x, target) = (net.array("x").tensor(device), net.array("target").tensor(device));
+    let mut optimizer = optimizer(case, &params);
+    let mut losses = Vec::new();
+    for _ in 0..15 {
+        let h = (x.matmul(&w1.get()) + b1.get()).tanh();
+        let loss = (h.matmul(&w2.get()) + b2.get()).cross_entropy(&target);
+        drop(h);
+        optimizer.step(loss.backward().map_err(|e| e.to_string())?).map_err(|e| e.to_string())?;
+        losses.push(loss.item::<f32>().map_err(|e| e.to_string())?);
+    }
+    let mut differences = String::new();
+    let losses = Tensor::from_slice(device, &losses, &[losses.len()]);
+    compare(&mut differences, "losses", &losses, case.array("losses"), Tolerance::default())?;
+    for param in [w1, b1, w2, b2] {
+        let key = format!("end_{}", param.name());
+        compare(&mut differences, &key, &param.get(), case.array(&key), Tolerance::default())?;
+    }
+    if differences.is_empty() { Ok(()) } else { Err(differences) }
+}
+
+#[test]
+fn nets_train_as_by_their_papers() {
+    let all = cases("optimisers");
+    let net = all.iter().find(|c| c.kind == "net").expect("it is recorded");
+    let mut report = Report::new("training by further optimisers");
+    for case in all.iter().filter(|c| c.kind == "train") {
+        for device in devices() {
+            report.check(&device, &case.name, || train(case, net, &device));
+        }
+    }
+    report.finish(8);
 }
 
 fn schedule(case: &Case) -> (Schedule, Option<Schedule>) {

@@ -194,7 +194,7 @@ fn averages_are_swapped_in_and_out() {
         let params = Params::new(&device, Seed(1));
         let p = params.root().parameter("p", &[3], Init::Ones);
         let q = params.root().parameter("q", &[2, 2], Init::Ones);
-        let mut sgd = Sgd::new(&params, 0.25).average(Average::equal().from(2));
+        let mut sgd = Sgd::new(&params, 0.25).average(Average::equal().since(2));
         assert!(matches!(sgd.swap_average(), Err(NnError::NoAverage)));
         shrink(&params, &mut sgd).expect("1/2, not averaged");
         assert!(matches!(sgd.averages(), Err(NnError::NoAverage)));

@@ -44,7 +44,7 @@ impl Run {
                 AdamW::new(&params, 0.0)
                     .amsgrad(true)
                     .group(ParamGroup::new("*.bias").weight_decay(0.0).lr_scale(0.5))
-                    .average(Average::equal().from(3).every(3)),
+                    .average(Average::equal().since(3).every(3)),
             ),
             _ => Box::new(Sgd::new(&params, 0.0).momentum(0.9)),
         };

@@ -84,7 +84,9 @@ impl Default for FocalOptions {
 pub fn focal_with_logits(logits: &Tensor, target: &Tensor, options: &FocalOptions) -> Tensor {
     let FocalOptions { alpha, gamma, reduction } = *options;
     let why = mismatch(logits, target)
-        .or_else(|| (!(gamma >= 0.0)).then(|| format!("gamma must not be negative, but is {gamma}")))
+        .or_else(|| {
+            (gamma.is_nan() || gamma < 0.0).then(|| format!("gamma must not be negative, but is {gamma}"))
+        })
         .or_else(|| {
             let alpha = alpha.filter(|a| !(0.0..=1.0).contains(a))?;
             Some(format!("alpha must be within 0 and 1, not {alpha}"))

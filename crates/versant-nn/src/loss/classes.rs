@@ -125,8 +125,9 @@ impl Default for FocalClassOptions {
 #[must_use]
 pub fn focal(logits: &Tensor, target: &Tensor, options: &FocalClassOptions) -> Tensor {
     let gamma = options.gamma;
-    let why = class_mismatch(logits, target, options.weight.as_ref(), false)
-        .or_else(|| (!(gamma >= 0.0)).then(|| format!("gamma must not be negative, but is {gamma}")));
+    let why = class_mismatch(logits, target, options.weight.as_ref(), false).or_else(|| {
+        (gamma.is_nan() || gamma < 0.0).then(|| format!("gamma must not be negative, but is {gamma}"))
+    });
     if let Some(why) = why {
         return invalid("focal", &[logits, target], Location::caller(), why);
     }

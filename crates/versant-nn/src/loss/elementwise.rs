@@ -64,7 +64,7 @@ pub fn huber(x: &Tensor, target: &Tensor, delta: f32, reduction: Reduction) -> T
 #[must_use]
 pub fn smooth_l1(x: &Tensor, target: &Tensor, beta: f32, reduction: Reduction) -> Tensor {
     let why = mismatch(x, target).or_else(|| {
-        let bad = !(beta >= 0.0) || beta.is_infinite();
+        let bad = beta.is_nan() || beta < 0.0 || beta.is_infinite();
         bad.then(|| format!("beta must be finite and not negative, but is {beta}"))
     });
     match why {
@@ -107,12 +107,11 @@ pub fn kl_div(log_q: &Tensor, target: &Tensor, options: &KlOptions) -> Tensor {
     if options.log_target {
         return options.reduction.apply(target.exp() * (target - log_q));
     }
-    let zero = Tensor::constant(target.device(), 0.0f32);
-    let some = target.gt(&zero);
-    // Where nothing is expected the logarithm is not taken, also not for its derivative. A negative target is no
+    // Where nothing is expected no logarithm of it is taken, also not for the derivative. A negative target is no
     // probability, and its loss NaN.
-    let known = target.eq(&zero).select(&Tensor::constant(target.device(), 1.0f32), target);
-    let entropy = some.or(&target.lt(&zero)).select(&(target * known.ln()), &zero);
+    let none = target.eq(&Tensor::constant(target.device(), 0.0f32));
+    let known = none.select(&Tensor::constant(target.device(), 1.0f32), target);
+    let entropy = target * known.ln();
     options.reduction.apply(entropy - target * log_q)
 }
 
@@ -154,7 +153,7 @@ impl Default for PoissonNllOptions {
 pub fn poisson_nll(x: &Tensor, target: &Tensor, options: &PoissonNllOptions) -> Tensor {
     let eps = options.eps;
     let why = mismatch(x, target)
-        .or_else(|| (!(eps >= 0.0)).then(|| format!("eps must not be negative, but is {eps}")));
+        .or_else(|| (eps.is_nan() || eps < 0.0).then(|| format!("eps must not be negative, but is {eps}")));
     if let Some(why) = why {
         return invalid("poisson_nll", &[x, target], Location::caller(), why);
     }
@@ -210,7 +209,7 @@ pub fn gaussian_nll(x: &Tensor, target: &Tensor, variance: &Tensor, options: &Ga
         let wide = variance.broadcast_to(x.shape());
         let fits = variance.dtype() == x.dtype() && wide.error().is_none();
         match fits {
-            true => (!(eps > 0.0)).then(|| format!("eps must be positive, not {eps}")),
+            true => (eps.is_nan() || eps <= 0.0).then(|| format!("eps must be positive, not {eps}")),
             false => Some("the variances must be f32 and broadcast to the shape of the means".to_owned()),
         }
     });

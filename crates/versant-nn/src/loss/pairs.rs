@@ -173,7 +173,7 @@ pub fn triplet_margin(
 ) -> Tensor {
     let &TripletOptions { margin, p, eps, swap, reduction } = options;
     let bad = || {
-        let bad = !(p >= 1.0) || !p.is_finite() || !eps.is_finite();
+        let bad = p < 1.0 || !p.is_finite() || !eps.is_finite();
         bad.then(|| format!("the norm must be at least 1 and eps finite, not {p} and {eps}"))
     };
     let why = pair_mismatch(anchor, positive, None)

@@ -5,7 +5,8 @@ use crate::error::{NnError, Result};
 /// An average of the parameters that an optimiser keeps beside them: `a ← a + w (p - a)` after each step, in the
 /// launch of the step. Use it by [`crate::Optimizer::swap_average`] for evaluation, or read it by
 /// [`crate::Optimizer::averages`]; it is part of [`crate::OptimizerState`]. Buffers are not averaged: swapped
-/// parameters see the running statistics of the training ones.
+/// parameters see the running statistics of the training ones. Where that matters (equal averages of weights that are far
+/// apart, with batch normalisation), pass training data through the swapped net in training mode once.
 ///
 /// The first average is the parameters themselves, as in PyTorch's `AveragedModel`.
 ///
@@ -45,7 +46,7 @@ impl Average {
     }
 
     /// The plain mean of all weights taken: stochastic weight averaging (Izmailov et al., UAI 2018), usually with
-    /// [`Average::from`] and [`Average::every`].
+    /// [`Average::since`] and [`Average::every`].
     pub fn equal() -> Average {
         Average { kind: Kind::Equal, from: 1, every: 1 }
     }
@@ -62,7 +63,7 @@ impl Average {
 
     /// Takes the weights after this step for the first time; steps count from one.
     #[must_use]
-    pub fn from(mut self, step: u64) -> Average {
+    pub fn since(mut self, step: u64) -> Average {
         self.from = step;
         self
     }
@@ -112,7 +113,7 @@ mod tests {
 
     #[test]
     fn weights_are_those_of_a_mean() {
-        let mean = Average::equal().from(3).every(2);
+        let mean = Average::equal().since(3).every(2);
         let weights: Vec<f64> = (1..=8).map(|t| mean.weight(t)).collect();
         assert_eq!(weights, [0.0, 0.0, 1.0, 0.0, 0.5, 0.0, 1.0 / 3.0, 0.0]);
         assert_eq!((mean.taken(2), mean.taken(8)), (0, 3));
@@ -126,8 +127,8 @@ mod tests {
     #[test]
     fn numbers_out_of_range_are_refused() {
         assert!(Average::exponential(1.0).check().is_err());
-        assert!(Average::equal().from(0).check().is_err());
+        assert!(Average::equal().since(0).check().is_err());
         assert!(Average::equal().every(0).check().is_err());
-        assert!(Average::equal().from(7).every(7).check().is_ok());
+        assert!(Average::equal().since(7).every(7).check().is_ok());
     }
 }

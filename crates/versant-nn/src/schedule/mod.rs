@@ -78,6 +78,15 @@ impl Schedule {
     /// One cycle (Smith and Topin, "Super-convergence", 2017) of `total` steps: up a cosine from `max_lr / 25` to `max_lr`
     /// in the first 30 %, then down one to `max_lr / 250,000` at the last step, where it stays. See
     /// [`Schedule::rising_for`], [`Schedule::dividing_by`], [`Schedule::linear`] and [`Schedule::three_phases`].
+    ///
+    /// ```
+    /// use versant_nn::Schedule;
+    /// let rate = Schedule::one_cycle(0.5, 101).rising_for(0.5).linear();
+    /// let momentum = Schedule::one_cycle_momentum(0.85, 0.95, 101).rising_for(0.5).linear();
+    /// assert_eq!((rate.at(0), momentum.at(0)), (0.02, 0.95));
+    /// assert!(rate.at(49) > 0.49 && momentum.at(49) < 0.852);
+    /// assert!(rate.at(100) < 1e-5 && rate.at(1000) == rate.at(100));
+    /// ```
     pub fn one_cycle(max_lr: f64, total: u64) -> Schedule {
         Schedule(Kind::Cycle(OneCycle::rate(max_lr, total)))
     }

@@ -7,7 +7,7 @@ use versant_graph::{DType, Tensor, eval};
 
 use super::{Flat, Group, Member, Parked, flatten, join};
 use crate::error::{NnError, Result};
-use crate::optim::group::Segment;
+use crate::optim::group::{ParamGroup, Segment};
 use crate::params::{Slot, matches_glob};
 
 /// The order of parameters in their flat buffers.
@@ -73,6 +73,7 @@ impl Flat {
     pub(super) fn lay_out(&mut self) -> Result<()> {
         let version = self.params.version();
         let slots = self.selected()?;
+        self.check_groups()?;
         let (parked, mut kept) = self.park();
         let mut groups = Vec::new();
         for (kind, members) in self.arrange(slots, &parked) {
@@ -89,6 +90,16 @@ impl Flat {
         self.groups = groups;
         self.version = Some(version);
         Ok(())
+    }
+
+    /// A group without parameters is a pattern with a mistake in it.
+    fn check_groups(&self) -> Result<()> {
+        let slots = self.params.slots();
+        let fits = |g: &ParamGroup| slots.iter().any(|s| s.trainable && matches_glob(&g.pattern, &s.name));
+        match self.parts.iter().find(|g| !fits(g)) {
+            Some(group) => Err(NnError::NoParameters { pattern: Some(group.pattern.clone()) }),
+            None => Ok(()),
+        }
     }
 
     /// Every known parameter's states, as views of the groups; and the tensors that must live until the

@@ -246,17 +246,7 @@ impl Flat {
         at_least_zero("the norm to clip to", self.clip_norm.unwrap_or(1.0))?;
         at_least_zero("the value to clip to", self.clip_value.unwrap_or(1.0))?;
         self.average.map_or(Ok(()), |a| a.check())?;
-        self.parts.iter().try_for_each(ParamGroup::check)?;
-        if self.parts.is_empty() {
-            return Ok(());
-        }
-        let slots = self.params.slots();
-        let unused =
-            |g: &&ParamGroup| !slots.iter().any(|s| s.trainable && matches_glob(&g.pattern, &s.name));
-        match self.parts.iter().find(unused) {
-            Some(group) => Err(NnError::NoParameters { pattern: Some(group.pattern.clone()) }),
-            None => Ok(()),
-        }
+        self.parts.iter().try_for_each(ParamGroup::check)
     }
 
     /// What holds for a parameter group.
