@@ -10,6 +10,12 @@ from safetensors.torch import save_file
 HERE = Path(__file__).resolve().parent
 CASES: list[dict] = []
 FILES: dict[str, dict[str, torch.Tensor]] = {}
+INDEX = ["index.json"]
+
+
+def start(index: str) -> None:
+    """Begins a table of its own, beside make.py's."""
+    INDEX[0] = index
 
 
 def seed(name: str) -> None:
@@ -98,6 +104,6 @@ def save() -> None:
     for file, tensors in FILES.items():
         save_file(tensors, HERE / f"{file}.safetensors")
     rows = ",\n".join(json.dumps(c) for c in CASES)
-    (HERE / "index.json").write_text(f'{{"torch": "{torch.__version__.split("+")[0]}", "cases": [\n{rows}\n]}}\n')
+    (HERE / INDEX[0]).write_text(f'{{"torch": "{torch.__version__.split("+")[0]}", "cases": [\n{rows}\n]}}\n')
     size = sum(p.stat().st_size for p in HERE.glob("*.*") if p.suffix != ".py")
     print(f"{len(CASES)} cases, {size / 1e6:.2f} MB")

@@ -83,8 +83,7 @@ pub struct Case {
 /// If the committed files are unreadable or have no such cases.
 pub fn cases(file: &str) -> Vec<Case> {
     let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("golden");
-    let index = std::fs::read(dir.join("index.json")).expect("tests/golden/index.json is committed");
-    let index: Value = serde_json::from_slice(&index).expect("index.json is JSON");
+    let rows = rows(&dir);
     let bytes = std::fs::read(dir.join(format!("{file}.safetensors"))).expect("the tensor file is committed");
     let tensors = SafeTensors::deserialize(&bytes).expect("the tensor file is safetensors");
     let mut arrays: BTreeMap<String, BTreeMap<String, Array>> = BTreeMap::new();
@@ -93,7 +92,6 @@ pub fn cases(file: &str) -> Vec<Case> {
         let array = Array { shape: view.shape().to_vec(), data: decode(view.dtype(), view.data()) };
         arrays.entry(case.to_owned()).or_default().insert(key.to_owned(), array);
     }
-    let rows = index["cases"].as_array().expect("index.json has cases");
     let text = |row: &Value, key: &str| row[key].as_str().expect("the field is a text").to_owned();
     let cases: Vec<Case> = rows
         .iter()
@@ -106,6 +104,24 @@ pub fn cases(file: &str) -> Vec<Case> {
         .collect();
     assert!(!cases.is_empty(), "no golden cases in {file}");
     cases
+}
+
+/// The rows of all tables: `index.json` and those that other scripts write beside it.
+fn rows(dir: &std::path::Path) -> Vec<Value> {
+    let files = std::fs::read_dir(dir).expect("tests/golden is committed");
+    let names = files.map(|f| f.expect("the folder is readable").path());
+    let is_index = |p: &PathBuf| {
+        let name = p.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        name.starts_with("index") && name.ends_with(".json")
+    };
+    let mut names: Vec<PathBuf> = names.filter(is_index).collect();
+    names.sort();
+    let read = |path: PathBuf| {
+        let bytes = std::fs::read(path).expect("the index is readable");
+        let index: Value = serde_json::from_slice(&bytes).expect("the index is JSON");
+        index["cases"].as_array().expect("the index has cases").clone()
+    };
+    names.into_iter().flat_map(read).collect()
 }
 
 fn decode(dtype: Dtype, bytes: &[u8]) -> Data {
@@ -435,7 +451,7 @@ mod tests {
 
     #[test]
     fn every_function_case_has_what_its_check_needs() {
-        for file in ["layers", "activations", "losses", "ops"] {
+        for file in ["layers", "activations", "losses", "ops", "criteria"] {
             for case in cases(file).iter().filter(|c| c.kind != "batch_norm_train") {
                 let gradients = case
                     .arrays()

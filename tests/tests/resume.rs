@@ -4,7 +4,8 @@ use std::path::Path;
 
 use versant_graph::{Device, RandomKey, Tensor};
 use versant_nn::{
-    AdamW, Checkpoint, HostMap, Init, NnError, Optimizer, Param, Params, RandomSource, Schedule, Seed, Sgd,
+    Adagrad, AdamW, Adamax, Average, Checkpoint, HostMap, Init, Lamb, Lion, Muon, NAdam, NnError, Optimizer,
+    Param, ParamGroup, Params, RandomSource, RmsProp, Schedule, Seed, Sgd,
 };
 use versant_tests::devices;
 
@@ -20,15 +21,32 @@ struct Run {
 
 impl Run {
     fn new(device: &Device, seed: u64, adam: bool) -> Run {
+        Run::with(device, seed, if adam { "adamw" } else { "sgd" })
+    }
+
+    fn with(device: &Device, seed: u64, rule: &str) -> Run {
         let params = Params::new(device, Seed(seed));
         let layer = &params / "layer";
         let weight = layer.parameter("weight", &[6, 5], Init::KaimingUniform { a: 0.0 });
         let bias = layer.parameter("bias", &[5], Init::FanIn { fan_in: 6 });
         let mean = layer.buffer("mean", &[5], Init::Zeros);
         let noise = layer.random();
-        let optimizer: Box<dyn Optimizer> = match adam {
-            true => Box::new(AdamW::new(&params, 0.0).clip_norm(0.5)),
-            false => Box::new(Sgd::new(&params, 0.0).momentum(0.9)),
+        let optimizer: Box<dyn Optimizer> = match rule {
+            "adamw" => Box::new(AdamW::new(&params, 0.0).clip_norm(0.5)),
+            "rmsprop" => Box::new(RmsProp::new(&params, 0.0).centered(true).momentum(0.5)),
+            "adagrad" => Box::new(Adagrad::new(&params, 0.0).lr_decay(0.1).initial_accumulator(0.3)),
+            "adamax" => Box::new(Adamax::new(&params, 0.0)),
+            "nadam" => Box::new(NAdam::new(&params, 0.0)),
+            "lion" => Box::new(Lion::new(&params, 0.0)),
+            "lamb" => Box::new(Lamb::new(&params, 0.0)),
+            "muon" => Box::new(Muon::new(&params, 0.0)),
+            "grouped" => Box::new(
+                AdamW::new(&params, 0.0)
+                    .amsgrad(true)
+                    .group(ParamGroup::new("*.bias").weight_decay(0.0).lr_scale(0.5))
+                    .average(Average::equal().since(3).every(3)),
+            ),
+            _ => Box::new(Sgd::new(&params, 0.0).momentum(0.9)),
         };
         Run { params, weight, bias, mean, noise, optimizer }
     }
@@ -89,6 +107,33 @@ fn a_resumed_run_has_the_same_bits() {
             assert_eq!(bits(&a), bits(&b), "on {}", device.info().name);
             let (a, b) = (whole.optimizer.state(), second.optimizer.state());
             assert_eq!(a.expect("readable"), b.expect("readable"));
+        }
+    }
+}
+
+/// Every rule's memory is in its state, also what parameter groups and averages add.
+#[test]
+fn every_rule_resumes() {
+    let rules = ["rmsprop", "adagrad", "adamax", "nadam", "lion", "lamb", "muon", "grouped"];
+    for (i, device) in devices().into_iter().enumerate() {
+        // Kernels are the same before and after: on a graphics card one rule of each kind must do.
+        let rules = if i == 0 { &rules[..] } else { &rules[5..] };
+        for rule in rules {
+            let folder = tempfile::tempdir().expect("a folder");
+            let mut whole = Run::with(&device, 5, rule);
+            let losses = whole.train(7);
+            let mut first = Run::with(&device, 5, rule);
+            first.train(4);
+            first.save(folder.path());
+            let mut second = Run::with(&device, 99, rule);
+            let saved = Checkpoint::latest(folder.path()).expect("readable").checkpoint.expect("saved").1;
+            saved.restore(&second.params, Some(&mut *second.optimizer)).expect("it fits");
+            assert_eq!(second.train(3), losses[4..], "{rule} on {}", device.info().name);
+            let [a, b] = [&whole, &second].map(|run| run.params.to_host().expect("readable"));
+            assert_eq!(bits(&a), bits(&b), "{rule} on {}", device.info().name);
+            let [a, b] = [&whole, &second].map(|run| run.optimizer.state().expect("readable"));
+            assert_eq!(a, b, "{rule}");
+            assert_eq!(*rule == "grouped", whole.optimizer.averages().is_ok());
         }
     }
 }

@@ -18,14 +18,16 @@ pub struct Options {
     python: Option<PathBuf>,
 }
 
-/// Runs the script, which rewrites the files beside itself; `git diff` then tells what changed.
+/// Runs the scripts, which rewrite the files beside them; `git diff` then tells what changed.
 pub fn run(options: &Options) -> Result<()> {
     let python = match &options.python {
         Some(python) => python.clone(),
         None => environment()?,
     };
-    let script = run::root().join("tests/golden/make.py");
-    run::run(Command::new(python).arg(&script))?;
+    for script in ["make.py", "make_training.py"] {
+        let script = run::root().join("tests/golden").join(script);
+        run::run(Command::new(&python).arg(&script))?;
+    }
     println!("`git diff --stat tests/golden` tells what changed; nothing should, with the same torch");
     Ok(())
 }

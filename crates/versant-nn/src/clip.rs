@@ -20,6 +20,17 @@ fn sum_of_squares(t: &Tensor) -> Tensor {
     (&rows * &rows).sum(&[1], false).sum_all()
 }
 
+/// The L2 norms of the rows of `[n, m]`, each summed as [`sum_of_squares`] does.
+pub(crate) fn row_norms(t: &Tensor) -> Tensor {
+    let [_, len] = t.shape() else { return t.clone() };
+    if *len <= LONG {
+        return t.square().sum(&[1], false).sqrt();
+    }
+    let padded = t.pad(&[(0, 0), (0, len.next_multiple_of(ROW) - len)], 0.0);
+    let parts = padded.reshape(&[t.shape()[0] as isize, -1, ROW as isize]);
+    parts.square().sum(&[2], false).sum(&[1], false).sqrt()
+}
+
 /// The L2 norm of all elements of all tensors.
 pub(crate) fn norm(tensors: &[Tensor]) -> Tensor {
     let squares = tensors.iter().map(sum_of_squares);
@@ -75,6 +86,18 @@ mod tests {
             let got = norm(&parts).item::<f32>().expect("it runs");
             let want = (want + 5.0).sqrt();
             assert!((f64::from(got) / want - 1.0).abs() < 1e-6, "{n}: {got} for {want}");
+        }
+    }
+
+    #[test]
+    fn long_rows_have_their_norms() {
+        let device = Device::cpu();
+        for n in [1, LONG, LONG + 3] {
+            let values: Vec<f32> = (0..2 * n).map(|i| (i / n + 1) as f32).collect();
+            let rows = Tensor::from_slice(&device, &values, &[2, n]);
+            let got = row_norms(&rows).to_vec::<f32>().expect("it runs");
+            let want = (n as f32).sqrt();
+            assert!((got[0] / want - 1.0).abs() < 1e-5 && (got[1] / want - 2.0).abs() < 1e-5, "{got:?}");
         }
     }
 

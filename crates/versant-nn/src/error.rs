@@ -84,6 +84,14 @@ pub enum NnError {
         /// The values allowed.
         range: &'static str,
     },
+    /// An average of the weights is asked for, and none has been taken of some parameter in training.
+    #[error(
+        "the optimiser has no average of every parameter yet; ask for one by `average` and take a step that counts"
+    )]
+    NoAverage,
+    /// The store holds the averages of the weights, which are not to be trained, saved or replaced. Nothing was changed.
+    #[error("the parameters are exchanged for their averages; swap them back first")]
+    AverageInPlace,
     /// A file's or map's tensors do not fit the store. Nothing was changed.
     #[error("{origin} does not fit the parameters: {}", mismatch(.missing, .extra, .shapes))]
     Mismatch {
@@ -103,6 +111,14 @@ pub enum NnError {
         saved: String,
         /// Kind that asks for it.
         wanted: String,
+    },
+    /// A text is not the saved state of what is to be continued from it. Nothing was changed.
+    #[error("{text:?} is no state of {what}")]
+    BadState {
+        /// What was to be continued.
+        what: &'static str,
+        /// The text.
+        text: String,
     },
     /// A file cannot be read or written.
     #[error("{}: {source}", .path.display())]

@@ -25,6 +25,9 @@ pub use error::{NnError, Result};
 pub use init::{Gain, Init};
 pub use layers::{Mode, Module};
 pub use loss::Losses;
-pub use optim::{Adam, AdamW, Optimizer, OptimizerState, Sgd};
+pub use optim::{
+    Adagrad, Adam, AdamW, Adamax, Average, Lamb, Lion, Muon, NAdam, Optimizer, OptimizerState, ParamGroup,
+    RmsProp, Sgd,
+};
 pub use params::{HostMap, HostTensor, LoadReport, Param, Params, RandomSource, Scope, Seed};
-pub use schedule::Schedule;
+pub use schedule::{Plateau, Schedule};

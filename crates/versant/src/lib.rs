@@ -36,7 +36,8 @@ pub mod prelude {
     };
     pub use versant_nn::layers::*;
     pub use versant_nn::{
-        Adam, AdamW, Init, Losses, Mode, Module, Optimizer, Param, Params, Scope, Seed, Sgd,
+        Adagrad, Adam, AdamW, Adamax, Average, Init, Lamb, Lion, Losses, Mode, Module, Muon, NAdam,
+        Optimizer, Param, ParamGroup, Params, Plateau, RmsProp, Schedule, Scope, Seed, Sgd,
     };
 }
 

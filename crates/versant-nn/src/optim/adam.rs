@@ -3,7 +3,7 @@
 use versant_graph::Tensor;
 
 use super::flat::Flat;
-use super::{Now, Rule, at_least_zero, below_one, optimizer, scalar};
+use super::{Now, Rule, at_least_zero, below_one, optimizer, scalar, setting};
 use crate::error::Result;
 use crate::params::Params;
 
@@ -25,16 +25,17 @@ pub struct AdamW {
     rule: AdamRule,
 }
 
-struct AdamRule {
-    betas: (f64, f64),
-    eps: f64,
-    weight_decay: f64,
+pub(super) struct AdamRule {
+    pub betas: (f64, f64),
+    pub eps: f64,
+    pub weight_decay: f64,
     decoupled: bool,
+    amsgrad: bool,
 }
 
 impl AdamRule {
-    fn new(weight_decay: f64, decoupled: bool) -> AdamRule {
-        AdamRule { betas: (0.9, 0.999), eps: 1e-8, weight_decay, decoupled }
+    pub fn new(weight_decay: f64, decoupled: bool) -> AdamRule {
+        AdamRule { betas: (0.9, 0.999), eps: 1e-8, weight_decay, decoupled, amsgrad: false }
     }
 }
 
@@ -62,18 +63,18 @@ macro_rules! settings {
                 self
             }
 
-            /// Sets ε.
-            #[must_use]
-            pub fn eps(mut self, eps: f64) -> Self {
-                self.rule.eps = eps;
-                self
+            setting! {
+                /// Sets ε.
+                eps: f64 => eps
             }
-
-            /// Sets λ.
-            #[must_use]
-            pub fn weight_decay(mut self, decay: f64) -> Self {
-                self.rule.weight_decay = decay;
-                self
+            setting! {
+                /// Sets λ.
+                weight_decay: f64 => weight_decay
+            }
+            setting! {
+                /// Divides by the largest second moment so far, `max v`, in place of `v` (AMSGrad; Reddi et al., ICLR
+                /// 2018).
+                amsgrad: bool => amsgrad
             }
         }
 
@@ -89,8 +90,8 @@ impl Rule for AdamRule {
         if self.decoupled { "adamw" } else { "adam" }
     }
 
-    fn states(&self) -> &'static [&'static str] {
-        &["mean", "square"]
+    fn states(&self, _class: usize) -> &'static [&'static str] {
+        if self.amsgrad { &["mean", "square", "largest"] } else { &["mean", "square"] }
     }
 
     fn check(&self) -> Result<()> {
@@ -100,22 +101,35 @@ impl Rule for AdamRule {
         at_least_zero("weight decay", self.weight_decay)
     }
 
-    fn update(&self, now: Now, value: &Tensor, grad: &Tensor, states: &[Tensor]) -> (Tensor, Vec<Tensor>) {
+    fn decay(&self, _class: usize) -> f64 {
+        self.weight_decay
+    }
+
+    fn momentum(&mut self) -> Option<&mut f64> {
+        Some(&mut self.betas.0)
+    }
+
+    fn update(
+        &self,
+        now: &Now<'_>,
+        value: &Tensor,
+        grad: &Tensor,
+        states: &[Tensor],
+    ) -> (Tensor, Vec<Tensor>) {
         let (first, second) = self.betas;
         let count = now.count as f64;
-        let mut grad = grad.clone();
-        let mut value = value.clone();
-        if self.decoupled {
-            value = &value * scalar(&value, 1.0 - now.lr * self.weight_decay);
-        } else if self.weight_decay != 0.0 {
-            grad = &grad + &value * self.weight_decay as f32;
-        }
-        let mean = &states[0] + (&grad - &states[0]) * (1.0 - first) as f32;
+        let (value, grad) = match self.decoupled {
+            true => (now.decayed(value), grad.clone()),
+            false => (value.clone(), now.regularised(value, grad)),
+        };
+        let mean = &states[0] + (&grad - &states[0]) * scalar(&value, 1.0 - first);
         let square = &states[1] * second as f32 + &grad * &grad * (1.0 - second) as f32;
         // The corrections are powers of nearly one, so they are computed in double precision.
-        let step = scalar(&value, now.lr / (1.0 - first.powf(count)));
+        let step = now.number(&value, |s| s.lr / (1.0 - first.powf(count)));
         let root = scalar(&value, (1.0 - second.powf(count)).sqrt());
-        let new = &value - &mean * step / (square.sqrt() / root + self.eps as f32);
-        (new, vec![mean, square])
+        let largest = states.get(2).map(|l| l.maximum(&square));
+        let size = largest.as_ref().unwrap_or(&square).sqrt();
+        let new = &value - &mean * step / (size / root + self.eps as f32);
+        (new, [mean, square].into_iter().chain(largest).collect())
     }
 }

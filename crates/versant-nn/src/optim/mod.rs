@@ -1,15 +1,37 @@
 //! Optimisers. However many parameters there are, an update is a few launches: all of them live in one flat
 //! buffer, so a rule is tensor code on three or four flat tensors.
+//!
+//! [`ParamGroup`]s give some parameters other rates, and an [`Average`] of the weights is kept by any optimiser, both
+//! within the same launches.
 
+mod adagrad;
 mod adam;
+mod adamax;
+mod average;
 mod flat;
+mod group;
+mod lamb;
+mod lion;
+mod muon;
+mod nadam;
+mod rmsprop;
 mod sgd;
 
 use std::collections::BTreeMap;
 
 use versant_graph::{Gradients, Tensor};
 
+pub use adagrad::Adagrad;
 pub use adam::{Adam, AdamW};
+pub use adamax::Adamax;
+pub use average::Average;
+use group::Now;
+pub use group::ParamGroup;
+pub use lamb::Lamb;
+pub use lion::Lion;
+pub use muon::Muon;
+pub use nadam::NAdam;
+pub use rmsprop::RmsProp;
 pub use sgd::Sgd;
 
 use crate::error::{NnError, Result};
@@ -32,6 +54,14 @@ pub trait Optimizer: Send {
 
     /// Sets the learning rate of the steps to come; no new plan is made.
     fn set_lr(&mut self, lr: f64);
+
+    /// Sets what multiplies the learning rate of the [`ParamGroup`] with this pattern, from the next step on; no new
+    /// plan is made. False where there is no such group.
+    fn set_lr_scale(&mut self, pattern: &str, scale: f64) -> bool;
+
+    /// Sets the momentum (the first beta of the kin of Adam) of the steps to come, for schedules such as
+    /// [`crate::Schedule::one_cycle_momentum`]; no new plan is made. False where the rule has none, or was made without.
+    fn set_momentum(&mut self, momentum: f64) -> bool;
 
     /// Number of steps taken.
     fn steps(&self) -> u64;
@@ -57,6 +87,21 @@ pub trait Optimizer: Send {
     /// A state of another kind of optimiser, or of other parameters; nothing has changed then. A failing
     /// device.
     fn load_state(&mut self, state: &OptimizerState) -> Result<()>;
+
+    /// Exchanges the parameters and their averages ([`Average`]), without copying: once for evaluation, and once more to
+    /// train on. In between, steps and saving are refused.
+    ///
+    /// # Errors
+    /// [`NnError::NoAverage`] where a parameter in training has none yet; a failing device.
+    fn swap_average(&mut self) -> Result<()>;
+
+    /// The averages of the parameters in training by name, as [`Params::from_host_partial`] takes them.
+    ///
+    /// [`Params::from_host_partial`]: crate::Params::from_host_partial
+    ///
+    /// # Errors
+    /// As [`Optimizer::swap_average`].
+    fn averages(&self) -> Result<HostMap>;
 }
 
 /// An optimiser's memory, by parameter.
@@ -79,21 +124,28 @@ trait Rule: Send {
     /// Name in checkpoints.
     fn kind(&self) -> &'static str;
 
-    /// What is remembered for every parameter between steps; starts as zero.
-    fn states(&self) -> &'static [&'static str];
+    /// What is remembered for every parameter of a class between steps.
+    fn states(&self, class: usize) -> &'static [&'static str];
 
     /// Whether the numbers that configure the rule make sense.
     fn check(&self) -> Result<()>;
 
-    /// The new value and states. `count` is the number of this step, from one.
-    fn update(&self, now: Now, value: &Tensor, grad: &Tensor, states: &[Tensor]) -> (Tensor, Vec<Tensor>);
-}
+    /// The weight decay of parameters of a class that are in no group with another.
+    fn decay(&self, class: usize) -> f64;
 
-/// What differs between steps.
-#[derive(Clone, Copy)]
-struct Now {
-    lr: f64,
-    count: u64,
+    /// The number that [`Optimizer::set_momentum`] sets.
+    fn momentum(&mut self) -> Option<&mut f64> {
+        None
+    }
+
+    /// The new value and states.
+    fn update(
+        &self,
+        now: &Now<'_>,
+        value: &Tensor,
+        grad: &Tensor,
+        states: &[Tensor],
+    ) -> (Tensor, Vec<Tensor>);
 }
 
 /// A number that may change from step to step without a new plan.
@@ -108,12 +160,32 @@ fn at_least_zero(what: &'static str, value: f64) -> Result<()> {
     Err(NnError::Hyperparameter { what, value, range: "a finite number that is not negative" })
 }
 
+fn above_zero(what: &'static str, value: f64) -> Result<()> {
+    if value > 0.0 && value.is_finite() {
+        return Ok(());
+    }
+    Err(NnError::Hyperparameter { what, value, range: "a finite positive number" })
+}
+
 fn below_one(what: &'static str, value: f64) -> Result<()> {
     if (0.0..1.0).contains(&value) {
         return Ok(());
     }
     Err(NnError::Hyperparameter { what, value, range: "in [0, 1)" })
 }
+
+/// A setting of a rule, as a method of its optimiser.
+macro_rules! setting {
+    ($(#[$doc:meta])* $method:ident: $type:ty => $($field:ident).+) => {
+        $(#[$doc])*
+        #[must_use]
+        pub fn $method(mut self, $method: $type) -> Self {
+            self.rule.$($field).+ = $method;
+            self
+        }
+    };
+}
+use setting;
 
 /// The parts that all optimisers share: a rule over [`flat::Flat`].
 macro_rules! optimizer {
@@ -123,6 +195,21 @@ macro_rules! optimizer {
             #[must_use]
             pub fn only(mut self, pattern: &str) -> Self {
                 self.flat.select(pattern);
+                self
+            }
+
+            /// Gives parameters whose names match a pattern other settings. Of several groups that match, the
+            /// first counts.
+            #[must_use]
+            pub fn group(mut self, group: $crate::optim::ParamGroup) -> Self {
+                self.flat.add(group);
+                self
+            }
+
+            /// Keeps an average of the parameters beside them.
+            #[must_use]
+            pub fn average(mut self, average: $crate::optim::Average) -> Self {
+                self.flat.average = Some(average);
                 self
             }
 
@@ -155,6 +242,14 @@ macro_rules! optimizer {
                 self.flat.lr = lr;
             }
 
+            fn set_lr_scale(&mut self, pattern: &str, scale: f64) -> bool {
+                self.flat.set_scale(pattern, scale)
+            }
+
+            fn set_momentum(&mut self, momentum: f64) -> bool {
+                $crate::optim::Rule::momentum(&mut self.rule).map(|m| *m = momentum).is_some()
+            }
+
             fn steps(&self) -> u64 {
                 self.flat.steps
             }
@@ -173,6 +268,14 @@ macro_rules! optimizer {
 
             fn load_state(&mut self, state: &$crate::optim::OptimizerState) -> $crate::Result<()> {
                 self.flat.load_state(&self.rule, state)
+            }
+
+            fn swap_average(&mut self) -> $crate::Result<()> {
+                self.flat.swap_average()
+            }
+
+            fn averages(&self) -> $crate::Result<$crate::HostMap> {
+                self.flat.averages()
             }
         }
     };

@@ -3,7 +3,7 @@
 use versant_graph::Tensor;
 
 use super::flat::Flat;
-use super::{Now, Rule, at_least_zero, optimizer, scalar};
+use super::{Now, Rule, at_least_zero, optimizer, scalar, setting};
 use crate::error::{NnError, Result};
 use crate::params::Params;
 
@@ -30,25 +30,17 @@ impl Sgd {
         Sgd { flat: Flat::new(params, lr), rule: SgdRule::default() }
     }
 
-    /// Sets μ, in `[0, 1)`.
-    #[must_use]
-    pub fn momentum(mut self, momentum: f64) -> Sgd {
-        self.rule.momentum = momentum;
-        self
+    setting! {
+        /// Sets μ, in `[0, 1)`.
+        momentum: f64 => momentum
     }
-
-    /// Looks ahead along the momentum (Nesterov, in the form of Sutskever et al., ICML 2013).
-    #[must_use]
-    pub fn nesterov(mut self, on: bool) -> Sgd {
-        self.rule.nesterov = on;
-        self
+    setting! {
+        /// Looks ahead along the momentum (Nesterov, in the form of Sutskever et al., ICML 2013).
+        nesterov: bool => nesterov
     }
-
-    /// Sets λ.
-    #[must_use]
-    pub fn weight_decay(mut self, decay: f64) -> Sgd {
-        self.rule.weight_decay = decay;
-        self
+    setting! {
+        /// Sets λ.
+        weight_decay: f64 => weight_decay
     }
 }
 
@@ -59,7 +51,7 @@ impl Rule for SgdRule {
         "sgd"
     }
 
-    fn states(&self) -> &'static [&'static str] {
+    fn states(&self, _class: usize) -> &'static [&'static str] {
         if self.momentum == 0.0 { &[] } else { &["momentum"] }
     }
 
@@ -73,18 +65,30 @@ impl Rule for SgdRule {
         Ok(())
     }
 
-    fn update(&self, now: Now, value: &Tensor, grad: &Tensor, states: &[Tensor]) -> (Tensor, Vec<Tensor>) {
-        let mut grad = grad.clone();
-        if self.weight_decay != 0.0 {
-            grad = &grad + value * self.weight_decay as f32;
-        }
-        let lr = scalar(value, now.lr);
+    fn decay(&self, _class: usize) -> f64 {
+        self.weight_decay
+    }
+
+    fn momentum(&mut self) -> Option<&mut f64> {
+        // Without momentum there is no buffer for it.
+        (self.momentum != 0.0).then_some(&mut self.momentum)
+    }
+
+    fn update(
+        &self,
+        now: &Now<'_>,
+        value: &Tensor,
+        grad: &Tensor,
+        states: &[Tensor],
+    ) -> (Tensor, Vec<Tensor>) {
+        let grad = now.regularised(value, grad);
+        let lr = now.lr(value);
         let Some(buffer) = states.first() else {
             return (value - grad * lr, Vec::new());
         };
-        let momentum = self.momentum as f32;
-        let buffer = buffer * momentum + &grad;
-        let direction = if self.nesterov { grad + &buffer * momentum } else { buffer.clone() };
+        let momentum = scalar(value, self.momentum);
+        let buffer = buffer * &momentum + &grad;
+        let direction = if self.nesterov { grad + &buffer * &momentum } else { buffer.clone() };
         (value - direction * lr, vec![buffer])
     }
 }

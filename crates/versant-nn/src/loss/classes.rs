@@ -1,37 +1,11 @@
-//! Loss functions, with PyTorch's formulas and reductions.
-//!
-//! Each is a free function with options; [`Losses`] offers the usual ones as methods of a tensor. They are
-//! composed of tensor operations: softmax and cross-entropy together are one row kernel forwards and one
-//! reduction, and the gradient is written by the same row kernel.
+//! Losses against classes.
 
 use std::panic::Location;
 
 use versant_graph::{DType, Tensor};
 
+use super::Reduction;
 use crate::fault::{in_range, invalid};
-
-/// How the losses of the elements become one.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Reduction {
-    /// Their mean: a weighted one where classes have weights.
-    #[default]
-    Mean,
-    /// Their sum.
-    Sum,
-    /// Left as they are, in the shape of the targets.
-    None,
-}
-
-impl Reduction {
-    #[track_caller]
-    fn apply(self, losses: Tensor) -> Tensor {
-        match self {
-            Reduction::Mean => losses.mean_all(),
-            Reduction::Sum => losses.sum_all(),
-            Reduction::None => losses,
-        }
-    }
-}
 
 /// Options of [`cross_entropy`].
 #[derive(Clone, Debug, Default)]
@@ -56,68 +30,6 @@ pub struct NllOptions {
     pub ignore_index: Option<i64>,
     /// How the losses become one.
     pub reduction: Reduction,
-}
-
-/// Options of [`bce_with_logits`].
-#[derive(Clone, Debug, Default)]
-pub struct BceOptions {
-    /// A weight for every element; broadcast to the logits. The mean divides by the number of elements
-    /// all the same.
-    pub weight: Option<Tensor>,
-    /// A weight for the positive part of the loss; broadcast to the logits. More than 1 raises recall.
-    pub pos_weight: Option<Tensor>,
-    /// How the losses become one.
-    pub reduction: Reduction,
-}
-
-/// Why two operands of an elementwise loss do not belong together. Broadcasting is not allowed: `[N]`
-/// against `[N, 1]` would quietly be a loss over N² pairs.
-fn mismatch(x: &Tensor, target: &Tensor) -> Option<String> {
-    let same = x.shape() == target.shape();
-    let floats = x.dtype() == DType::F32 && target.dtype() == DType::F32;
-    let fine = same && floats && x.error().is_none() && target.error().is_none();
-    (!fine).then(|| "needs a prediction and a target of one shape, both f32".to_owned())
-}
-
-/// Squared error, `(x - t)²`. Both have one shape; [`Reduction::None`] keeps it.
-#[track_caller]
-#[must_use]
-pub fn mse(x: &Tensor, target: &Tensor, reduction: Reduction) -> Tensor {
-    match mismatch(x, target) {
-        Some(why) => invalid("mse", &[x, target], Location::caller(), why),
-        None => reduction.apply((x - target).square()),
-    }
-}
-
-/// Absolute error, `|x - t|`; its gradient where they are equal is 0. Shapes as in [`mse`].
-#[track_caller]
-#[must_use]
-pub fn l1(x: &Tensor, target: &Tensor, reduction: Reduction) -> Tensor {
-    match mismatch(x, target) {
-        Some(why) => invalid("l1", &[x, target], Location::caller(), why),
-        None => reduction.apply((x - target).abs()),
-    }
-}
-
-/// Huber's loss (1964): with `d = x - t`, `d² / 2` where `|d| < delta`, else `delta (|d| - delta / 2)`.
-/// `delta` is positive; shapes as in [`mse`].
-#[track_caller]
-#[must_use]
-pub fn huber(x: &Tensor, target: &Tensor, delta: f32, reduction: Reduction) -> Tensor {
-    let why = match mismatch(x, target) {
-        None if delta > 0.0 => None,
-        None => Some(format!("delta must be positive, not {delta}")),
-        why => why,
-    };
-    if let Some(why) = why {
-        return invalid("huber", &[x, target], Location::caller(), why);
-    }
-    let difference = x - target;
-    let size = difference.abs();
-    let near = size.lt(&Tensor::constant(x.device(), delta));
-    let inside = difference.square() * 0.5;
-    let outside = (size - 0.5 * delta) * delta;
-    reduction.apply(near.select(&inside, &outside))
 }
 
 /// Softmax and cross-entropy: logits `[N, C]` or `[N, C, d1, ..]` against class indices (I32 or U32, `[N]` or
@@ -176,42 +88,116 @@ pub fn nll(log_p: &Tensor, target: &Tensor, options: &NllOptions) -> Tensor {
     if let Some(why) = class_mismatch(log_p, target, options.weight.as_ref(), false) {
         return invalid("nll", &[log_p, target], Location::caller(), why);
     }
-    ClassTargets {
-        log_p,
-        target,
-        weight: options.weight.as_ref(),
-        smoothing: 0.0,
-        ignore: options.ignore_index,
-    }
-    .loss(options.reduction)
+    let classes = ClassTargets::plain(log_p, target, options.weight.as_ref());
+    ClassTargets { ignore: options.ignore_index, ..classes }.loss(options.reduction)
 }
 
-/// Sigmoid and binary cross-entropy, without overflow for any logit: with `p = sigmoid(x)`,
-/// `-w (q t ln p + (1 - t) ln(1 - p))`, where `w` is the weight and `q` the positive weight. Logits and
-/// targets (F32, 0 to 1) have one shape.
+/// Options of [`focal`].
+#[derive(Clone, Debug)]
+pub struct FocalClassOptions {
+    /// A weight for every class, `[C]`. The mean divides by the number of rows all the same.
+    pub weight: Option<Tensor>,
+    /// The power γ by which what is known already counts less; 2 by default.
+    pub gamma: f32,
+    /// How the losses become one.
+    pub reduction: Reduction,
+}
+
+impl Default for FocalClassOptions {
+    fn default() -> Self {
+        FocalClassOptions { weight: None, gamma: 2.0, reduction: Reduction::Mean }
+    }
+}
+
+/// The focal loss of several classes (Lin et al., "Focal loss for dense object detection", ICCV 2017): with
+/// `p = softmax(x)`, `-w[y] (1 - p[y])^γ ln p[y]`. Shapes as in [`cross_entropy`] with class indices; γ is not negative.
+///
+/// ```
+/// use versant_graph::{Device, Tensor};
+/// use versant_nn::Losses;
+/// let dev = Device::cpu();
+/// let logits = Tensor::from_slice(&dev, &[0.0f32, 0.0], &[1, 2]);
+/// let label = Tensor::from_slice(&dev, &[1i32], &[1]);
+/// assert!((logits.focal(&label).item::<f32>()? - 0.25 * 2f32.ln()).abs() < 1e-6);
+/// # Ok::<(), versant_graph::GraphError>(())
+/// ```
 #[track_caller]
 #[must_use]
-pub fn bce_with_logits(logits: &Tensor, target: &Tensor, options: &BceOptions) -> Tensor {
-    let name = "bce_with_logits";
-    let location = Location::caller();
-    if let Some(why) = mismatch(logits, target) {
-        return invalid(name, &[logits, target], location, why);
+pub fn focal(logits: &Tensor, target: &Tensor, options: &FocalClassOptions) -> Tensor {
+    let gamma = options.gamma;
+    let why = class_mismatch(logits, target, options.weight.as_ref(), false).or_else(|| {
+        (gamma.is_nan() || gamma < 0.0).then(|| format!("gamma must not be negative, but is {gamma}"))
+    });
+    if let Some(why) = why {
+        return invalid("focal", &[logits, target], Location::caller(), why);
     }
-    // -ln sigmoid(x) = softplus(-x), and -ln(1 - sigmoid(x)) = x + softplus(-x).
-    let falling = (-logits).softplus();
-    let mut losses = match &options.pos_weight {
-        Some(q) => (1.0 - target) * logits + ((q - 1.0) * target + 1.0) * falling,
-        None => (1.0 - target) * logits + falling,
-    };
-    if let Some(weight) = &options.weight {
-        losses = losses * weight;
+    let log_p = logits.log_softmax(1);
+    let classes = ClassTargets::plain(&log_p, target, options.weight.as_ref());
+    let zero = Tensor::constant(logits.device(), 0.0f32);
+    let picked = classes.picked(&zero);
+    // 1 - p, without cancellation.
+    let doubt = -picked.expm1();
+    let mut losses =
+        if gamma == 0.0 { -picked } else { -picked * doubt.pow(&Tensor::constant(logits.device(), gamma)) };
+    if let Some(weights) = classes.row_weights(&zero) {
+        losses = losses * weights;
     }
-    let given = [&options.weight, &options.pos_weight];
-    if losses.error().is_none() && losses.shape() != logits.shape() {
-        let operands: Vec<&Tensor> =
-            [logits, target].into_iter().chain(given.into_iter().flatten()).collect();
-        let why = "weights must broadcast to the shape of the logits";
-        return invalid(name, &operands, location, why);
+    options.reduction.apply(losses)
+}
+
+/// Options of [`multi_margin`].
+#[derive(Clone, Debug)]
+pub struct MultiMarginOptions {
+    /// By how much the right score must be above each other one; 1 by default.
+    pub margin: f32,
+    /// Whether what is missing is squared.
+    pub squared: bool,
+    /// A weight for every class, `[C]`. The mean divides by the number of rows all the same.
+    pub weight: Option<Tensor>,
+    /// How the losses become one.
+    pub reduction: Reduction,
+}
+
+impl Default for MultiMarginOptions {
+    fn default() -> Self {
+        MultiMarginOptions { margin: 1.0, squared: false, weight: None, reduction: Reduction::Mean }
+    }
+}
+
+/// The hinge loss of several classes (Crammer and Singer, JMLR 2001, summed over classes as in PyTorch's
+/// `multi_margin_loss`): `w[y] / C Σ_{c ≠ y} max(0, margin - x[y] + x[c])`, with squares if asked for. Scores `[N, C]`
+/// against class indices `[N]`; an index that is no class makes its loss NaN.
+///
+/// ```
+/// use versant_graph::{Device, Tensor};
+/// use versant_nn::loss::{MultiMarginOptions, multi_margin};
+/// let dev = Device::cpu();
+/// let scores = Tensor::from_slice(&dev, &[0.5f32, 1.0, -2.0, 0.0], &[1, 4]);
+/// let label = Tensor::from_slice(&dev, &[1i32], &[1]);
+/// let loss = multi_margin(&scores, &label, &MultiMarginOptions::default());
+/// assert_eq!(loss.item::<f32>()?, 0.125); // Only the first score is within the margin.
+/// # Ok::<(), versant_graph::GraphError>(())
+/// ```
+#[track_caller]
+#[must_use]
+pub fn multi_margin(scores: &Tensor, target: &Tensor, options: &MultiMarginOptions) -> Tensor {
+    let why =
+        class_mismatch(scores, target, options.weight.as_ref(), false).or_else(|| match scores.rank() {
+            2 if options.margin.is_finite() => None,
+            2 => Some(format!("the margin must be finite, not {}", options.margin)),
+            _ => Some("needs scores [N, C]".to_owned()),
+        });
+    if let Some(why) = why {
+        return invalid("multi_margin", &[scores, target], Location::caller(), why);
+    }
+    let classes = ClassTargets::plain(scores, target, options.weight.as_ref());
+    let zero = Tensor::constant(scores.device(), 0.0f32);
+    let missing = (scores - classes.picked(&zero).unsqueeze(1) + options.margin).relu();
+    let missing = if options.squared { missing.square() } else { missing };
+    let others = classes.hot().select(&zero, &missing).sum(&[1], false);
+    let mut losses = others * (1.0 / scores.shape()[1] as f32);
+    if let Some(weights) = classes.row_weights(&zero) {
+        losses = losses * weights;
     }
     options.reduction.apply(losses)
 }
@@ -284,7 +270,11 @@ struct ClassTargets<'a> {
     ignore: Option<i64>,
 }
 
-impl ClassTargets<'_> {
+impl<'a> ClassTargets<'a> {
+    fn plain(log_p: &'a Tensor, target: &'a Tensor, weight: Option<&'a Tensor>) -> ClassTargets<'a> {
+        ClassTargets { log_p, target, weight, smoothing: 0.0, ignore: None }
+    }
+
     #[track_caller]
     fn loss(&self, reduction: Reduction) -> Tensor {
         let zero = Tensor::constant(self.log_p.device(), 0.0f32);
@@ -319,13 +309,19 @@ impl ClassTargets<'_> {
         Some(self.hot().select(&weight, zero).sum(&[1], false))
     }
 
-    /// The loss of each row, `[N, d1, ..]`; NaN where the target is no class.
+    /// What stands at the class of each row, `[N, d1, ..]`; NaN where the target is no class.
     #[track_caller]
-    fn losses(&self, zero: &Tensor, weights: Option<&Tensor>) -> Tensor {
+    fn picked(&self, zero: &Tensor) -> Tensor {
         // Within the sum, so that the test stays in the row kernel and the gradient does not need it.
         let nan = Tensor::constant(zero.device(), f32::NAN);
         let missed = in_range(self.target, self.log_p.shape()[1]).select(zero, &nan).unsqueeze(1);
-        let picked = self.hot().select(self.log_p, &missed).sum(&[1], false);
+        self.hot().select(self.log_p, &missed).sum(&[1], false)
+    }
+
+    /// The loss of each row, `[N, d1, ..]`; NaN where the target is no class.
+    #[track_caller]
+    fn losses(&self, zero: &Tensor, weights: Option<&Tensor>) -> Tensor {
+        let picked = self.picked(zero);
         let picked = match weights {
             Some(weights) => picked * weights,
             None => picked,
@@ -352,77 +348,5 @@ impl ClassTargets<'_> {
         }
         let index = i32::try_from(index).ok()?;
         Some(Tensor::constant(dev, index))
-    }
-}
-
-/// The losses as methods, with mean reduction and default options.
-///
-/// ```
-/// use versant_nn::Losses;
-/// use versant_graph::{Device, Tensor};
-/// let dev = Device::cpu();
-/// let logits = Tensor::from_slice(&dev, &[2.0f32, 2.0, 2.0, 2.0], &[1, 4]);
-/// let labels = Tensor::from_slice(&dev, &[3i32], &[1]);
-/// assert!((logits.cross_entropy(&labels).item::<f32>()? - 4f32.ln()).abs() < 1e-6);
-/// # Ok::<(), versant_graph::GraphError>(())
-/// ```
-pub trait Losses {
-    /// Mean of [`mse`].
-    #[track_caller]
-    #[must_use]
-    fn mse(&self, target: &Tensor) -> Tensor;
-    /// Mean of [`l1`].
-    #[track_caller]
-    #[must_use]
-    fn l1(&self, target: &Tensor) -> Tensor;
-    /// Mean of [`huber`].
-    #[track_caller]
-    #[must_use]
-    fn huber(&self, target: &Tensor, delta: f32) -> Tensor;
-    /// Mean of [`cross_entropy`].
-    #[track_caller]
-    #[must_use]
-    fn cross_entropy(&self, target: &Tensor) -> Tensor;
-    /// [`cross_entropy`] with options.
-    #[track_caller]
-    #[must_use]
-    fn cross_entropy_with(&self, target: &Tensor, options: &CrossEntropyOptions) -> Tensor;
-    /// Mean of [`nll`].
-    #[track_caller]
-    #[must_use]
-    fn nll(&self, target: &Tensor) -> Tensor;
-    /// Mean of [`bce_with_logits`].
-    #[track_caller]
-    #[must_use]
-    fn bce_with_logits(&self, target: &Tensor) -> Tensor;
-}
-
-impl Losses for Tensor {
-    fn mse(&self, target: &Tensor) -> Tensor {
-        mse(self, target, Reduction::Mean)
-    }
-
-    fn l1(&self, target: &Tensor) -> Tensor {
-        l1(self, target, Reduction::Mean)
-    }
-
-    fn huber(&self, target: &Tensor, delta: f32) -> Tensor {
-        huber(self, target, delta, Reduction::Mean)
-    }
-
-    fn cross_entropy(&self, target: &Tensor) -> Tensor {
-        cross_entropy(self, target, &CrossEntropyOptions::default())
-    }
-
-    fn cross_entropy_with(&self, target: &Tensor, options: &CrossEntropyOptions) -> Tensor {
-        cross_entropy(self, target, options)
-    }
-
-    fn nll(&self, target: &Tensor) -> Tensor {
-        nll(self, target, &NllOptions::default())
-    }
-
-    fn bce_with_logits(&self, target: &Tensor) -> Tensor {
-        bce_with_logits(self, target, &BceOptions::default())
     }
 }

@@ -1,0 +1,101 @@
+//! Adamax.
+
+use versant_graph::Tensor;
+
+use super::flat::Flat;
+use super::{Now, Rule, at_least_zero, below_one, optimizer, scalar, setting};
+use crate::error::Result;
+use crate::params::Params;
+
+/// Adamax, Adam by the infinity norm (Kingma and Ba, ICLR 2015, section 7.1), in PyTorch's form:
+///
+/// `g ← g + λ p; m ← m + (1 - β₁)(g - m); u ← max(β₂ u, |g| + ε); p ← p - η / (1 - β₁ᵗ) · m / u`
+///
+/// with β = (0.9, 0.999), ε = 1e-8 and λ = 0 by default.
+///
+/// ```
+/// use versant_graph::Device;
+/// use versant_nn::{Adamax, Init, Optimizer, Params, Seed};
+/// let vs = Params::new(&Device::cpu(), Seed(1));
+/// let w = vs.root().parameter("w", &[1], Init::Ones);
+/// let mut opt = Adamax::new(&vs, 0.25);
+/// opt.step((w.get() * 3.0).sum_all().backward()?)?;
+/// assert!((w.get().item::<f32>()? - 0.75).abs() < 1e-6);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Adamax {
+    flat: Flat,
+    rule: AdamaxRule,
+}
+
+struct AdamaxRule {
+    betas: (f64, f64),
+    eps: f64,
+    weight_decay: f64,
+}
+
+impl Adamax {
+    /// Trains all parameters of the store. The usual learning rate is 0.002.
+    pub fn new(params: &Params, lr: f64) -> Adamax {
+        let rule = AdamaxRule { betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.0 };
+        Adamax { flat: Flat::new(params, lr), rule }
+    }
+
+    /// Sets (β₁, β₂), each in `[0, 1)`.
+    #[must_use]
+    pub fn betas(mut self, first: f64, second: f64) -> Adamax {
+        self.rule.betas = (first, second);
+        self
+    }
+
+    setting! {
+        /// Sets ε.
+        eps: f64 => eps
+    }
+    setting! {
+        /// Sets λ.
+        weight_decay: f64 => weight_decay
+    }
+}
+
+optimizer!(Adamax);
+
+impl Rule for AdamaxRule {
+    fn kind(&self) -> &'static str {
+        "adamax"
+    }
+
+    fn states(&self, _class: usize) -> &'static [&'static str] {
+        &["mean", "norm"]
+    }
+
+    fn check(&self) -> Result<()> {
+        below_one("the first beta", self.betas.0)?;
+        below_one("the second beta", self.betas.1)?;
+        at_least_zero("eps", self.eps)?;
+        at_least_zero("weight decay", self.weight_decay)
+    }
+
+    fn decay(&self, _class: usize) -> f64 {
+        self.weight_decay
+    }
+
+    fn momentum(&mut self) -> Option<&mut f64> {
+        Some(&mut self.betas.0)
+    }
+
+    fn update(
+        &self,
+        now: &Now<'_>,
+        value: &Tensor,
+        grad: &Tensor,
+        states: &[Tensor],
+    ) -> (Tensor, Vec<Tensor>) {
+        let (first, second) = self.betas;
+        let grad = now.regularised(value, grad);
+        let mean = &states[0] + (&grad - &states[0]) * scalar(value, 1.0 - first);
+        let norm = (&states[1] * second as f32).maximum(&(grad.abs() + self.eps as f32));
+        let step = now.number(value, |s| s.lr / (1.0 - first.powf(now.count as f64)));
+        (value - &mean / &norm * step, vec![mean, norm])
+    }
+}
