@@ -143,6 +143,12 @@ impl Case {
         self.attr(key).as_str().expect("the attribute is a text")
     }
 
+    /// A list of texts.
+    pub fn texts(&self, key: &str) -> Vec<String> {
+        let list = self.attr(key).as_array().expect("the attribute is a list");
+        list.iter().map(|v| v.as_str().expect("the list holds texts").to_owned()).collect()
+    }
+
     /// A real attribute.
     pub fn real(&self, key: &str) -> f64 {
         self.attr(key).as_f64().expect("the attribute is a number")

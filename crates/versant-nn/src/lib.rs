@@ -9,6 +9,7 @@ pub mod clip;
 mod error;
 mod fault;
 mod file;
+pub mod generate;
 pub mod init;
 pub mod layers;
 pub mod loss;
