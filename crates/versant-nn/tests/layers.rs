@@ -309,6 +309,8 @@ fn recurrent_layers_name_mistakes_in_sizes_states_and_lengths() {
     };
     let empty = Rnn::new(&(&vs / "empty"), 3, 0);
     assert!(error(empty.run(&x, &none, Mode::Eval)).contains("positive"));
+    let same = Lstm::new(&(&vs / "same"), 3, 5).projection(5);
+    assert!(error(same.run(&x, &none, Mode::Eval)).contains("less than the 5"));
     let layer = Lstm::new(&(&vs / "lstm"), 3, 5).layers(2);
     let right = Tensor::zeros(&dev, &[2, 2, 5]);
     for (hidden, cell) in

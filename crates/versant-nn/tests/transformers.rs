@@ -1,12 +1,12 @@
 //! Norms within a sample, attention with several heads, positions and caches: the store, mistakes, edges, launches.
 
-use versant_graph::{Attention, Device, GraphError, RandomKey, Tensor, explain, grad_of};
+use versant_graph::{Attention, Device, GraphError, RandomKey, Tensor, explain, grad_of, latest_plan};
 use versant_nn::layers::{
-    Alibi, Attend, FeedForward, GroupNorm, InstanceNorm1d, InstanceNorm2d, LearnedPositions,
+    Alibi, Attend, Embedding, FeedForward, GroupNorm, InstanceNorm1d, InstanceNorm2d, LearnedPositions, Linear,
     MultiHeadAttention, RmsNorm, Rotary, SinusoidalPositions, Start, TransformerConfig, TransformerDecoder,
     TransformerDecoderLayer, TransformerEncoder, TransformerEncoderLayer,
 };
-use versant_nn::{Mode, Module, Params, Seed};
+use versant_nn::{AdamW, Losses, Mode, Module, Optimizer, Params, Seed};
 
 fn store() -> Params {
     Params::new(&Device::cpu(), Seed(7))
@@ -296,4 +296,30 @@ fn dropout_of_weights_is_reproducible_and_off_in_evaluation() {
     let values = |mode| layer.forward(&x, mode).to_vec::<f32>().expect("values");
     assert_eq!(values(Mode::Eval), values(Mode::Eval));
     assert_ne!(values(Mode::Train), values(Mode::Train));
+}
+
+/// The training step of W5 (benches/src/nets.rs), which is written by hand there and has 101 launches: the layers cost
+/// no more.
+#[test]
+fn a_gpts_step_takes_no_more_launches_than_one_by_hand() {
+    let dev = Device::null();
+    let vs = Params::new(&dev, Seed(1));
+    let config = TransformerConfig::new(128, 4).feed_forward(FeedForward::Gelu).norm_first().causal();
+    let net = (
+        Embedding::new(&(&vs / "tokens"), 64, 128),
+        LearnedPositions::new(&(&vs / "positions"), 128, 128),
+        TransformerEncoder::new(&(&vs / "trunk"), &config, 4).final_norm(),
+        Linear::new(&(&vs / "head"), 128, 64).no_bias(),
+    );
+    let mut optimizer = AdamW::new(&vs, 1e-3);
+    let ids = |n: usize| (0..n).map(|i| (i * 7 % 64) as i32).collect::<Vec<_>>();
+    let x = Tensor::from_slice(&dev, &ids(16 * 128), &[16, 128]);
+    let y = Tensor::from_slice(&dev, &ids(16 * 128), &[16 * 128]);
+    for _ in 0..2 {
+        let loss = net.forward(&x, Mode::Train).reshape(&[-1, 64]).cross_entropy(&y);
+        optimizer.step(loss.backward().expect("gradients")).expect("a step");
+    }
+    let plan = latest_plan(&dev).expect("a step ran");
+    println!("{} launches, {} bytes at the peak", plan.launches.len(), plan.peak.1);
+    assert!(plan.launches.len() <= 101, "{plan}");
 }
