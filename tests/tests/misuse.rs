@@ -99,8 +99,15 @@ fn elementwise() -> Vec<Misuse> {
     ]
 }
 
-const FULL: Attention<'_> =
-    Attention { scale: None, is_causal: false, window: None, start: 0, attn_mask: None, dropout: None, fused: None };
+const FULL: Attention<'_> = Attention {
+    scale: None,
+    is_causal: false,
+    window: None,
+    start: 0,
+    attn_mask: None,
+    dropout: None,
+    fused: None,
+};
 
 fn attention() -> Vec<Misuse> {
     vec![

@@ -17,7 +17,7 @@ use super::{GenerateError, Result, TokenModel, log_probabilities, logits, ranked
 /// use versant_nn::generate::{BeamSearch, TokenModel};
 ///
 /// /// Token 0 ends. After 3: 1 (0.6) or 2 (0.4). After 1 the rest is unlikely, after 2 the end is sure.
-/// struct Table(Vec<usize>);
+/// struct Table;
 ///
 /// impl TokenModel for Table {
 ///     fn logits(&mut self, tokens: &Tensor) -> Tensor {
@@ -36,7 +36,7 @@ use super::{GenerateError, Result, TokenModel, log_probabilities, logits, ranked
 /// }
 ///
 /// let search = BeamSearch::new(2, 5).end(0).length_penalty(0.0);
-/// let found = search.run(&mut Table(Vec::new()), &Device::cpu(), &[vec![3]])?;
+/// let found = search.run(&mut Table, &Device::cpu(), &[vec![3]])?;
 /// // 0.4 · 1, where greedy search finds 0.6 · 0.4.
 /// assert_eq!(found[0][0].tokens, [2, 0]);
 /// assert!((found[0][0].log_probability - 0.4f64.ln()).abs() < 1e-6);

@@ -160,7 +160,9 @@ fn a_wide_search_finds_the_best_of_all_sequences() {
                 let exact = if beams == 20 { beams } else { 1 };
                 for (h, want) in found.iter().zip(&all).take(exact) {
                     assert!((h.score - score(want)).abs() < 1e-5, "{penalty} {beams}: {h:?} for {want:?}");
-                    assert!((h.log_probability / (h.tokens.len() as f64).powf(penalty) - h.score).abs() < 1e-12);
+                    assert!(
+                        (h.log_probability / (h.tokens.len() as f64).powf(penalty) - h.score).abs() < 1e-12
+                    );
                 }
                 assert_eq!(found.len(), beams.min(all.len()));
             }

@@ -180,7 +180,10 @@ impl MultiHeadAttention {
         }
         let (width, heads, kv_heads) = (self.width, self.heads, self.kv_heads);
         let fits = width > 0 && heads > 0 && width.is_multiple_of(heads);
-        if !fits || kv_heads == 0 || !heads.is_multiple_of(kv_heads) || self.kv_widths.is_some_and(|w| w.contains(&0))
+        if !fits
+            || kv_heads == 0
+            || !heads.is_multiple_of(kv_heads)
+            || self.kv_widths.is_some_and(|w| w.contains(&0))
         {
             let why = format!(
                 "{heads} heads must divide the width {width}, and {kv_heads} heads of keys those; widths are positive"

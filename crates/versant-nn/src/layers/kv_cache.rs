@@ -106,8 +106,7 @@ impl KvCache {
     #[track_caller]
     pub fn select(&mut self, parents: &[usize]) {
         let last = i32::try_from(self.batch.saturating_sub(1)).unwrap_or(i32::MAX);
-        let index: Vec<i32> =
-            parents.iter().map(|&p| i32::try_from(p).unwrap_or(last).min(last)).collect();
+        let index: Vec<i32> = parents.iter().map(|&p| i32::try_from(p).unwrap_or(last).min(last)).collect();
         let index = Tensor::from_slice(self.start.device(), &index, &[index.len()]);
         for tensor in self.layers.iter_mut().chain(&mut self.memory).flatten() {
             *tensor = tensor.index_select(0, &index);

@@ -132,10 +132,7 @@ impl<const D: usize> BatchNorm<D> {
             let shape = [channels];
             let weight = scope.parameter("weight", &shape, Init::Ones);
             let bias = scope.parameter("bias", &shape, Init::Zeros);
-            Ok(BatchNormParts {
-                affine: Some((weight, bias)),
-                running: Running::new(scope, channels),
-            })
+            Ok(BatchNormParts { affine: Some((weight, bias)), running: Running::new(scope, channels) })
         };
         BatchNorm { scope: scope.clone(), parts, eps: 1e-5, momentum: 0.1 }
     }

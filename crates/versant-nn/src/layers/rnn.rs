@@ -223,7 +223,8 @@ impl Recurrent {
         if let Some(state) = given.state {
             let parts: Vec<&Tensor> = std::iter::once(&state.hidden).chain(&state.cell).collect();
             let widths = [shape[2], self.hidden];
-            let fits = |(t, width): (&&Tensor, usize)| t.error().is_none() && t.shape() == [shape[0], batch, width];
+            let fits =
+                |(t, width): (&&Tensor, usize)| t.error().is_none() && t.shape() == [shape[0], batch, width];
             if !parts.iter().zip(widths).all(fits) || state.cell.is_some() != (self.cell == Cell::Lstm) {
                 let why = format!("needs a state of {shape:?}, with a cell state for an LSTM only");
                 return Some(invalid(name, &parts, location, why));

@@ -155,7 +155,8 @@ impl TransformerConfig {
 
     #[track_caller]
     pub(super) fn attention(&self, scope: &Scope, is_self: bool) -> MultiHeadAttention {
-        let mut layer = MultiHeadAttention::new(scope, self.width, self.heads).dropout(self.attention_dropout);
+        let mut layer =
+            MultiHeadAttention::new(scope, self.width, self.heads).dropout(self.attention_dropout);
         if self.kv_heads != self.heads {
             layer = layer.kv_heads(self.kv_heads);
         }
