@@ -3,6 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use versant_graph::{Device, RandomKey, Tensor, eval, latest_plan, plan_stats};
+use versant_nn::generate::{BeamSearch, Limits, Sampler, TokenModel, generate};
 use versant_nn::layers::{
     Attend, Embedding, FeedForward, KvCache, LearnedPositions, Linear, Rotary, TransformerConfig,
     TransformerDecoder, TransformerEncoder,
@@ -153,6 +154,57 @@ fn a_decoders_steps_are_the_whole_sequence() {
     }
 }
 
+/// The model as generation wants it.
+struct Steps<'a> {
+    gpt: &'a Gpt,
+    cache: KvCache,
+}
+
+impl TokenModel for Steps<'_> {
+    fn logits(&mut self, tokens: &Tensor) -> Tensor {
+        let y = self.gpt.step(tokens, &mut self.cache);
+        y.narrow(1, y.shape()[1] - 1, 1).squeeze(1)
+    }
+
+    fn reorder(&mut self, parents: &[usize]) {
+        self.cache.select(parents);
+    }
+}
+
+/// What beam search reports of a sequence is what the whole model says of it, so its cache followed the beams.
+#[test]
+fn beams_keep_their_caches() {
+    let _alone = alone();
+    for dev in devices() {
+        let vs = Params::new(&dev, Seed(4));
+        let gpt = Gpt::new(&vs, false);
+        let prompts = [vec![1, 2, 3], vec![9, 8, 7]];
+        let mut model = Steps { gpt: &gpt, cache: gpt.trunk.cache(2, CAPACITY) };
+        let search = BeamSearch::new(3, 5).end(0);
+        let found = search.run(&mut model, &dev, &prompts).expect("a search");
+        for (prompt, found) in prompts.iter().zip(&found) {
+            assert_eq!(found.len(), 3);
+            for h in found {
+                let all: Vec<i32> = prompt.iter().chain(&h.tokens).map(|&t| t as i32).collect();
+                let ids = Tensor::from_slice(&dev, &all, &[1, all.len()]);
+                let log = values(&gpt.whole(&ids).log_softmax(-1));
+                let of = |(i, &token): (usize, &u32)| {
+                    f64::from(log[(prompt.len() - 1 + i) * TOKENS + token as usize])
+                };
+                let want: f64 = h.tokens.iter().enumerate().map(of).sum();
+                assert!((h.log_probability - want).abs() < 1e-4, "{h:?} for {want} on {}", dev.info().name);
+            }
+        }
+        let mut model = Steps { gpt: &gpt, cache: gpt.trunk.cache(2, CAPACITY) };
+        let limits = Limits { tokens: 4, end: None };
+        let made = generate(&mut model, &dev, &prompts, &mut Sampler::greedy(), limits).expect("tokens");
+        let best = BeamSearch::new(1, 4)
+            .run(&mut Steps { gpt: &gpt, cache: gpt.trunk.cache(2, CAPACITY) }, &dev, &prompts)
+            .expect("a search");
+        assert!(made.iter().zip(&best).all(|(made, best)| *made == best[0].tokens), "{made:?} {best:?}");
+    }
+}
+
 /// After the first token nothing is planned, compiled or allocated, and the cache stays where it is.
 #[test]
 fn every_token_is_one_replayed_plan() {
@@ -186,7 +238,7 @@ fn every_token_is_one_replayed_plan() {
             assert_eq!(made, (0, 0, 0, 0), "{name}: {did:?}");
             assert_eq!(did.submits, 9, "{name}: one submit a token, {did:?}");
             assert_eq!(dev.memory().current, memory.current, "{name}: nothing stays behind");
-            println!("{name}: {} launches a token, {did:?}", plan.launches.len());
+            println!("{name}: {} launches a token, {did:?}\n{plan}", plan.launches.len());
             // The cache is written in place: beside it a step needs the new tokens and logits.
             let bytes: u64 = cache.tensors().map(|t| 4 * t.numel() as u64).sum();
             let more = dev.memory().peak - memory.current;
