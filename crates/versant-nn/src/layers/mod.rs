@@ -28,7 +28,7 @@ pub use activation::{
     Elu, Gelu, GeluTanh, LeakyRelu, LogSoftmax, Relu, Sigmoid, Silu, Softmax, Softplus, Tanh,
 };
 pub use attention::{Attend, MultiHeadAttention};
-pub use conv::{Conv, Conv1d, Conv2d, ConvTranspose2d};
+pub use conv::{Conv, Conv1d, Conv2d, ConvTranspose, ConvTranspose1d, ConvTranspose2d};
 pub use dropout::Dropout;
 pub use embedding::Embedding;
 pub use kv_cache::KvCache;
