@@ -31,6 +31,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from record import case, pair, put, rounded, save, seed, tied
+from transformer import TRANSFORMERS
 
 # ---------------------------------------------------------------------------------------------------
 # (a) Layers
@@ -575,13 +576,14 @@ def recurrence() -> None:
             ("lstm_nobias_two", "lstm", 6, 1, 5, 7, 2, False, False, None), ("lstm_both_two", "lstm", 7, 3, 3, 8, 2, True, True, None),
             ("lstm_both_two_lengths", "lstm", 6, 4, 3, 4, 2, True, True, [5, 2, 6, 1]),
             ("gru", "gru", 5, 3, 4, 6, 1, False, True, None), ("gru_nobias", "gru", 4, 2, 3, 5, 1, False, False, None),
-            ("gru_both_two", "gru", 6, 3, 5, 4, 2, True, True, None), ("gru_lengths", "gru", 6, 4, 3, 7, 1, False, True, [6, 1, 3, 2])]
-    for name, cell, steps, batch, inputs, hidden, layers, both, bias, lengths in rows:
+            ("gru_both_two", "gru", 6, 3, 5, 4, 2, True, True, None), ("gru_lengths", "gru", 6, 4, 3, 7, 1, False, True, [6, 1, 3, 2]),
+            ("lstm_projection", "lstm", 4, 2, 3, 6, 1, False, True, None, 4), ("lstm_projection_both_two_lengths", "lstm", 5, 3, 3, 5, 2, True, True, [5, 1, 3], 2)]
+    for name, cell, steps, batch, inputs, hidden, layers, both, bias, lengths, *projection in rows:
         seed(name)
         kind = {"lstm": nn.LSTM, "gru": nn.GRU}.get(cell, nn.RNN)
-        layer = kind(inputs, hidden, layers, bias=bias, bidirectional=both)
+        layer = kind(inputs, hidden, layers, bias=bias, bidirectional=both, **({"proj_size": projection[0]} if projection else {}))
         state = (layers * (2 if both else 1), batch, hidden)
-        ins = {"x": torch.randn(steps, batch, inputs), "h0": torch.randn(state) * 0.5}
+        ins = {"x": torch.randn(steps, batch, inputs), "h0": torch.randn(*state[:2], projection[0] if projection else hidden) * 0.5}
         if cell == "lstm":
             ins["c0"] = torch.randn(state) * 0.5
         ins |= {k: v.detach() for k, v in layer.named_parameters()}
@@ -621,6 +623,8 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     torch.backends.mkldnn.enabled = False  # Its recurrent layers have no second derivatives.
+    for make in TRANSFORMERS:
+        make()
     for make in (linears, convs, transposed_convs, pools, norms, embeddings, activations, losses, optimisers, clipping, schedules,
                  init_numbers, training, elementwise, reductions, contractions, indexing, movement, recurrence):
         make()

@@ -77,7 +77,8 @@ pub struct Case {
     arrays: BTreeMap<String, Array>,
 }
 
-/// The cases of one file (`layers`, `activations`, `losses`, `optim`, `train`, `ops`), in the script's order.
+/// The cases of one file (`layers`, `activations`, `losses`, `optim`, `train`, `ops`, `recurrent`, `transformer`), in the
+/// script's order.
 ///
 /// # Panics
 /// If the committed files are unreadable or have no such cases.
@@ -157,6 +158,12 @@ impl Case {
     /// A text attribute.
     pub fn text(&self, key: &str) -> &str {
         self.attr(key).as_str().expect("the attribute is a text")
+    }
+
+    /// A list of texts.
+    pub fn texts(&self, key: &str) -> Vec<String> {
+        let list = self.attr(key).as_array().expect("the attribute is a list");
+        list.iter().map(|v| v.as_str().expect("the list holds texts").to_owned()).collect()
     }
 
     /// A real attribute.
@@ -451,8 +458,9 @@ mod tests {
 
     #[test]
     fn every_function_case_has_what_its_check_needs() {
-        for file in ["layers", "activations", "losses", "ops", "criteria"] {
-            for case in cases(file).iter().filter(|c| c.kind != "batch_norm_train") {
+        let trains = |c: &&Case| !c.kind.ends_with("_train") && !c.kind.starts_with("train_");
+        for file in ["layers", "activations", "losses", "ops", "criteria", "transformer"] {
+            for case in cases(file).iter().filter(trains) {
                 let gradients = case
                     .arrays()
                     .filter(|(k, _)| *k != "gy" && k.strip_prefix('g').is_some_and(|k| case.has(k)));

@@ -63,6 +63,7 @@ impl Problem {
             window: self.window,
             start: self.start,
             attn_mask: mask.as_ref(),
+            dropout: None,
             fused: Some(true),
         };
         let y = if fused { q.attention(&k, &v, &options) } else { q.attention_composite(&k, &v, &options) };

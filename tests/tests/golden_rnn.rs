@@ -11,6 +11,17 @@ type Run = Box<dyn Fn(&Tensor, &Sequence<'_>, Mode) -> (Tensor, RnnState)>;
 
 /// The layer of a case, with its parameters in the scope.
 fn layer(cell: &str, scope: &Scope, [inputs, hidden, layers]: [usize; 3], both: bool, bias: bool) -> Run {
+    projected(cell, scope, [inputs, hidden, layers, hidden], both, bias)
+}
+
+/// The same with so many elements handed on, the last of the sizes.
+fn projected(
+    cell: &str,
+    scope: &Scope,
+    [inputs, hidden, layers, handed]: [usize; 4],
+    both: bool,
+    bias: bool,
+) -> Run {
     macro_rules! built {
         ($layer:expr) => {{
             let layer = $layer.layers(layers);
@@ -22,6 +33,7 @@ fn layer(cell: &str, scope: &Scope, [inputs, hidden, layers]: [usize; 3], both: 
     match cell {
         "rnn_tanh" => built!(Rnn::new(scope, inputs, hidden)),
         "rnn_relu" => built!(Rnn::new(scope, inputs, hidden).relu()),
+        "lstm" if handed < hidden => built!(Lstm::new(scope, inputs, hidden).projection(handed)),
         "lstm" => built!(Lstm::new(scope, inputs, hidden)),
         "gru" => built!(Gru::new(scope, inputs, hidden)),
         other => panic!("no recurrent layer {other}"),
@@ -38,8 +50,10 @@ fn flat((y, state): (Tensor, RnnState)) -> Tensor {
 fn check_layer(case: &Case, device: &Device) -> Result<(), String> {
     let params = Params::new(device, Seed(0));
     let (x, h0) = (&case.array("x").shape, &case.array("h0").shape);
-    let sizes = [x[2], h0[2], case.int("layers")];
-    let run = layer(case.text("cell"), &params.root(), sizes, case.flag("both"), case.flag("bias"));
+    // A projection hands on fewer elements than the cell has.
+    let (cells, handed) = (case.has("c0").then(|| case.array("c0").shape[2]), h0[2]);
+    let sizes = [x[2], cells.unwrap_or(handed), case.int("layers"), handed];
+    let run = projected(case.text("cell"), &params.root(), sizes, case.flag("both"), case.flag("bias"));
     params.check().map_err(|e| e.to_string())?;
     let mut inputs = Inputs::upload(case, device);
     for param in params.iter() {
@@ -64,7 +78,7 @@ fn layers_agree_with_pytorch() {
             report.check(&device, &case.name, || check_layer(case, &device));
         }
     }
-    report.finish(12);
+    report.finish(14);
 }
 
 fn train(case: &Case, device: &Device) -> Result<(), String> {

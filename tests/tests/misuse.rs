@@ -99,8 +99,15 @@ fn elementwise() -> Vec<Misuse> {
     ]
 }
 
-const FULL: Attention<'_> =
-    Attention { scale: None, is_causal: false, window: None, start: 0, attn_mask: None, fused: None };
+const FULL: Attention<'_> = Attention {
+    scale: None,
+    is_causal: false,
+    window: None,
+    start: 0,
+    attn_mask: None,
+    dropout: None,
+    fused: None,
+};
 
 fn attention() -> Vec<Misuse> {
     vec![
@@ -117,6 +124,9 @@ fn attention() -> Vec<Misuse> {
             g.m.attention(&g.m, &g.m, &Attention { scale: Some(f32::NAN), ..FULL })
         }),
         row("attention", &["window"], |g| g.m.attention(&g.m, &g.m, &Attention { window: Some(0), ..FULL })),
+        row("attention", &["probability"], |g| {
+            g.m.attention(&g.m, &g.m, &Attention { dropout: Some((1.5, RandomKey::new(1))), ..FULL })
+        }),
         row("attention", &["2^29"], |g| g.m.attention(&g.m, &g.m, &Attention { start: HUGE, ..FULL })),
         row("attention", &["mask", "i32[2, 3]"], |g| {
             g.m.attention(&g.m, &g.m, &Attention { attn_mask: Some(&g.int), ..FULL })

@@ -1,4 +1,4 @@
-//! Layers, losses, initialisation, optimisers, schedules, the parameter store and checkpoints: everything
+//! Layers, losses, initialisation, optimisers, schedules, the parameter store, checkpoints and generation: everything
 //! of a neural net, written with tensors.
 //!
 //! This crate deliberately knows **no kernel, no plan and no graphics API**: a layer is a few calls of
@@ -10,6 +10,7 @@ pub mod clip;
 mod error;
 mod fault;
 mod file;
+pub mod generate;
 pub mod init;
 pub mod layers;
 pub mod loss;

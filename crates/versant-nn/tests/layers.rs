@@ -2,9 +2,9 @@
 
 use versant_graph::{Device, GraphError, Tensor, eval, grad_of};
 use versant_nn::layers::{
-    BatchNorm1d, BatchNorm2d, Conv1d, Conv2d, ConvTranspose2d, Dropout, Elu, Embedding, Flatten, Gelu,
-    GeluTanh, Gru, LayerNorm, LeakyRelu, Linear, LogSoftmax, Lstm, MaxPool2d, Relu, Rnn, RnnState, Sequence,
-    Sequential, Sigmoid, Silu, Softmax, Softplus, Tanh,
+    BatchNorm1d, BatchNorm2d, Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d, Dropout, Elu, Embedding,
+    Flatten, Gelu, GeluTanh, Gru, LayerNorm, LeakyRelu, Linear, LogSoftmax, Lstm, MaxPool2d, Relu, Rnn,
+    RnnState, Sequence, Sequential, Sigmoid, Silu, Softmax, Softplus, Tanh,
 };
 use versant_nn::{Losses, Mode, Module, Params, Seed};
 
@@ -230,6 +230,30 @@ fn dropout_is_reproducible_and_off_in_evaluation() {
     assert!(first.iter().all(|&y| y == 0.0 || (y - 4.0 / 3.0).abs() < 1e-6));
 }
 
+/// Over one axis it is the layer of two, the first of which has one element.
+#[test]
+fn a_transposed_convolution_of_one_axis_is_a_flat_one_of_two() {
+    let vs = store();
+    let dev = vs.device().clone();
+    let line = ConvTranspose1d::new(&(&vs / "a"), 4, 6, 3).stride(2).pad(1).output_pad(1).groups(2);
+    let flat = ConvTranspose2d::new(&(&vs / "b"), 4, 6, [1, 3]);
+    let flat = flat.stride([1, 2]).pad([0, 1]).output_pad([0, 1]).groups(2);
+    for name in ["weight", "bias"] {
+        let value = |layer: &str| vs.get(&format!("{layer}.{name}")).expect("it is there");
+        let shape: Vec<isize> = value("b").shape().iter().map(|&d| d as isize).collect();
+        let moved = value("a").get().detach().reshape(&shape);
+        eval(&[&moved]).expect("a copy");
+        value("b").set(moved);
+    }
+    let x = Tensor::rand_uniform(&dev, &[2, 4, 5], versant_graph::RandomKey::new(1));
+    let values = |t: Tensor| t.to_vec::<f32>().expect("values");
+    let y = line.forward(&x, Mode::Train);
+    assert_eq!(y.shape(), [2, 6, 10]);
+    assert_eq!(values(y), values(flat.forward(&x.unsqueeze(2), Mode::Train)));
+    let text = message(&line.forward(&x.unsqueeze(2), Mode::Eval), line!());
+    assert!(text.contains("conv_transpose1d"), "{text}");
+}
+
 #[test]
 fn an_embedding_does_not_hide_a_bad_index() {
     let vs = store();
@@ -309,6 +333,8 @@ fn recurrent_layers_name_mistakes_in_sizes_states_and_lengths() {
     };
     let empty = Rnn::new(&(&vs / "empty"), 3, 0);
     assert!(error(empty.run(&x, &none, Mode::Eval)).contains("positive"));
+    let same = Lstm::new(&(&vs / "same"), 3, 5).projection(5);
+    assert!(error(same.run(&x, &none, Mode::Eval)).contains("less than the 5"));
     let layer = Lstm::new(&(&vs / "lstm"), 3, 5).layers(2);
     let right = Tensor::zeros(&dev, &[2, 2, 5]);
     for (hidden, cell) in

@@ -1,6 +1,6 @@
 //! Attention: extents, heads, masks and layouts.
 
-use versant_graph::{Attention, DType, Tensor};
+use versant_graph::{Attention, DType, RandomKey, Tensor};
 
 use super::{Accuracy, Case, Input};
 
@@ -25,8 +25,15 @@ fn small(case: Case) -> Case {
     if few { case.smooth() } else { case }
 }
 
-const CAUSAL: Attention<'_> =
-    Attention { scale: None, is_causal: true, window: None, start: 0, attn_mask: None, fused: Some(true) };
+const CAUSAL: Attention<'_> = Attention {
+    scale: None,
+    is_causal: true,
+    window: None,
+    start: 0,
+    attn_mask: None,
+    dropout: None,
+    fused: Some(true),
+};
 
 /// By the kernels on every adapter.
 const FULL: Attention<'_> = Attention { is_causal: false, ..CAUSAL };
@@ -75,8 +82,15 @@ fn bands() -> Vec<Case> {
     let mut all = Vec::new();
     for (q, k) in [([1, 2, 5, 4], [1, 2, 7, 4]), ([1, 2, 150, 8], [1, 1, 90, 8])] {
         for (window, start, is_causal) in bands {
-            let options =
-                Attention { scale: Some(0.7), is_causal, window, start, attn_mask: None, fused: Some(true) };
+            let options = Attention {
+                scale: Some(0.7),
+                is_causal,
+                window,
+                start,
+                attn_mask: None,
+                dropout: None,
+                fused: Some(true),
+            };
             let name = format!("attention band {window:?} {start} {is_causal} {q:?}");
             all.push(small(Case::new(name, operands(&q, &k, 4), near(8), move |_, x| {
                 x[0].attention(&x[1], &x[2], &options)
@@ -105,6 +119,16 @@ fn masks() -> Vec<Case> {
     all.push(small(Case::new("attention of a blind row", inputs.clone(), near(4), |_, x| {
         x[0].attention(&x[1], &x[2], &Attention { attn_mask: Some(&x[3]), ..FULL })
     })));
+    // Which weights are dropped follows from the key alone.
+    all.push(small(Case::new(
+        "attention with dropout",
+        operands(&[1, 4, 5, 4], &[1, 2, 6, 4], 3),
+        near(6),
+        |_, x| {
+            let options = Attention { dropout: Some((0.4, RandomKey::new(9))), ..CAUSAL };
+            x[0].attention(&x[1], &x[2], &options)
+        },
+    )));
     all.push(Case::new("attention of an infinite mask", inputs, near(4), |d, x| {
         let mask = x[3].select(&Tensor::constant(d, 0f32), &Tensor::constant(d, f32::NEG_INFINITY));
         x[0].attention(&x[1], &x[2], &Attention { attn_mask: Some(&mask), ..FULL })

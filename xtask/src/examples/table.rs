@@ -64,6 +64,15 @@ pub const EXAMPLES: &[Example] = &[
         &["samples.png"],
     ),
     example("text", "Text generation, LSTM", "Moby Dick", "test bits a character", true, &["loss.svg"]),
+    example(
+        "gpt",
+        "Text generation, GPT with a cache",
+        "Moby Dick",
+        "test bits a character",
+        true,
+        &["loss.svg"],
+    ),
+    example("translate", "Translation, encoder and decoder", "English to German", "BLEU", false, &[]),
     example("sentiment", "Sentiment, bidirectional GRU", "rated tweets", "test accuracy", false, &[]),
     example(
         "language",
@@ -71,6 +80,14 @@ pub const EXAMPLES: &[Example] = &[
         "telephone prompts",
         "test accuracy",
         false,
+        &["spectrograms.png"],
+    ),
+    example(
+        "spoken",
+        "Spoken digits, connectionist temporal classification",
+        "telephone prompts",
+        "digit error rate",
+        true,
         &["spectrograms.png"],
     ),
     example(

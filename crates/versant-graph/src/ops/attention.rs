@@ -4,7 +4,7 @@ use std::panic::Location;
 
 use versant_device::AdapterClass;
 use versant_kernels::attention::{HIDDEN, MAX_WIDTH, Pass};
-use versant_kernels::{DType, MAX_RANK, Shape};
+use versant_kernels::{DType, MAX_RANK, RandomKey, Shape};
 
 use crate::Tensor;
 use crate::autodiff::grad_of;
@@ -27,6 +27,9 @@ pub struct Attention<'a> {
     pub start: usize,
     /// A mask that broadcasts to the scores `[.., queries, keys]`: f32 is added to them, bool says which count.
     pub attn_mask: Option<&'a Tensor>,
+    /// Probability that a query does without a key, and what decides it: the weights after the softmax are dropped as by
+    /// [`Tensor::dropout`]. Above zero it takes the composite, whose matrix of scores is in memory.
+    pub dropout: Option<(f32, RandomKey)>,
     /// Whether one kernel computes it where there is one. By default not on software adapters, whose products take half
     /// the time of its gradient (see docs/kernels/attention.md).
     pub fused: Option<bool>,
@@ -42,7 +45,7 @@ impl Tensor {
     ///
     /// The matrix of scores is not formed: the kernels keep one number a row for the backward pass (Dao, "FlashAttention-2",
     /// 2023). They read views through their strides, and the result lies in memory with heads behind positions, so that
-    /// `transpose(1, 2)` and a reshape that joins the heads cost nothing. Heads wider than 128, a gradient by the mask, software
+    /// `transpose(1, 2)` and a reshape that joins the heads cost nothing. Heads wider than 128, a gradient by the mask, dropout, software
     /// adapters unless [`Attention::fused`] says otherwise, and
     /// empty extents take [`Tensor::attention_composite`] instead, as `explain()` shows.
     ///
@@ -85,6 +88,7 @@ struct Parts {
     v: Tensor,
     mask: Option<Tensor>,
     attrs: AttentionAttrs,
+    dropout: Option<(f32, RandomKey)>,
     /// Whether a kernel is wanted.
     fused: bool,
     /// Extents of the result.
@@ -138,6 +142,10 @@ impl Parts {
         if !scale.is_finite() || options.window == Some(0) {
             return fail("the scale must be finite, and the window not empty");
         }
+        let dropout = options.dropout.filter(|&(p, _)| p != 0.0);
+        if dropout.is_some_and(|(p, _)| !(0.0..=1.0).contains(&p)) {
+            return fail("dropout must be a probability");
+        }
         if [queries, keys, options.start].iter().any(|&n| n >= MAX_POSITION) {
             return fail("positions must be below 2^29");
         }
@@ -166,7 +174,7 @@ impl Parts {
             masked: mask.is_some(),
         };
         let fused = options.fused.unwrap_or(q.device().info().class != AdapterClass::Software);
-        Ok(Parts { q: four(q), k: four(k), v: four(v), mask, attrs, fused, shape })
+        Ok(Parts { q: four(q), k: four(k), v: four(v), mask, attrs, dropout, fused, shape })
     }
 
     /// From the inputs of an op.
@@ -175,14 +183,15 @@ impl Parts {
         // New names: a gradient by them stops there, and what they are computed from goes on.
         let again = |t: &Tensor| t.moved(Movement::Reshape, t.dims(), t.node.location);
         let mask = attrs.masked.then(|| again(&x[3]));
-        Parts { q: again(&x[0]), k: again(&x[1]), v: again(&x[2]), mask, attrs: *attrs, fused: false, shape }
+        let [q, k, v] = [0, 1, 2].map(|i| again(&x[i]));
+        Parts { q, k, v, mask, attrs: *attrs, dropout: None, fused: false, shape }
     }
 
     /// Whether there is a kernel.
     fn is_fused(&self) -> bool {
         let operands = [&self.q, &self.k, &self.v];
         let wide = operands.iter().any(|t| t.shape()[3] > MAX_WIDTH);
-        self.fused && !wide && operands.iter().all(|t| t.numel() > 0)
+        self.fused && !wide && self.dropout.is_none() && operands.iter().all(|t| t.numel() > 0)
     }
 
     /// The result, of the caller's shape.
@@ -230,14 +239,16 @@ impl Parts {
             scores = counts.select(&scores, &number(f32::NEG_INFINITY));
         }
         let blind = queries + self.attrs.start > keys + self.attrs.left || keys == 0;
-        let out = if blind || self.mask.is_some() {
+        let p = if blind || self.mask.is_some() {
             // Rows that see nothing take a detour around the softmax, and so do their gradients.
             let hidden = scores.max(&[-1], true).le(&number(HIDDEN));
             let p = hidden.select(&number(0.0), &scores).softmax(-1);
-            hidden.select(&number(0.0), &p).matmul(&v)
+            hidden.select(&number(0.0), &p)
         } else {
-            scores.softmax(-1).matmul(&v)
+            scores.softmax(-1)
         };
+        let p = self.dropout.map_or_else(|| p.clone(), |(drop, key)| p.dropout(drop, key));
+        let out = p.matmul(&v);
         out.shaped(&[batch, heads, queries, value], location)
     }
 }

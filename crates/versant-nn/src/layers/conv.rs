@@ -165,9 +165,11 @@ fn with_bias(y: Tensor, bias: Option<Tensor>, axes: usize) -> Tensor {
     y + bias.reshape(&shape)
 }
 
-/// A transposed convolution (Zeiler et al., CVPR 2010), which enlarges where [`Conv2d`] with the same options
-/// reduces: `[N, inputs, H, W] → [N, outputs, H', W']` with
-/// `H' = (H - 1) stride - 2 pad + dilation (kernel - 1) + output_pad + 1`.
+/// A transposed convolution (Zeiler et al., CVPR 2010), which enlarges where [`Conv`] with the same options
+/// reduces: [`ConvTranspose1d`], [`ConvTranspose2d`].
+///
+/// `[N, inputs, L] → [N, outputs, L']` or `[N, inputs, H, W] → [N, outputs, H', W']` with
+/// `L' = (L - 1) stride - 2 pad + dilation (kernel - 1) + output_pad + 1`.
 ///
 /// Parameters: `weight` `[inputs, outputs / groups, kernel..]`, `bias` `[outputs]`, both uniform within
 /// `1 / sqrt(outputs / groups * taps)`, as in PyTorch.
@@ -183,55 +185,67 @@ fn with_bias(y: Tensor, bias: Option<Tensor>, axes: usize) -> Tensor {
 /// assert_eq!(y.shape(), [1, 4, 10, 10]);
 /// ```
 #[derive(Debug)]
-pub struct ConvTranspose2d {
+pub struct ConvTranspose<const D: usize> {
     weights: Weights,
-    shape: ConvShape<2>,
-    stride: [usize; 2],
-    padding: [usize; 2],
-    output_padding: [usize; 2],
-    dilation: [usize; 2],
+    shape: ConvShape<D>,
+    stride: [usize; D],
+    padding: [usize; D],
+    output_padding: [usize; D],
+    dilation: [usize; D],
 }
 
-impl ConvTranspose2d {
+/// A transposed convolution over the last axis of `[N, C, L]`; see [`ConvTranspose`].
+pub type ConvTranspose1d = ConvTranspose<1>;
+
+/// A transposed convolution over the last two axes of `[N, C, H, W]`; see [`ConvTranspose`].
+pub type ConvTranspose2d = ConvTranspose<2>;
+
+impl<const D: usize> ConvTranspose<D> {
+    const SUPPORTED: () = assert!(D == 1 || D == 2, "convolutions have one or two spatial axes");
+
     /// A transposed convolution with a bias, stride 1, no padding, no dilation, one group.
     #[track_caller]
-    pub fn new(scope: &Scope, inputs: usize, outputs: usize, kernel: impl Into<Extents<2>>) -> Self {
+    pub fn new(scope: &Scope, inputs: usize, outputs: usize, kernel: impl Into<Extents<D>>) -> Self {
+        let () = Self::SUPPORTED;
         let shape = ConvShape { inputs, outputs, kernel: kernel.into().0, groups: 1 };
-        let origin = Origin { layer: "ConvTranspose2d::new", location: Location::caller() };
-        ConvTranspose2d {
+        let origin = Origin {
+            layer: if D == 1 { "ConvTranspose1d::new" } else { "ConvTranspose2d::new" },
+            location: Location::caller(),
+        };
+        ConvTranspose {
             weights: Weights::new(scope, origin, shape.weight(true), outputs),
             shape,
-            stride: [1; 2],
-            padding: [0; 2],
-            output_padding: [0; 2],
-            dilation: [1; 2],
+            stride: [1; D],
+            padding: [0; D],
+            output_padding: [0; D],
+            dilation: [1; D],
         }
     }
 
     /// Output elements per input step.
     #[must_use]
-    pub fn stride(mut self, stride: impl Into<Extents<2>>) -> Self {
+    pub fn stride(mut self, stride: impl Into<Extents<D>>) -> Self {
         self.stride = stride.into().0;
         self
     }
 
     /// Elements cut from either side of the output.
     #[must_use]
-    pub fn pad(mut self, padding: impl Into<Extents<2>>) -> Self {
+    pub fn pad(mut self, padding: impl Into<Extents<D>>) -> Self {
         self.padding = padding.into().0;
         self
     }
 
     /// Elements added at the far side of the output: fewer than the stride or the dilation.
     #[must_use]
-    pub fn output_pad(mut self, padding: impl Into<Extents<2>>) -> Self {
+    pub fn output_pad(mut self, padding: impl Into<Extents<D>>) -> Self {
         self.output_padding = padding.into().0;
         self
     }
 
     /// Elements between taps.
     #[must_use]
-    pub fn dilation(mut self, dilation: impl Into<Extents<2>>) -> Self {
+    pub fn dilation(mut self, dilation: impl Into<Extents<D>>) -> Self {
         self.dilation = dilation.into().0;
         self
     }
@@ -252,14 +266,25 @@ impl ConvTranspose2d {
     }
 }
 
-impl Module for ConvTranspose2d {
+impl<const D: usize> Module for ConvTranspose<D> {
     fn forward(&self, x: &Tensor, _mode: Mode) -> Tensor {
         let (weight, bias) = match self.weights.get(x.device()) {
             Ok(values) => values,
             Err(failed) => return failed,
         };
         let options = options(self.stride, self.padding, self.dilation, self.shape.groups);
-        let y = x.conv_transpose2d(&weight, &options, self.output_padding);
-        with_bias(y, bias, 2)
+        let y = match self.output_padding[..] {
+            [height, width] => x.conv_transpose2d(&weight, &options, [height, width]),
+            [only] if x.error().is_none() && x.rank() == 3 => {
+                let (x, weight) = (x.unsqueeze(2), weight.unsqueeze(2));
+                let y = x.conv_transpose2d(&weight, &options, [0, only]);
+                if y.error().is_some() { y } else { y.squeeze(2) }
+            }
+            _ => {
+                let why = "needs f32[N, C, L]";
+                return crate::fault::invalid("conv_transpose1d", &[x], Location::caller(), why);
+            }
+        };
+        with_bias(y, bias, D)
     }
 }

@@ -6,14 +6,20 @@
 //! result carries the error, with the line of the constructor.
 
 mod activation;
+mod attention;
 mod conv;
 mod dropout;
 mod embedding;
+mod kv_cache;
 mod linear;
 mod norm;
+mod norm_groups;
 mod pool;
+mod positions;
 mod rnn;
 mod sequential;
+mod transformer;
+mod transformer_config;
 mod weights;
 
 use versant_graph::Tensor;
@@ -21,14 +27,22 @@ use versant_graph::Tensor;
 pub use activation::{
     Elu, Gelu, GeluTanh, LeakyRelu, LogSoftmax, Relu, Sigmoid, Silu, Softmax, Softplus, Tanh,
 };
-pub use conv::{Conv, Conv1d, Conv2d, ConvTranspose2d};
+pub use attention::{Attend, MultiHeadAttention};
+pub use conv::{Conv, Conv1d, Conv2d, ConvTranspose, ConvTranspose1d, ConvTranspose2d};
 pub use dropout::Dropout;
 pub use embedding::Embedding;
+pub use kv_cache::KvCache;
 pub use linear::Linear;
 pub use norm::{BatchNorm, BatchNorm1d, BatchNorm2d, LayerNorm};
+pub use norm_groups::{GroupNorm, InstanceNorm, InstanceNorm1d, InstanceNorm2d, RmsNorm};
 pub use pool::{AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, Flatten, MaxPool2d};
+pub use positions::{Alibi, LearnedPositions, Rotary, SinusoidalPositions, Start};
 pub use rnn::{Gru, Lstm, Rnn, RnnState, Sequence};
 pub use sequential::Sequential;
+pub use transformer::{
+    TransformerDecoder, TransformerDecoderLayer, TransformerEncoder, TransformerEncoderLayer,
+};
+pub use transformer_config::{FeedForward, TransformerConfig};
 
 /// What a forward pass is for: layers such as [`Dropout`] and [`BatchNorm2d`] behave differently.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

@@ -45,8 +45,6 @@ pub struct BatchNorm<const D: usize> {
     parts: Result<BatchNormParts, GraphError>,
     eps: f32,
     momentum: f32,
-    /// Passes in training that found their statistics still pending.
-    pending: AtomicU32,
 }
 
 /// Batch normalisation of `[N, C]` or `[N, C, L]`; see [`BatchNorm`].
@@ -58,8 +56,64 @@ pub type BatchNorm2d = BatchNorm<2>;
 #[derive(Debug)]
 struct BatchNormParts {
     affine: Option<(Param, Param)>,
-    mean: Param,
-    var: Param,
+    running: Running,
+}
+
+/// Running statistics of channels.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub mean: Param,
+    pub var: Param,
+    /// Passes in training that found their statistics still pending.
+    pending: AtomicU32,
+}
+
+impl Running {
+    /// Buffers `running_mean` (zeros) and `running_var` (ones).
+    pub fn new(scope: &Scope, channels: usize) -> Running {
+        Running {
+            mean: scope.buffer("running_mean", &[channels], Init::Zeros),
+            var: scope.buffer("running_var", &[channels], Init::Ones),
+            pending: AtomicU32::new(0),
+        }
+    }
+
+    /// `running = (1 - momentum) running + momentum batch` with a batch's mean and unbiased variance, of as many
+    /// elements as there are channels.
+    #[track_caller]
+    pub fn follow(&self, mean: &Tensor, unbiased: &Tensor, momentum: f32) {
+        let mut ready = true;
+        for (buffer, batch) in [(&self.mean, mean), (&self.var, unbiased)] {
+            let old = buffer.get();
+            ready &= old.is_ready();
+            let batch = batch.detach().reshape(&[-1]);
+            buffer.set(old * (1.0 - momentum) + batch * momentum);
+        }
+        if ready {
+            self.pending.store(0, Ordering::Relaxed);
+        } else if self.pending.fetch_add(1, Ordering::Relaxed) >= MAX_PENDING {
+            self.pending.store(0, Ordering::Relaxed);
+            // A failure stays in the buffers, and is returned where a value is asked for.
+            let _ = versant_graph::eval(&[&self.mean.get(), &self.var.get()]);
+        }
+    }
+
+    /// `x` normalised by these statistics instead of its own; `wide` gives what has an element a channel the rank of `x`.
+    #[track_caller]
+    pub fn apply(
+        &self,
+        x: &Tensor,
+        affine: Option<(Tensor, Tensor)>,
+        eps: f32,
+        wide: impl Fn(&Tensor) -> Tensor,
+    ) -> Tensor {
+        let scale = wide(&(self.var.get() + eps).rsqrt());
+        let centred = x - wide(&self.mean.get());
+        match affine {
+            Some((weight, bias)) => centred * (scale * weight) + bias,
+            None => centred * scale,
+        }
+    }
 }
 
 impl<const D: usize> BatchNorm<D> {
@@ -78,13 +132,9 @@ impl<const D: usize> BatchNorm<D> {
             let shape = [channels];
             let weight = scope.parameter("weight", &shape, Init::Ones);
             let bias = scope.parameter("bias", &shape, Init::Zeros);
-            Ok(BatchNormParts {
-                affine: Some((weight, bias)),
-                mean: scope.buffer("running_mean", &shape, Init::Zeros),
-                var: scope.buffer("running_var", &shape, Init::Ones),
-            })
+            Ok(BatchNormParts { affine: Some((weight, bias)), running: Running::new(scope, channels) })
         };
-        BatchNorm { scope: scope.clone(), parts, eps: 1e-5, momentum: 0.1, pending: AtomicU32::new(0) }
+        BatchNorm { scope: scope.clone(), parts, eps: 1e-5, momentum: 0.1 }
     }
 
     /// What is added to the variance.
@@ -112,26 +162,6 @@ impl<const D: usize> BatchNorm<D> {
         }
         self
     }
-
-    /// Follows the batch's statistics, `[1, C, 1, ..]` over `count` elements a channel.
-    #[track_caller]
-    fn follow(&self, parts: &BatchNormParts, mean: &Tensor, var: &Tensor, count: usize) {
-        let unbiased = var * (count as f32 / (count as f32 - 1.0));
-        let mut ready = true;
-        for (buffer, batch) in [(&parts.mean, mean), (&parts.var, &unbiased)] {
-            let old = buffer.get();
-            ready &= old.is_ready();
-            let batch = batch.detach().reshape(&[-1]);
-            buffer.set(old * (1.0 - self.momentum) + batch * self.momentum);
-        }
-        if ready {
-            self.pending.store(0, Ordering::Relaxed);
-        } else if self.pending.fetch_add(1, Ordering::Relaxed) >= MAX_PENDING {
-            self.pending.store(0, Ordering::Relaxed);
-            // A failure stays in the buffers, and is returned where a value is asked for.
-            let _ = versant_graph::eval(&[&parts.mean.get(), &parts.var.get()]);
-        }
-    }
 }
 
 impl<const D: usize> Module for BatchNorm<D> {
@@ -141,7 +171,7 @@ impl<const D: usize> Module for BatchNorm<D> {
             Ok(parts) => parts,
             Err(error) => return Tensor::failed(x.device(), error.clone()),
         };
-        let channels: usize = parts.mean.shape().iter().product();
+        let channels: usize = parts.running.mean.shape().iter().product();
         let ranks = if D == 1 { 2..=3 } else { 4..=4 };
         let fits = x.error().is_none()
             && ranks.contains(&x.rank())
@@ -165,15 +195,11 @@ impl<const D: usize> Module for BatchNorm<D> {
             let axes: Vec<isize> = (0..x.rank() as isize).filter(|&a| a != 1).collect();
             let (weight, bias) = affine.as_ref().map(|(w, b)| (w, b)).unzip();
             let [y, mean, var] = x.normalize(&axes, weight, bias, self.eps);
-            self.follow(parts, &mean, &var, count);
+            let unbiased = var * (count as f32 / (count as f32 - 1.0));
+            parts.running.follow(&mean, &unbiased, self.momentum);
             return y;
         }
-        let scale = wide(&(parts.var.get() + self.eps).rsqrt());
-        let centred = x - wide(&parts.mean.get());
-        match affine {
-            Some((weight, bias)) => centred * (scale * weight) + bias,
-            None => centred * scale,
-        }
+        parts.running.apply(x, affine, self.eps, wide)
     }
 }
 

@@ -69,6 +69,8 @@ struct Direction {
     input: Param,
     hidden: Param,
     bias: Option<[Param; 2]>,
+    /// The map to a shorter hidden state.
+    projection: Option<Param>,
 }
 
 /// What all recurrent layers are.
@@ -79,6 +81,8 @@ struct Recurrent {
     cell: Cell,
     inputs: usize,
     hidden: usize,
+    /// Elements of the hidden state if they are fewer than those of the cell state.
+    projection: Option<usize>,
     layers: usize,
     directions: usize,
     has_bias: bool,
@@ -95,6 +99,7 @@ impl Recurrent {
             cell,
             inputs,
             hidden,
+            projection: None,
             layers: 1,
             directions: 1,
             has_bias: true,
@@ -106,13 +111,19 @@ impl Recurrent {
         layer
     }
 
+    /// Elements of the hidden state and of a result.
+    fn outputs(&self) -> usize {
+        self.projection.unwrap_or(self.hidden)
+    }
+
     /// Declares the parameters anew.
     fn declare(&mut self) {
         if let Ok(all) = std::mem::replace(&mut self.made, Ok(Vec::new())) {
-            for Direction { input, hidden, bias } in all {
+            for Direction { input, hidden, bias, projection } in all {
                 [input, hidden]
                     .into_iter()
                     .chain(bias.into_iter().flatten())
+                    .chain(projection)
                     .for_each(|p| self.scope.retract(p));
             }
         }
@@ -123,6 +134,12 @@ impl Recurrent {
             self.made = Err(self.origin.error(why));
             return;
         }
+        if self.projection.is_some_and(|p| p == 0 || p >= hidden) {
+            let why = format!("a projection is to less than the {hidden} hidden elements, and not to none");
+            self.made = Err(self.origin.error(why));
+            return;
+        }
+        let outputs = self.outputs();
         let rows = self.cell.gates() * hidden;
         let of = |name: &str, suffix: &str, shape: &[usize]| {
             self.scope.parameter(&format!("{name}_{suffix}"), shape, Init::FanIn { fan_in: hidden })
@@ -130,11 +147,12 @@ impl Recurrent {
         let direction = |i: usize| {
             let (layer, back) = (i / self.directions, i % self.directions == 1);
             let suffix = format!("l{layer}{}", if back { "_reverse" } else { "" });
-            let width = if layer == 0 { inputs } else { self.directions * hidden };
+            let width = if layer == 0 { inputs } else { self.directions * outputs };
             let input = of("weight_ih", &suffix, &[rows, width]);
-            let recurrent = of("weight_hh", &suffix, &[rows, hidden]);
+            let recurrent = of("weight_hh", &suffix, &[rows, outputs]);
             let bias = self.has_bias.then(|| ["bias_ih", "bias_hh"].map(|name| of(name, &suffix, &[rows])));
-            Direction { input, hidden: recurrent, bias }
+            let projection = self.projection.map(|p| of("weight_hr", &suffix, &[p, hidden]));
+            Direction { input, hidden: recurrent, bias, projection }
         };
         self.made = Ok((0..layers * self.directions).map(direction).collect());
     }
@@ -160,9 +178,9 @@ impl Recurrent {
             let step = Tensor::arange(x.device(), steps, lengths.dtype()).unsqueeze(1);
             step.lt(&lengths.unsqueeze(0)).unsqueeze(2)
         });
-        let zeros = Tensor::zeros(x.device(), &[batch, self.hidden]);
-        let start = |part: Option<&Tensor>, i: usize| {
-            part.map_or_else(|| zeros.clone(), |all| all.narrow(0, i, 1).squeeze(0))
+        let start = |part: Option<&Tensor>, i: usize, width: usize| match part {
+            Some(all) => all.narrow(0, i, 1).squeeze(0),
+            None => Tensor::zeros(x.device(), &[batch, width]),
         };
         let mut last: [Vec<Tensor>; 2] = Default::default();
         for layer in 0..self.layers {
@@ -172,9 +190,9 @@ impl Recurrent {
             let mut sides = Vec::with_capacity(self.directions);
             for side in 0..self.directions {
                 let i = layer * self.directions + side;
-                let mut init = vec![start(given.state.map(|s| &s.hidden), i)];
+                let mut init = vec![start(given.state.map(|s| &s.hidden), i, self.outputs())];
                 if self.cell == Cell::Lstm {
-                    init.push(start(given.state.and_then(|s| s.cell.as_ref()), i));
+                    init.push(start(given.state.and_then(|s| s.cell.as_ref()), i, self.hidden));
                 }
                 let (ends, stack) = self.direction(&all[i], &y, &init, there.as_ref(), side == 1);
                 last.iter_mut().zip(ends).for_each(|(list, end)| list.push(end));
@@ -201,11 +219,13 @@ impl Recurrent {
             return Some(invalid(name, &[x], location, why));
         }
         let batch = x.shape()[usize::from(!self.batch_first)];
-        let shape = [self.layers * self.directions, batch, self.hidden];
+        let shape = [self.layers * self.directions, batch, self.outputs()];
         if let Some(state) = given.state {
             let parts: Vec<&Tensor> = std::iter::once(&state.hidden).chain(&state.cell).collect();
-            let fits = parts.iter().all(|t| t.error().is_none() && t.shape() == shape);
-            if !fits || state.cell.is_some() != (self.cell == Cell::Lstm) {
+            let widths = [shape[2], self.hidden];
+            let fits =
+                |(t, width): (&&Tensor, usize)| t.error().is_none() && t.shape() == [shape[0], batch, width];
+            if !parts.iter().zip(widths).all(fits) || state.cell.is_some() != (self.cell == Cell::Lstm) {
                 let why = format!("needs a state of {shape:?}, with a cell state for an LSTM only");
                 return Some(invalid(name, &parts, location, why));
             }
@@ -228,6 +248,7 @@ impl Recurrent {
         // The inputs of all steps in one product.
         let mut projected = x.matmul(&weights.input.get().t());
         let recurrent = weights.hidden.get().t();
+        let projection = weights.projection.as_ref().map(|p| p.get().t());
         let mut inside = None;
         if let Some([input, hidden]) = &weights.bias {
             projected = projected + input.get();
@@ -242,6 +263,9 @@ impl Recurrent {
         let body = |carry: &[Tensor], x: &[Tensor]| {
             let product = carry[0].matmul(&recurrent);
             let mut next = self.step(carry, &x[0], &product, inside.as_ref());
+            if let Some(projection) = &projection {
+                next[0] = next[0].matmul(projection);
+            }
             let mut out = next[0].clone();
             if let Some(there) = x.get(1) {
                 out = there.select(&out, &Tensor::constant(out.device(), 0.0f32));
@@ -352,6 +376,17 @@ layer! {
     /// `weight_ih_l0` `[hidden, inputs]`, `weight_hh_l0` `[hidden, hidden]`, `bias_ih_l0` and `bias_hh_l0`, with `l1`, …
     /// for further layers and `_reverse` for the other direction, all uniform within `1 / sqrt(hidden)`.
     Rnn, Cell::Tanh
+}
+
+impl Lstm {
+    /// Hands a linear map of the hidden state on, of so many elements, fewer than `hidden` (Sak et al., 2014): PyTorch's
+    /// `proj_size`. Its parameters are `weight_hr_l0` `[outputs, hidden]` and so on; it is one more product a step.
+    #[must_use]
+    pub fn projection(mut self, outputs: usize) -> Self {
+        self.0.projection = Some(outputs);
+        self.0.declare();
+        self
+    }
 }
 
 impl Rnn {
