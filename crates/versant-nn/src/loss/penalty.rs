@@ -17,8 +17,9 @@ use crate::params::{Params, matches_glob};
 /// let vs = Params::new(&Device::cpu(), Seed(1));
 /// let w = (&vs / "layer").parameter("weight", &[2], Init::Constant(-3.0));
 /// let b = (&vs / "layer").parameter("bias", &[2], Init::Ones);
+/// let mut opt = Sgd::new(&vs, 1.0);
 /// let loss = b.get().sum_all() + l1_penalty(&vs, "*.weight")? * 0.5;
-/// Sgd::new(&vs, 1.0).step(loss.backward()?)?;
+/// opt.step(loss.backward()?)?;
 /// assert_eq!(w.get().to_vec::<f32>()?, [-2.5; 2]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

@@ -16,9 +16,9 @@ use crate::params::Params;
 /// where `r = ‖p‖ / ‖u‖` over each parameter tensor, and 1 where one of the norms is 0. β = (0.9, 0.999), ε = 1e-6 and
 /// λ = 0.01 by default. Often biases and gains go without decay: [`ParamGroup`](crate::ParamGroup).
 ///
-/// Parameters of one length are neighbours, so that a step takes one pass over all of them, two reductions for each
-/// *length* (four for one of more than 65,536), and one more pass. Beside the states, the optimiser holds four bytes
-/// for each element: the number of its parameter.
+/// Parameters of one length are neighbours, so that their norms are taken together, and those of all lengths by one launch
+/// (by two where one is longer than 65,536): a step is three or four launches. Beside the states, the optimiser
+/// holds four bytes for each element: the number of its parameter.
 ///
 /// ```
 /// use versant_graph::Device;
