@@ -1,7 +1,9 @@
 //! W1 to W5: a net, an optimiser and one fixed batch that stays on the device.
 
-use versant::graph::{RandomKey, Replay};
+use versant::graph::{Half, RandomKey, Replay};
 use versant::nn::Init;
+use versant::nn::mixed::autocast;
+use versant::nn::optim::LossScale;
 use versant::prelude::*;
 
 use crate::{Result, nets};
@@ -17,6 +19,7 @@ pub struct Training {
     optimizer: Box<dyn Optimizer>,
     x: Tensor,
     y: Tensor,
+    half: Option<Half>,
 }
 
 impl Training {
@@ -25,6 +28,14 @@ impl Training {
     /// # Errors
     /// An unknown name, or a mistake in a layer.
     pub fn new(name: &str, device: &Device) -> Result<Training> {
+        Training::in_half(name, device, None)
+    }
+
+    /// The same with activations in 16 bits; f16 with the loss scaled.
+    ///
+    /// # Errors
+    /// As [`Training::new`].
+    pub fn in_half(name: &str, device: &Device, half: Option<Half>) -> Result<Training> {
         let params = Params::new(device, Seed(0));
         let root = params.root();
         let net: Box<dyn Module> = match name {
@@ -35,9 +46,13 @@ impl Training {
             "W5" => Box::new(nets::Gpt::new(&root)),
             _ => return Err(format!("no workload is called {name}; there are {}", NAMES.join(" ")).into()),
         };
-        let optimizer: Box<dyn Optimizer> = match name {
-            "W1" | "W4" => Box::new(Adam::new(&params, 1e-3)),
-            "W5" => Box::new(AdamW::new(&params, 3e-4)),
+        let rule = LossScale::default();
+        let optimizer: Box<dyn Optimizer> = match (name, half) {
+            ("W1" | "W4", Some(Half::F16)) => Box::new(Adam::new(&params, 1e-3).loss_scaling(rule)),
+            ("W1" | "W4", _) => Box::new(Adam::new(&params, 1e-3)),
+            ("W5", Some(Half::F16)) => Box::new(AdamW::new(&params, 3e-4).loss_scaling(rule)),
+            ("W5", _) => Box::new(AdamW::new(&params, 3e-4)),
+            (_, Some(Half::F16)) => Box::new(Sgd::new(&params, 0.01).momentum(0.9).loss_scaling(rule)),
             _ => Box::new(Sgd::new(&params, 0.01).momentum(0.9)),
         };
         let (x, y) = match name {
@@ -54,7 +69,7 @@ impl Training {
             }
         };
         params.check()?;
-        Ok(Training { device: device.clone(), params, net, optimizer, x, y })
+        Ok(Training { device: device.clone(), params, net, optimizer, x, y, half })
     }
 
     /// Where it runs.
@@ -72,9 +87,25 @@ impl Training {
     /// # Errors
     /// A mistake in a layer, or a failing device.
     pub fn submit(&mut self) -> Result<Tensor> {
-        let loss = self.net.forward(&self.x, Mode::Train).cross_entropy(&self.y);
-        self.optimizer.step(loss.backward()?)?;
+        let forward = || self.net.forward(&self.x, Mode::Train);
+        let logits = self.half.map_or_else(forward, |half| autocast(half, forward));
+        let loss = logits.cross_entropy(&self.y);
+        drop(logits);
+        self.optimizer.step(self.optimizer.scaled(&loss).backward()?)?;
         Ok(loss)
+    }
+
+    /// Another batch from here on, of the same shapes.
+    pub fn set_batch(&mut self, x: Tensor, y: Tensor) {
+        (self.x, self.y) = (x, y);
+    }
+
+    /// Steps that an overflow made no use of, if the loss is scaled.
+    ///
+    /// # Errors
+    /// A failing device.
+    pub fn skipped(&self) -> Result<Option<f32>> {
+        Ok(self.optimizer.loss_scale().map(|(_, skipped)| skipped.item::<f32>()).transpose()?)
     }
 
     /// Loss and gradients with their plan fixed, without the update: a call of it is a look at the buffers, and a

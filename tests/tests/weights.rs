@@ -1,5 +1,6 @@
-//! Nets with fetched weights against their reference runtime, PyTorch 2.15 (for the voice detector: the TorchScript file of
-//! silero-vad 6.2.3). The weights are too large to commit: without `cargo xtask data` these tests say that they were skipped.
+//! Nets with fetched weights against PyTorch 2.15. The voice detector's safetensors file holds other weights than the
+//! TorchScript and ONNX files of the same package; with those, converted, the net here agreed with both runtimes to 1e-4, and what
+//! stands here is the same computation in PyTorch with the safetensors file's weights. The weights are too large to commit: without `cargo xtask data` these tests say that they were skipped.
 
 use std::path::{Path, PathBuf};
 
@@ -50,9 +51,9 @@ fn mobilenet_says_what_pytorch_says() {
 fn the_voice_detector_hears_what_its_file_hears() {
     let Some(path) = fetched("silero-vad/silero_vad_16k.safetensors") else { return };
     const SAID: [f32; 24] = [
-        0.097551, 0.366916, 0.368336, 0.396295, 0.263396, 0.148738, 0.07489, 0.124586, 0.23857, 0.601189,
-        0.744241, 0.710068, 0.557758, 0.460163, 0.281383, 0.205196, 0.262195, 0.304053, 0.708441, 0.544679,
-        0.402299, 0.314961, 0.19574, 0.098807,
+        0.255253, 0.190053, 0.502006, 0.570025, 0.530421, 0.417041, 0.252181, 0.308601, 0.437219, 0.793559,
+        0.897148, 0.914749, 0.926009, 0.884997, 0.802389, 0.749969, 0.828262, 0.845851, 0.953505, 0.954946,
+        0.92551, 0.853201, 0.808167, 0.751964,
     ];
     for dev in devices() {
         let params = Params::new(&dev, Seed(1));

@@ -14,6 +14,7 @@ pub mod generate;
 pub mod init;
 pub mod layers;
 pub mod loss;
+pub mod mixed;
 pub mod models;
 pub mod optim;
 pub mod params;

@@ -124,6 +124,12 @@ impl Tensor {
         if shape.is_empty() { values.squeeze(0) } else { values }
     }
 
+    /// What these values are kept in, if they are the result of [`Tensor::kept_in`], recorded and not yet computed.
+    pub fn kept_as(&self) -> Option<Half> {
+        let Op::Custom(custom) = &self.node.op else { return None };
+        [Half::F16, Half::BF16].into_iter().find(|&half| custom.0 == KEPT[half as usize])
+    }
+
     /// The same values, rounded, and kept in 16 bits as long as somebody may need them: what is computed next, and the
     /// gradient much later, which sees the kept value wherever a rule asks for this one. It is rounded and kept likewise, as in training with 16-bit activations
     /// (Micikevicius et al., "Mixed Precision Training", ICLR 2018).

@@ -8,6 +8,7 @@ use super::kv_cache::KvCache;
 use super::weights::Origin;
 use super::{Mode, Module, Rotary, Start};
 use crate::fault::invalid;
+use crate::mixed::{kept, operand};
 use crate::{Init, Param, RandomSource, Scope};
 
 /// What [`MultiHeadAttention`] may be given beside the queries. The default is self-attention to everything.
@@ -350,11 +351,11 @@ impl MultiHeadAttention {
             Input::Packed(weight) => part(weight.get()),
             Input::Separate(all) => all[which.start].get(),
         };
-        let y = x.matmul(&weight.t());
-        match &maps.bias {
+        let y = operand(x).matmul(&operand(&weight).t());
+        kept(&match &maps.bias {
             Some(bias) => y + part(bias.get()),
             None => y,
-        }
+        })
     }
 
     /// `[batch, length, heads · width]` with an axis for the heads.
@@ -452,16 +453,16 @@ impl MultiHeadAttention {
         };
         let options = Attention { is_causal, attn_mask: mask.as_ref(), dropout, ..Attention::default() };
         let [q, k, v] = [q, k, v].map(|t| t.transpose(1, 2));
-        let y = q.attention(&k, &v, &options);
+        let y = kept(&q.attention(&k, &v, &options));
         if y.error().is_some() {
             return y;
         }
         let shape = [y.shape()[0], y.shape()[2], self.width].map(|d| d as isize);
-        let y = y.transpose(1, 2).reshape(&shape).matmul(&maps.out.get().t());
-        match &maps.out_bias {
+        let y = y.transpose(1, 2).reshape(&shape).matmul(&operand(&maps.out.get()).t());
+        kept(&match &maps.out_bias {
             Some(bias) => y + bias.get(),
             None => y,
-        }
+        })
     }
 }
 

@@ -7,6 +7,7 @@ use versant_graph::{ConvOptions, Tensor};
 use super::weights::{Origin, Weights};
 use super::{Extents, Mode, Module};
 use crate::Scope;
+use crate::mixed::{kept, operand};
 
 /// A convolution (as neural networks call cross-correlation) over `D` spatial axes: [`Conv1d`], [`Conv2d`].
 ///
@@ -151,8 +152,9 @@ impl<const D: usize> Module for Conv<D> {
             Err(failed) => return failed,
         };
         let options = options(self.stride, self.padding, self.dilation, self.shape.groups);
+        let (x, weight) = (operand(x), operand(&weight));
         let y = if D == 1 { x.conv1d(&weight, &options) } else { x.conv2d(&weight, &options) };
-        with_bias(y, bias, D)
+        kept(&with_bias(y, bias, D))
     }
 }
 
@@ -273,6 +275,7 @@ impl<const D: usize> Module for ConvTranspose<D> {
             Err(failed) => return failed,
         };
         let options = options(self.stride, self.padding, self.dilation, self.shape.groups);
+        let (x, weight) = (operand(x), operand(&weight));
         let y = match self.output_padding[..] {
             [height, width] => x.conv_transpose2d(&weight, &options, [height, width]),
             [only] if x.error().is_none() && x.rank() == 3 => {
@@ -282,9 +285,9 @@ impl<const D: usize> Module for ConvTranspose<D> {
             }
             _ => {
                 let why = "needs f32[N, C, L]";
-                return crate::fault::invalid("conv_transpose1d", &[x], Location::caller(), why);
+                return crate::fault::invalid("conv_transpose1d", &[&x], Location::caller(), why);
             }
         };
-        with_bias(y, bias, D)
+        kept(&with_bias(y, bias, D))
     }
 }

@@ -7,6 +7,7 @@ use versant_graph::Tensor;
 use super::weights::{Origin, Weights};
 use super::{Mode, Module};
 use crate::Scope;
+use crate::mixed::{kept, operand};
 
 /// `y = x Wᵀ + b`: `[.., inputs] → [.., outputs]`.
 ///
@@ -54,10 +55,10 @@ impl Module for Linear {
             Ok(values) => values,
             Err(failed) => return failed,
         };
-        let y = x.matmul(&weight.t());
-        match bias {
+        let y = operand(x).matmul(&operand(&weight).t());
+        kept(&match bias {
             Some(bias) => y + bias,
             None => y,
-        }
+        })
     }
 }

@@ -8,6 +8,7 @@ use versant_graph::{DType, GraphError, Tensor};
 use super::weights::Origin;
 use super::{Mode, Module};
 use crate::fault::invalid;
+use crate::mixed::kept;
 use crate::{Init, Param, Scope};
 
 /// Updates of running statistics that may be pending. Usually each optimiser step computes them; a loop of
@@ -182,6 +183,7 @@ impl<const D: usize> Module for BatchNorm<D> {
             let why = format!("needs f32[N, {axes}] with {channels} channels");
             return invalid(Self::NAME, &[x], location, why);
         }
+        let x = &kept(x);
         let mut shape = vec![1isize; x.rank() - 1];
         shape[0] = -1;
         let wide = |t: &Tensor| t.reshape(&shape);
@@ -284,6 +286,6 @@ impl Module for LayerNorm {
             Err(error) => return Tensor::failed(x.device(), error.clone()),
         };
         let bias = self.bias.as_ref().map(Param::get);
-        x.layer_norm(self.axes, weight.as_ref(), bias.as_ref(), self.eps)
+        kept(x).layer_norm(self.axes, weight.as_ref(), bias.as_ref(), self.eps)
     }
 }

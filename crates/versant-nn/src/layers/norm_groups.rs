@@ -8,6 +8,7 @@ use super::norm::Running;
 use super::weights::Origin;
 use super::{Mode, Module};
 use crate::fault::invalid;
+use crate::mixed::kept;
 use crate::{Init, Param, Scope};
 
 /// Root-mean-square normalisation (Zhang and Sennrich, NeurIPS 2019) over the last axes:
@@ -79,6 +80,7 @@ impl Module for RmsNorm {
             let why = format!("needs f32 whose last extents are {:?}", self.extents);
             return invalid("RmsNorm", &[x], Location::caller(), why);
         }
+        let x = &kept(x);
         let axes: Vec<isize> = (1..=self.extents.len() as isize).map(|a| -a).collect();
         let y = x * (x.square().mean(&axes, true) + self.eps).rsqrt();
         match weight {
@@ -164,6 +166,7 @@ impl Module for GroupNorm {
             let why = format!("needs f32[N, C, ..] with {channels} channels");
             return invalid("GroupNorm", &[x], Location::caller(), why);
         }
+        let x = &kept(x);
         // Samples, groups, channels of a group, places: groups are an axis of their own.
         let places: usize = x.shape()[2..].iter().product();
         let own = channels / self.groups;
@@ -275,6 +278,7 @@ impl<const D: usize> Module for InstanceNorm<D> {
             let why = format!("needs f32[N, C, {axes}] with {channels} channels");
             return invalid(Self::NAME, &[x], location, why);
         }
+        let x = &kept(x);
         let mut shape = vec![1isize; D + 1];
         shape[0] = -1;
         let wide = |t: &Tensor| t.reshape(&shape);

@@ -8,6 +8,7 @@ use versant_graph::{DType, GraphError, Tensor, scan, scan_reversed};
 use super::weights::Origin;
 use super::{Dropout, Mode, Module};
 use crate::fault::invalid;
+use crate::mixed::{kept, operand};
 use crate::{Init, Param, Scope};
 
 /// What a recurrent layer carries from one sequence to the next.
@@ -246,7 +247,7 @@ impl Recurrent {
         reverse: bool,
     ) -> (Vec<Tensor>, Tensor) {
         // The inputs of all steps in one product.
-        let mut projected = x.matmul(&weights.input.get().t());
+        let mut projected = operand(x).matmul(&operand(&weights.input.get()).t());
         let recurrent = weights.hidden.get().t();
         let projection = weights.projection.as_ref().map(|p| p.get().t());
         let mut inside = None;
@@ -258,6 +259,7 @@ impl Recurrent {
                 _ => projected = projected + hidden.get(),
             }
         }
+        let projected = kept(&projected);
         let init: Vec<&Tensor> = init.iter().collect();
         let xs: Vec<&Tensor> = std::iter::once(&projected).chain(there).collect();
         let body = |carry: &[Tensor], x: &[Tensor]| {

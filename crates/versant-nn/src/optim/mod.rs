@@ -15,6 +15,7 @@ mod lion;
 mod muon;
 mod nadam;
 mod rmsprop;
+mod scale;
 mod sgd;
 
 use std::collections::BTreeMap;
@@ -32,6 +33,7 @@ pub use lion::Lion;
 pub use muon::Muon;
 pub use nadam::NAdam;
 pub use rmsprop::RmsProp;
+pub use scale::LossScale;
 pub use sgd::Sgd;
 
 use crate::error::{NnError, Result};
@@ -68,6 +70,12 @@ pub trait Optimizer: Send {
 
     /// The global gradient norm before clipping in the latest step, if the optimiser clips by it.
     fn grad_norm(&self) -> Option<&Tensor>;
+
+    /// The loss times the factor of [`LossScale`], to differentiate in its place; the loss itself without scaling.
+    fn scaled(&self, loss: &Tensor) -> Tensor;
+
+    /// The factor of the next step and the number of steps skipped so far, f32 `[1]` both, if the loss is scaled.
+    fn loss_scale(&self) -> Option<(&Tensor, &Tensor)>;
 
     /// Everything that a resumed run needs.
     ///
@@ -213,6 +221,13 @@ macro_rules! optimizer {
                 self
             }
 
+            /// Scales the loss ([`Optimizer::scaled`](crate::Optimizer::scaled)) and skips steps that overflow.
+            #[must_use]
+            pub fn loss_scaling(mut self, rule: $crate::optim::LossScale) -> Self {
+                self.flat.scale_by(rule);
+                self
+            }
+
             /// Scales all gradients of a step by one factor, so that their global L2 norm is at most `max`:
             /// `g · min(1, max / (norm + 1e-6))`, as PyTorch's `clip_grad_norm_`. Costs one reduction.
             #[must_use]
@@ -256,6 +271,14 @@ macro_rules! optimizer {
 
             fn grad_norm(&self) -> Option<&versant_graph::Tensor> {
                 self.flat.norm.as_ref()
+            }
+
+            fn scaled(&self, loss: &versant_graph::Tensor) -> versant_graph::Tensor {
+                self.flat.scaling.as_ref().map_or_else(|| loss.clone(), |s| loss * s.factor())
+            }
+
+            fn loss_scale(&self) -> Option<(&versant_graph::Tensor, &versant_graph::Tensor)> {
+                self.flat.scaling.as_ref().map(|s| (s.factor(), s.skipped()))
             }
 
             fn state(&self) -> $crate::Result<$crate::optim::OptimizerState> {

@@ -13,6 +13,7 @@ use versant_graph::{DType, Gradients, Tensor, eval};
 
 use super::average::Average;
 use super::group::{Now, ParamGroup, Segment, Settings};
+use super::scale::{LossScale, Scaling, chosen};
 use super::{Rule, at_least_zero, scalar};
 use crate::error::{NnError, Result};
 use crate::params::{Params, Slot, matches_glob};
@@ -28,6 +29,7 @@ pub(super) struct Flat {
     /// The gradient norm of the latest step.
     pub norm: Option<Tensor>,
     pub average: Option<Average>,
+    pub scaling: Option<Scaling>,
     /// What the rule's states are before the first step.
     pub start: f32,
     params: Params,
@@ -149,6 +151,7 @@ impl Flat {
             clip_value: None,
             norm: None,
             average: None,
+            scaling: None,
             start: 0.0,
             params: params.clone(),
             pattern: None,
@@ -180,6 +183,16 @@ impl Flat {
         self.lay_out_again();
     }
 
+    /// Scales the loss from here on.
+    pub fn scale_by(&mut self, rule: LossScale) {
+        self.scaling = Some(Scaling::new(self.params.device(), rule));
+    }
+
+    /// Everything that lives from step to step.
+    fn lasting(&self) -> impl Iterator<Item = &Tensor> {
+        self.groups.iter().flat_map(Group::flats).chain(self.scaling.iter().flat_map(Scaling::tensors))
+    }
+
     /// Sets the rate of a group by its pattern; whether there is such a group.
     pub fn set_scale(&mut self, pattern: &str, scale: f64) -> bool {
         let group = self.parts.iter_mut().find(|g| g.pattern == pattern);
@@ -199,7 +212,7 @@ impl Flat {
 
     /// Computes a step that an earlier failure left pending.
     fn settle(&mut self) -> Result<()> {
-        eval(&self.groups.iter().flat_map(Group::flats).collect::<Vec<_>>())?;
+        eval(&self.lasting().collect::<Vec<_>>())?;
         Ok(())
     }
 
@@ -232,7 +245,7 @@ impl Flat {
         let mut kept = self.record(rule, &mut grads);
         drop(grads);
         let buffers = self.params.pending_buffers();
-        let flats = self.groups.iter().flat_map(Group::flats);
+        let flats = self.lasting();
         // The loss goes first: what reads the parameters after their update would keep it from happening in place.
         let roots = [&loss].into_iter().chain(flats).chain(&self.norm).chain(&buffers);
         let roots: Vec<&Tensor> = roots.collect();
@@ -246,6 +259,7 @@ impl Flat {
         at_least_zero("the norm to clip to", self.clip_norm.unwrap_or(1.0))?;
         at_least_zero("the value to clip to", self.clip_value.unwrap_or(1.0))?;
         self.average.map_or(Ok(()), |a| a.check())?;
+        self.scaling.as_ref().map_or(Ok(()), Scaling::check)?;
         self.parts.iter().try_for_each(ParamGroup::check)
     }
 
@@ -268,6 +282,8 @@ impl Flat {
             flat.push(join(&parts.by_ref().take(group.members.len()).collect::<Vec<_>>()));
         }
         drop(parts);
+        let fine = self.scaling.as_mut().and_then(|s| s.unscale(&mut flat));
+        let fine = fine.as_ref();
         self.clip(&mut flat);
         let mut kept = Vec::new();
         let parts = |g: &Group| g.settings(|part| self.settings(rule, g.class, part));
@@ -279,10 +295,12 @@ impl Flat {
             let now = Now { count, class, parts, segments, index };
             let (value, states) = rule.update(&now, &group.value, grad, &group.states);
             if let (Some(rule), Some(average)) = (self.average, &mut group.average) {
-                *average = &*average + (&value - &*average) * scalar(&value, rule.weight(count));
+                let new = &*average + (&value - &*average) * scalar(&value, rule.weight(count));
+                *average = chosen(fine, new, average);
             }
-            group.value = value;
-            group.states = states;
+            group.value = chosen(fine, value, &group.value);
+            let states = states.into_iter().zip(&group.states);
+            group.states = states.map(|(new, old)| chosen(fine, new, old)).collect();
             group.hand_out(&mut kept);
         }
         kept

@@ -7,6 +7,7 @@ use versant_graph::{Tensor, eval};
 
 use super::{Flat, Parked, flatten};
 use crate::error::{NnError, Result};
+use crate::optim::scale::Scaling;
 use crate::optim::{OptimizerState, Rule};
 use crate::params::{HostMap, HostTensor, Param, read_all, upload};
 
@@ -48,6 +49,9 @@ impl Flat {
         for ((key, shape), data) in keys.into_iter().zip(values) {
             state.tensors.insert(key, HostTensor { shape, data });
         }
+        if let Some(scaling) = &self.scaling {
+            state.tensors.extend([scaling.saved()?]);
+        }
         Ok(state)
     }
 
@@ -57,6 +61,7 @@ impl Flat {
             let (saved, wanted) = (state.kind.clone(), rule.kind().to_owned());
             return Err(NnError::OtherOptimizer { saved, wanted });
         }
+        Scaling::fits(state.tensors.get(Scaling::NAME))?;
         let (mut missing, mut extra, mut shapes) = (Vec::new(), Vec::new(), Vec::new());
         for slot in self.selected()? {
             if !state.counts.contains_key(&*slot.name) {
@@ -104,6 +109,9 @@ impl Flat {
             return Err(error);
         }
         (self.lr, self.steps) = (state.lr, state.steps);
+        if let Some(scaling) = &mut self.scaling {
+            scaling.load(&self.params, state.tensors.get(Scaling::NAME))?;
+        }
         Ok(())
     }
 
