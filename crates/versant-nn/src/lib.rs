@@ -7,6 +7,7 @@
 pub mod attribution;
 pub mod checkpoint;
 pub mod clip;
+pub mod ensemble;
 mod error;
 mod fault;
 mod file;

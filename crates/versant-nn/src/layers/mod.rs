@@ -18,6 +18,7 @@ mod pool;
 mod positions;
 mod rnn;
 mod sequential;
+mod tap;
 mod transformer;
 mod transformer_config;
 mod weights;
@@ -39,6 +40,7 @@ pub use pool::{AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, Flatten, MaxPool
 pub use positions::{Alibi, LearnedPositions, Rotary, SinusoidalPositions, Start};
 pub use rnn::{Gru, Lstm, Rnn, RnnState, Sequence};
 pub use sequential::Sequential;
+pub use tap::{Activations, Tap, Taps};
 pub use transformer::{
     TransformerDecoder, TransformerDecoderLayer, TransformerEncoder, TransformerEncoderLayer,
 };
