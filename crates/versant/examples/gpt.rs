@@ -9,9 +9,9 @@ mod common;
 
 use common::plot::{Line, lines};
 use common::{Example, Outcome, floats};
-use versant::data::sampling::batches;
+use versant::data::SampleRng;
 use versant::data::sets::moby_dick;
-use versant::data::text::{Characters, Windows};
+use versant::data::text::Characters;
 use versant::nn::generate::{Limits, Sampler, TokenModel, generate};
 use versant::nn::layers::{KvCache, LearnedPositions, TransformerConfig, TransformerEncoder};
 use versant::nn::schedule::Schedule;
@@ -64,18 +64,20 @@ impl TokenModel for Gpt {
     }
 }
 
-/// Windows of the text and what follows each character.
-fn pair(ex: &Example, text: &Windows, windows: &[usize]) -> Outcome<(Tensor, Tensor)> {
-    let (x, y) = text.batch_on(&ex.dev, windows)?;
-    Ok((x, y.reshape(&[-1])))
+/// Pieces of the text `[starts, LENGTH]`, and what follows each character.
+fn pair(ex: &Example, text: &[i32], starts: &[usize]) -> (Tensor, Tensor) {
+    let pieces = |shift: usize| starts.iter().flat_map(move |&s| &text[s + shift..][..LENGTH]).copied();
+    let (x, y): (Vec<i32>, Vec<i32>) = (pieces(0).collect(), pieces(1).collect());
+    let n = starts.len();
+    (Tensor::from_slice(&ex.dev, &x, &[n, LENGTH]), Tensor::from_slice(&ex.dev, &y, &[n * LENGTH]))
 }
 
 /// Nats a character over windows that lie side by side.
-fn test_loss(ex: &Example, net: &Gpt, text: &Windows) -> Outcome<f64> {
-    let all: Vec<usize> = (0..text.len()).step_by(LENGTH).take(ex.size(usize::MAX, 32)).collect();
+fn test_loss(ex: &Example, net: &Gpt, text: &[i32]) -> Outcome<f64> {
+    let all: Vec<usize> = (0..text.len() - LENGTH).step_by(LENGTH).take(ex.size(usize::MAX, 32)).collect();
     let (mut sum, mut count) = (0.0, 0);
     for part in all.chunks_exact(32) {
-        let (x, y) = pair(ex, text, part)?;
+        let (x, y) = pair(ex, text, part);
         sum += f64::from(net.forward(&x, Mode::Eval).cross_entropy(&y).item::<f32>()?);
         count += 1;
     }
@@ -95,7 +97,6 @@ fn run(ex: &Example) -> Outcome {
     if ex.dump(|| Ok(vec![array("train", train), array("test", test)]))? {
         return Ok(());
     }
-    let (train, test) = (Windows::new(train.to_vec(), LENGTH)?, Windows::new(test.to_vec(), LENGTH)?);
     let params = ex.store(0);
     let mut net = Gpt::new(&params, known.len());
     let mut opt = AdamW::new(&params, 2e-3).clip_norm(1.0);
@@ -103,9 +104,10 @@ fn run(ex: &Example) -> Outcome {
     let rate = Schedule::warmup_cosine(2e-3, 50, steps as u64);
     let bar = ex.bar(steps, "training");
     let mut history = Vec::new();
-    let order = batches(train.len(), BATCH, ex.options.seed, 0);
-    for (step, windows) in order.iter().take(steps).enumerate() {
-        let (x, y) = pair(ex, &train, windows)?;
+    for step in 0..steps {
+        let mut rng = SampleRng::new(ex.options.seed, 0, step as u64);
+        let starts: Vec<usize> = (0..BATCH).map(|_| rng.below(train.len() - LENGTH)).collect();
+        let (x, y) = pair(ex, train, &starts);
         let loss = net.forward(&x, Mode::Train).cross_entropy(&y);
         opt.set_lr(rate.at(step as u64));
         opt.step(loss.backward()?)?;
@@ -117,7 +119,7 @@ fn run(ex: &Example) -> Outcome {
         bar.inc(1);
     }
     bar.finish_and_clear();
-    let nats = test_loss(ex, &net, &test)?;
+    let nats = test_loss(ex, &net, test)?;
     let prompt: Vec<u32> = known.encode("The whale ")?.iter().map(|&id| id as u32).collect();
     let mut sampler = Sampler::new(Seed(ex.options.seed)).temperature(0.8).top_p(0.95);
     let limits = Limits { tokens: LENGTH - prompt.len(), end: None };
