@@ -238,7 +238,11 @@ fn every_token_is_one_replayed_plan() {
             assert_eq!(made, (0, 0, 0, 0), "{name}: {did:?}");
             assert_eq!(did.submits, 9, "{name}: one submit a token, {did:?}");
             assert_eq!(dev.memory().current, memory.current, "{name}: nothing stays behind");
-            println!("{name}: {} launches a token, {did:?}\n{plan}", plan.launches.len());
+            let launches = plan.launches.len();
+            println!("{name}: {launches} launches a token, {did:?}");
+            // Ten a layer at most, one of which turns queries and keys, and what is before and behind the layers.
+            let most = if is_rotary { 28 } else { 23 };
+            assert!(dev.info().name != "null" || launches <= most, "{name}: {launches}\n{plan}");
             // The cache is written in place: beside it a step needs the new tokens and logits.
             let bytes: u64 = cache.tensors().map(|t| 4 * t.numel() as u64).sum();
             let more = dev.memory().peak - memory.current;

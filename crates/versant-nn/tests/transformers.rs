@@ -192,12 +192,15 @@ fn builders_keep_names_and_shapes_of_the_store() {
     drop(layer);
 }
 
+/// A norm with its name, the shape of its input, and the most launches of its gradients.
+type Norm = (&'static str, Box<dyn Module>, Vec<usize>, usize);
+
 /// Norms are one kernel forward; what the gradients take.
 #[test]
 fn norms_are_one_launch() {
     let vs = Params::new(&Device::null(), Seed(1));
     let dev = vs.device().clone();
-    let norms: Vec<(&str, Box<dyn Module>, Vec<usize>, usize)> = vec![
+    let norms: Vec<Norm> = vec![
         ("rms", Box::new(RmsNorm::new(&(&vs / "rms"), &[64])), vec![32, 16, 64], 3),
         ("group", Box::new(GroupNorm::new(&(&vs / "group"), 4, 16)), vec![8, 16, 4, 4], 3),
         ("instance", Box::new(InstanceNorm2d::new(&(&vs / "instance"), 16).affine()), vec![8, 16, 6, 6], 4),

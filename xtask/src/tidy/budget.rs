@@ -13,7 +13,7 @@ const BUDGETS: [(&str, usize, &[&str]); 4] = [
     ("versant-device", 3_250, &["crates/versant-device/src/"]),
     ("versant-graph", 8_750, &["crates/versant-graph/src/"]),
     ("versant-kernels", 10_450, &["crates/versant-kernels/src/", "shaders/"]),
-    ("versant-nn", 5_300, &["crates/versant-nn/src/"]),
+    ("versant-nn", 8_000, &["crates/versant-nn/src/"]),
 ];
 
 /// Prints how much of each budget is used, and finds the crates that are over it.

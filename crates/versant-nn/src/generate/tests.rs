@@ -94,7 +94,7 @@ fn draws_follow_the_distribution_and_the_seed() {
     for (token, share) in [(0, 0.0), (1, 2.0 / 9.0), (2, 3.0 / 9.0), (3, 4.0 / 9.0)] {
         let count = tokens.iter().filter(|&&t| t == token).count() as f64;
         // Four standard deviations.
-        let allowed = 4.0 * (4000.0 * share * (1.0 - share) as f64).sqrt();
+        let allowed = 4.0 * f64::sqrt(4000.0 * share * (1.0 - share));
         assert!((count - 4000.0 * share).abs() <= allowed, "{count} of {token}");
     }
 }

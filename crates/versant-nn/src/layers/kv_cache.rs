@@ -150,10 +150,13 @@ impl KvCache {
         }
         let device = self.start.device();
         let from_start = Tensor::arange(device, capacity, DType::I32) - &self.start;
-        let written = from_start
-            .ge(&Tensor::constant(device, 0i32))
-            .and(&from_start.lt(&Tensor::constant(device, rows as i32)))
-            .reshape(&[1, -1, 1, 1]);
+        let first = Tensor::constant(device, 0i32);
+        // Of one row a single comparison, which is cheap enough to be a part of both kernels that ask for it.
+        let written = match rows {
+            1 => from_start.eq(&first),
+            _ => from_start.ge(&first).and(&from_start.lt(&Tensor::constant(device, rows as i32))),
+        };
+        let written = written.reshape(&[1, -1, 1, 1]);
         for (old, new) in old.iter_mut().zip(new) {
             // One row is the same for every place; of several, each place takes its own.
             let row = if rows == 1 { new.clone() } else { new.index_select(1, &from_start) };
