@@ -11,3 +11,4 @@ pub mod operators;
 pub mod pooling;
 
 pub mod reduce;
+pub mod sorting;
