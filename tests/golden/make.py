@@ -31,6 +31,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from record import case, pair, put, rounded, save, seed, tied
+from sorting import sorting
 
 # ---------------------------------------------------------------------------------------------------
 # (a) Layers
@@ -621,7 +622,7 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     torch.backends.mkldnn.enabled = False  # Its recurrent layers have no second derivatives.
-    for make in (linears, convs, transposed_convs, pools, norms, embeddings, activations, losses, optimisers, clipping, schedules,
+    for make in (linears, convs, transposed_convs, pools, norms, embeddings, activations, losses, sorting, optimisers, clipping, schedules,
                  init_numbers, training, elementwise, reductions, contractions, indexing, movement, recurrence):
         make()
     save()
