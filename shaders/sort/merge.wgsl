@@ -39,7 +39,7 @@ fn main(
     let start = first / (2u * run) * (2u * run);
     let middle = min(start + run, n);
     let end = min(middle + run, n);
-    let from = params[1].y + row * n;
+    let base = params[1].y + row * n;
 
     // How many of the results before `first` are of the first run.
     let before = first - start;
@@ -47,8 +47,8 @@ fn main(
     var high = min(before, middle - start);
     while low < high {
         let at = (low + high) / 2u;
-        let a = key_of(row, candidates[from + start + at]);
-        let b = key_of(row, candidates[from + middle + before - 1u - at]);
+        let a = key_of(row, candidates[base + start + at]);
+        let b = key_of(row, candidates[base + middle + before - 1u - at]);
         if a <= b {
             low = at + 1u;
         } else {
@@ -63,11 +63,11 @@ fn main(
     var key_a = 0u;
     var key_b = 0u;
     if a < middle {
-        column_a = candidates[from + a];
+        column_a = candidates[base + a];
         key_a = key_of(row, column_a);
     }
     if b < end {
-        column_b = candidates[from + b];
+        column_b = candidates[base + b];
         key_b = key_of(row, column_b);
     }
     let stop = min(first + chunk, end);
@@ -78,7 +78,7 @@ fn main(
         var column = 0u;
         var key = 0u;
         if next < select(end, middle, takes_a) {
-            column = candidates[from + next];
+            column = candidates[base + next];
             key = key_of(row, column);
         }
         a = select(a, next, takes_a);

@@ -60,12 +60,12 @@ fn main(
     let group = wid.x + wid.y * groups.x;
 
     for (var slot = lid; slot < TILE; slot += WORKGROUP) {
-        let of = block_of(group, slot);
+        let part = block_of(group, slot);
         let place = slot % width;
         var key = ~0u;
-        if of.x < rows && place < min(block, count - of.y) {
-            let column = candidate(of.x, of.y + place);
-            key = sort_key(keys[params[2].x + of.x * params[0].y + column], params[2].z, params[2].w);
+        if part.x < rows && place < min(block, count - part.y) {
+            let column = candidate(part.x, part.y + place);
+            key = sort_key(keys[params[2].x + part.x * params[0].y + column], params[2].z, params[2].w);
         }
         slot_key[slot] = key;
         slot_place[slot] = place;
@@ -93,10 +93,10 @@ fn main(
 
     let keep = params[1].z;
     for (var slot = lid; slot < TILE; slot += WORKGROUP) {
-        let of = block_of(group, slot);
+        let part = block_of(group, slot);
         let at = slot % width;
-        if of.x < rows && at < min(keep, min(block, count - of.y)) {
-            order[of.x * params[1].w + of.z * keep + at] = candidate(of.x, of.y + slot_place[slot]);
+        if part.x < rows && at < min(keep, min(block, count - part.y)) {
+            order[part.x * params[1].w + part.z * keep + at] = candidate(part.x, part.y + slot_place[slot]);
         }
     }
 }

@@ -256,7 +256,9 @@ impl PartialEq for Op {
             (Op::Fold { axis, stride, dilation }, Op::Fold { axis: a, stride: s, dilation: d }) => {
                 axis == a && stride == s && dilation == d
             }
-            (Op::ArgSort { pass: a, descending: x }, Op::ArgSort { pass: b, descending: y }) => a == b && x == y,
+            (Op::ArgSort { pass: a, descending: x }, Op::ArgSort { pass: b, descending: y }) => {
+                a == b && x == y
+            }
             (Op::Attention(a), Op::Attention(b)) => a == b,
             (Op::Scan(a), Op::Scan(b)) => Arc::ptr_eq(a, b) || a == b,
             (Op::Item(a), Op::Item(b)) => a == b,

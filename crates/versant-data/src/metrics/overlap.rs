@@ -35,7 +35,10 @@ pub fn pairwise_iou(a: &Tensor, b: &Tensor) -> Tensor {
             let operand = |t: &Tensor| versant_graph::Operand { dtype: t.dtype(), shape: t.shape().to_vec() };
             let why = "boxes are f32[n, 4]: left, top, right, bottom".to_owned();
             let operands = vec![operand(a), operand(b)];
-            return Tensor::failed(a.device(), GraphError::Invalid { op: "pairwise_iou", why, operands, location });
+            return Tensor::failed(
+                a.device(),
+                GraphError::Invalid { op: "pairwise_iou", why, operands, location },
+            );
         }
     }
     let zero = Tensor::constant(a.device(), 0f32);

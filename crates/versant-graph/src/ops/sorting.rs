@@ -237,7 +237,8 @@ impl Tensor {
         let (axis, n) = match self.line_of(name, axis) {
             Ok((axis, n)) if n > 0 && fits => (axis, n),
             Ok(_) => {
-                let why = "the axis must have elements, of a type that it is defined for; a share is from 0 to 1";
+                let why =
+                    "the axis must have elements, of a type that it is defined for; a share is from 0 to 1";
                 return Tensor::invalid(name, &[self], Location::caller(), why);
             }
             Err(failed) => return failed,
@@ -280,8 +281,12 @@ impl Tensor {
     #[must_use]
     pub fn searchsorted(&self, values: &Tensor, right: bool) -> Tensor {
         let (own, rank) = (self.rank(), values.rank());
-        let same = own == 1 || own == rank && rank > 0 && self.shape()[..own - 1] == values.shape()[..rank - 1];
-        if !same || rank >= versant_kernels::MAX_RANK || self.dtype() != values.dtype() || self.dtype() == DType::Bool
+        let same =
+            own == 1 || own == rank && rank > 0 && self.shape()[..own - 1] == values.shape()[..rank - 1];
+        if !same
+            || rank >= versant_kernels::MAX_RANK
+            || self.dtype() != values.dtype()
+            || self.dtype() == DType::Bool
         {
             let why = "numbers of one type, and one list for all or for each row of values";
             return Tensor::invalid("searchsorted", &[self, values], Location::caller(), why);

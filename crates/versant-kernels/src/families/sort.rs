@@ -216,8 +216,7 @@ impl ArgSort {
             } else {
                 let rows = out.par_chunks_exact_mut(length).enumerate();
                 let least = (SERIAL / 4 / self.count).max(1);
-                rows.with_min_len(least)
-                    .for_each_init(Vec::new, |scratch, piece| row(piece, scratch, false));
+                rows.with_min_len(least).for_each_init(Vec::new, |scratch, piece| row(piece, scratch, false));
             }
         })
     }
