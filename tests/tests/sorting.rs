@@ -146,6 +146,22 @@ fn what_waits_gives_what_is_there() {
     }
 }
 
+/// More elements than a loop on lavapipe may take in sequence.
+#[test]
+fn counts_of_many_are_exact() {
+    const MANY: usize = 100_003;
+    let values: Vec<i32> = (0..MANY as i32).map(|i| i.wrapping_mul(i) % 9 - 1).collect();
+    let mut want = [0i32; 7];
+    values.iter().filter(|v| (0..7).contains(*v)).for_each(|&v| want[v as usize] += 1);
+    for device in devices() {
+        let x = Tensor::from_slice(&device, &values, &[MANY]);
+        assert_eq!(x.bincount(7, None).to_vec::<i32>().expect("it runs"), want);
+        let half = Tensor::full(&device, 0.5, &[MANY]);
+        let halves = x.bincount(7, Some(&half)).to_vec::<f32>().expect("it runs");
+        assert_eq!(halves, want.map(|count| count as f32 * 0.5));
+    }
+}
+
 /// Frequencies over many draws, within four standard deviations; and no class twice without replacement.
 #[test]
 fn draws_have_their_chances() {

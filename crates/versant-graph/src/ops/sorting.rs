@@ -18,6 +18,9 @@ use crate::plan::target_of;
 /// for every element on a GPU.
 const SCATTERED: usize = 1024;
 
+/// Comparisons up to which a GPU counts by comparing every element with every bin.
+const COMPARED: usize = 1 << 28;
+
 impl Tensor {
     /// The axis, counted from the front, and its extent.
     #[track_caller]
@@ -437,7 +440,15 @@ impl Tensor {
         let count = [self.numel()];
         let one = || Tensor::constant(self.device(), 1i32).broadcast_to(&count);
         let source = weights.map_or_else(one, |w| w.shaped(&count, location));
-        Tensor::scattered(0, &self.shaped(&count, location), &source, bins, location)
+        let index = self.shaped(&count, location);
+        let work = bins.saturating_mul(self.numel());
+        if self.device().info().kind == DeviceKind::Cpu || work > COMPARED {
+            return Tensor::scattered(0, &index, &source, bins, location);
+        }
+        // A GPU's scatter would walk all elements in sequence, once a bin; a reduction shares them out.
+        let places = Tensor::arange(self.device(), bins, self.dtype()).unsqueeze(1);
+        let zero = Tensor::number(&source, 0.0);
+        places.eq(&index).select(&source, &zero).sum(&[-1], false)
     }
 
     /// How many elements lie in each of `bins` equal parts of `low..=high`, as i32 `[bins]`: a part has its lower end, the
