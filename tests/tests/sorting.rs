@@ -50,7 +50,7 @@ fn keys(n: usize, seed: u64) -> Vec<u32> {
     let mut rng = Rng(seed);
     let mut word = || {
         let any = rng.bits() as u32;
-        odd.get(rng.below(20)).copied().unwrap_or(if any % 2 == 0 { any } else { any >> 28 })
+        odd.get(rng.below(20)).copied().unwrap_or(if any.is_multiple_of(2) { any } else { any >> 28 })
     };
     (0..n).map(|_| word()).collect()
 }

@@ -118,22 +118,23 @@ mod tests {
             .collect()
     }
 
-    fn tensor(boxes: &[BoundingBox]) -> Tensor {
+    fn tensor(device: &Device, boxes: &[BoundingBox]) -> Tensor {
         let edges: Vec<f32> = boxes.iter().flat_map(|b| [b.x0, b.y0, b.x1, b.y1]).collect();
-        Tensor::from_slice(&Device::cpu(), &edges, &[boxes.len(), 4])
+        Tensor::from_slice(device, &edges, &[boxes.len(), 4])
     }
 
     #[test]
     fn the_matrix_holds_the_overlap_of_every_pair() {
+        let device = Device::cpu();
         let (a, b) = (boxes(13, 1), boxes(9, 2));
-        let all = pairwise_iou(&tensor(&a), &tensor(&b)).to_vec::<f32>().unwrap();
+        let all = pairwise_iou(&tensor(&device, &a), &tensor(&device, &b)).to_vec::<f32>().unwrap();
         for (i, a) in a.iter().enumerate() {
             for (j, b) in b.iter().enumerate() {
                 assert!((all[i * 9 + j] - a.iou(b)).abs() < 1e-6, "{a:?} {b:?}");
             }
         }
-        assert_eq!(pairwise_iou(&tensor(&[]), &tensor(&b)).shape(), [0, 9]);
-        let (a, b) = (tensor(&a), tensor(&b));
+        assert_eq!(pairwise_iou(&tensor(&device, &[]), &tensor(&device, &b)).shape(), [0, 9]);
+        let (a, b) = (tensor(&device, &a), tensor(&device, &b));
         let grads = grad_of(&pairwise_iou(&a, &b).sum_all(), &[&a, &b]).unwrap();
         assert!(grads.iter().all(|g| g.to_vec::<f32>().unwrap().iter().all(|v| v.is_finite())));
         assert!(pairwise_iou(&a.t(), &b).error().is_some());
@@ -146,7 +147,7 @@ mod tests {
         let scores: Vec<f32> = (0..60).map(|i| (i * 37 % 23) as f32).collect();
         let classes: Vec<i32> = (0..60).map(|i| i % 3).collect();
         let device = Device::cpu();
-        let rows = tensor(&found);
+        let rows = tensor(&device, &found);
         let column = Tensor::from_slice(&device, &scores, &[60]);
         let plain = nms(&rows, &column, None, 0.3).unwrap().to_vec::<i32>().unwrap();
         let want = non_maximum_suppression(&found, &scores, 0.3).unwrap();
@@ -165,7 +166,7 @@ mod tests {
         let aware = nms(&rows, &column, Some(&of), 0.3).unwrap().to_vec::<i32>().unwrap();
         assert_eq!(aware.iter().map(|&k| k as usize).collect::<Vec<_>>(), want);
         assert!(aware.len() > plain.len());
-        assert_eq!(nms(&tensor(&[]), &column.narrow(0, 0, 0), None, 0.5).unwrap().shape(), [0]);
+        assert_eq!(nms(&tensor(&device, &[]), &column.narrow(0, 0, 0), None, 0.5).unwrap().shape(), [0]);
         assert!(matches!(nms(&rows, &column.narrow(0, 0, 2), None, 0.5), Err(DataError::Lengths { .. })));
         assert!(matches!(nms(&rows.t(), &column, None, 0.5), Err(DataError::Option { .. })));
         assert!(nms(&rows, &of, None, 0.5).is_err() && nms(&rows, &column, Some(&column), 0.5).is_err());
