@@ -31,6 +31,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from record import case, pair, put, rounded, save, seed, tied
+from sorting import sorting
 from transformer import TRANSFORMERS
 
 # ---------------------------------------------------------------------------------------------------
@@ -625,7 +626,7 @@ def main() -> None:
     torch.backends.mkldnn.enabled = False  # Its recurrent layers have no second derivatives.
     for make in TRANSFORMERS:
         make()
-    for make in (linears, convs, transposed_convs, pools, norms, embeddings, activations, losses, optimisers, clipping, schedules,
+    for make in (linears, convs, transposed_convs, pools, norms, embeddings, activations, losses, sorting, optimisers, clipping, schedules,
                  init_numbers, training, elementwise, reductions, contractions, indexing, movement, recurrence):
         make()
     save()

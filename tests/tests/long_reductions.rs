@@ -1,7 +1,7 @@
 //! Reductions of many elements to few results, which a plan takes in two passes: right for odd, prime and even
 //! extents, through views, and the same on every run.
 
-use versant_graph::{Device, Tensor, explain};
+use versant_graph::{Device, Tensor, explain, grad_of};
 use versant_tests::devices;
 
 const LONG: usize = 1 << 16;
@@ -56,6 +56,42 @@ fn rows_columns_and_views() {
         let half: f32 = row(1)[cols / 2..].iter().sum();
         let part = x.narrow(0, 1, 1).narrow(1, cols / 2, cols - cols / 2);
         check("a part", &device, &part.pad(&[(1, 1), (5, 70_000)], 0.0).sum_all(), &[half]);
+    }
+}
+
+/// Loops over whole lines, which lavapipe would end early.
+#[test]
+fn running_sums_and_scatters_of_long_lines() {
+    for device in devices() {
+        for n in [4097, 70_001] {
+            let values: Vec<f32> = (0..n).map(|i| (i * 37 % 11) as f32 - 4.0).collect();
+            let running = |values: &mut dyn Iterator<Item = &f32>| -> Vec<f32> {
+                values
+                    .scan(0.0, |sum, v| {
+                        *sum += v;
+                        Some(*sum)
+                    })
+                    .collect()
+            };
+            let x = Tensor::from_slice(&device, &values, &[n]);
+            check(&format!("running sum of {n}"), &device, &x.cumsum(0), &running(&mut values.iter()));
+            let two = Tensor::stack(&[&x, &x], 1).cumsum(0).narrow(1, 1, 1).flatten(0);
+            check(&format!("running sums of {n} x 2"), &device, &two, &running(&mut values.iter()));
+            let back = grad_of(&(x.cumsum(0) * &x.detach()).sum_all(), &[&x]).expect("it has one").remove(0);
+            let mut want = running(&mut values.iter().rev());
+            want.reverse();
+            check(&format!("reversed running sum of {n}"), &device, &back, &want);
+            let index: Vec<i32> = (0..n as i32).map(|i| i % 3).collect();
+            let index = Tensor::from_slice(&device, &index, &[n]);
+            let sum = |k: usize| values.iter().skip(k).step_by(3).sum::<f32>() + 1.0;
+            let ones = Tensor::ones(&device, &[3]);
+            check(
+                &format!("scatter of {n}"),
+                &device,
+                &ones.scatter_add(0, &index, &x),
+                &[sum(0), sum(1), sum(2)],
+            );
+        }
     }
 }
 

@@ -272,6 +272,40 @@ fn reductions() -> Vec<Misuse> {
     ]
 }
 
+fn sorting() -> Vec<Misuse> {
+    vec![
+        row("argsort", &["axis 2", "f32[2, 3]"], |g| g.m.argsort(2, false)),
+        row("sort", &["axis -3"], |g| g.m.sort(-3, false).0),
+        row("sort", &["f32[]", "axis 0"], |g| g.s.sort(0, true).1),
+        row("topk", &["4 of the 3", "f32[2, 3]"], |g| g.m.topk(4, 1, true).0),
+        row("topk", &["axis"], |g| g.m.topk(1, isize::MIN, true).1),
+        row("topk", &["f32[0, 3]"], |g| g.empty.topk(HUGE, 0, true).1),
+        row("kthvalue", &["number 0"], |g| g.m.kthvalue(0, 0, false).0),
+        row("kthvalue", &["number 3", "axis 0"], |g| g.m.kthvalue(3, -2, false).1),
+        row("kthvalue", &["axis 7"], |g| g.m.kthvalue(1, 7, false).1),
+        row("median", &["f32[0, 3]", "elements"], |g| g.empty.median(0, false)),
+        row("median", &["bool"], |g| g.truth.median(0, false)),
+        row("median", &["axis 2"], |g| g.m.median(2, false)),
+        row("quantile", &["i32[2, 3]"], |g| g.int.quantile(0.5, 0, false)),
+        row("quantile", &["share"], |g| g.m.quantile(1.5, 0, false)),
+        row("quantile", &["share"], |g| g.m.quantile(f32::NAN, 0, false)),
+        row("searchsorted", &["f32[2, 3]", "f32[4, 5]"], |g| g.m.searchsorted(&g.n, false)),
+        row("searchsorted", &["i32[3]", "one type"], |g| g.line.searchsorted(&g.m, false)),
+        row("searchsorted", &["f32[1, 1"], |g| g.deep.searchsorted(&g.deep, true)),
+        row("searchsorted", &["f32[]"], |g| g.s.searchsorted(&g.m, true)),
+        row("lt", &["different devices"], |g| g.m.searchsorted(&g.far, false)),
+        row("multinomial", &["4 samples", "f32[2, 3]"], |g| g.m.multinomial(4, false, RandomKey::new(0))),
+        row("multinomial", &["i32[2, 3]"], |g| g.int.multinomial(1, true, RandomKey::new(0))),
+        row("multinomial", &["f32[]"], |g| g.s.multinomial(1, true, RandomKey::new(0))),
+        row("multinomial", &["f32[1, 1"], |g| g.deep.multinomial(1, true, RandomKey::new(0))),
+        row("bincount", &["f32[2, 3]"], |g| g.m.bincount(3, None)),
+        row("bincount", &["f32[4, 5]", "weights"], |g| g.int.bincount(3, Some(&g.n))),
+        row("bincount", &["bool"], |g| g.int.bincount(3, Some(&g.truth))),
+        row("histogram", &["i32"], |g| g.int.histogram(3, 0.0, 1.0)),
+        row("histogram", &["from 1 to 1"], |g| g.m.histogram(3, 1.0, 1.0)),
+    ]
+}
+
 fn pools() -> Vec<Misuse> {
     vec![
         row("max_pool2d", &["f32[]"], |g| g.s.max_pool2d(&PoolOptions::new([2, 2]))),
@@ -345,6 +379,7 @@ fn table() -> Vec<(Misuse, u32)> {
         contractions(),
         movements(),
         reductions(),
+        sorting(),
         pools(),
         composites(),
         leaves(),
@@ -432,6 +467,11 @@ fn values_that_cannot_be_had() {
         let g = Given::new(&device);
         assert!(matches!(g.m.to_vec::<i32>(), Err(GraphError::WrongType { .. })));
         assert!(matches!(g.m.item::<f32>(), Err(GraphError::Invalid { op: "item", .. })));
+        for mask in [&g.m, &g.far.gt(&g.far)] {
+            let wrong = g.m.masked_select(mask);
+            assert!(matches!(wrong, Err(GraphError::Invalid { op: "masked_select", .. })));
+        }
+        assert!(g.n.masked_select(&g.truth).is_err() && g.m.reshape(&[5]).nonzero().is_err());
         assert!(matches!(eval(&[&g.m, &g.far]), Err(GraphError::MixedDevices { .. })));
         assert!(eval(&[]).is_ok());
         assert!(g.int.backward().is_err() && g.m.backward().is_err());

@@ -181,6 +181,9 @@ pub enum DataError {
     /// A file could not be read.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// A tensor has no value, or one of another type.
+    #[error(transparent)]
+    Tensor(#[from] versant_graph::GraphError),
     /// The number of elements does not match the shape.
     #[error("{what}: {found} elements, but shape {shape:?} needs {expected}")]
     Elements {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use versant_kernels::attention::{HIDDEN, Pass};
 use versant_kernels::contract::ConvKind;
-use versant_kernels::{DType, ReduceKind, Shape, View, math};
+use versant_kernels::{DType, ReduceKind, Shape, SortPass, View, math};
 
 use crate::Tensor;
 use crate::error::{GraphError, Result};
@@ -164,6 +164,7 @@ fn apply(op: &Op, shape: Shape, dtype: DType, x: &[&Array]) -> Vec<u32> {
         Op::Fold { axis, stride, dilation } => fold(*axis, *stride, *dilation, x[0], shape),
         Op::Gather(axis) => gather(*axis, x[0], x[1], shape),
         Op::ScatterAdd(axis) => scatter(*axis, x, shape),
+        Op::ArgSort { pass, descending } => argsort(pass, *descending, x),
         Op::Concat(axis) => concat(*axis, x, shape),
         Op::Bitcast | Op::Detach | Op::Custom(_) => x[0].words.clone(),
     }
@@ -369,6 +370,30 @@ fn scatter(axis: usize, x: &[&Array], shape: Shape) -> Vec<u32> {
         }
     }
     out.into_iter().map(|v| word(source.dtype, v)).collect()
+}
+
+fn argsort(pass: &SortPass, descending: bool, x: &[&Array]) -> Vec<u32> {
+    let width = |a: &Array| a.shape.last().copied().unwrap_or(1).max(1);
+    let (keys, n) = (x[0], width(x[0]));
+    let rows = keys.words.chunks(n).enumerate().map(|(row, keys)| match x.get(1) {
+        Some(list) => (keys, list.words.chunks(width(list)).nth(row).unwrap_or(&[]).to_vec()),
+        None => (keys, (0..n as u32).collect()),
+    });
+    let mut out = Vec::new();
+    for (row, candidates) in rows {
+        let key = |c: &u32| number(keys.dtype, row[*c as usize]);
+        for block in candidates.chunks(pass.block) {
+            let mut block = block.to_vec();
+            // A NaN is above every number, and equal to another.
+            let compare = |a: f64, b: f64| a.partial_cmp(&b).unwrap_or(a.is_nan().cmp(&b.is_nan()));
+            block.sort_by(|a, b| {
+                let order = compare(key(a), key(b));
+                if descending { order.reverse() } else { order }
+            });
+            out.extend(block.iter().take(pass.keep));
+        }
+    }
+    out
 }
 
 fn concat(axis: usize, x: &[&Array], shape: Shape) -> Vec<u32> {

@@ -95,7 +95,9 @@ impl IrNode {
             IrOp::Core(Op::Attention(a)) if k == 4 + usize::from(a.masked) => Some(Layout::Dense),
             IrOp::Core(Op::Attention(_)) => Some(Layout::Strided),
             IrOp::Core(Op::Gather(_)) if k == 0 => Some(Layout::Strided),
-            IrOp::Core(Op::CumSum { .. } | Op::Fold { .. } | Op::ScatterAdd(_)) => Some(Layout::Dense),
+            IrOp::Core(Op::CumSum { .. } | Op::Fold { .. } | Op::ScatterAdd(_) | Op::ArgSort { .. }) => {
+                Some(Layout::Dense)
+            }
             _ => None,
         }
     }
@@ -111,6 +113,7 @@ impl IrNode {
                     | Op::CumSum { .. }
                     | Op::Fold { .. }
                     | Op::ScatterAdd(_)
+                    | Op::ArgSort { .. }
                     | Op::Concat(_)
                     | Op::Scan(_)
                     | Op::Item(_)

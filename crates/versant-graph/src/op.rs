@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use versant_kernels::attention::Pass;
 use versant_kernels::contract::ConvKind;
-use versant_kernels::{MAX_RANK, ReduceKind, Shape, View};
+use versant_kernels::{MAX_RANK, ReduceKind, Shape, SortPass, View};
 
 use crate::Tensor;
 use crate::ops::elementwise::Elementwise;
@@ -162,6 +162,14 @@ pub enum Op {
     /// `out[.., v, ..] = base[.., v, ..] + Σ src[.., i, ..]` over `i` with `idx[i] == v`; inputs: base (of
     /// the output's shape, or rank 0), indices (one-dimensional, or of the source's shape), source.
     ScatterAdd(usize),
+    /// Of every block of candidates along the last axis, the positions of the first few by the order of their keys,
+    /// stably; inputs: keys, and candidates (positions in a row of keys; all of them without). NaN is the greatest.
+    ArgSort {
+        /// The blocks, and how much of each is kept.
+        pass: SortPass,
+        /// Whether the greatest comes first.
+        descending: bool,
+    },
     /// Joins the inputs along an axis.
     Concat(usize),
     /// What a scan's body is recorded over: a carry, an element, a constant.
@@ -205,6 +213,7 @@ impl Op {
             Op::Fold { .. } => "fold",
             Op::Gather(_) => "gather",
             Op::ScatterAdd(_) => "scatter_add",
+            Op::ArgSort { .. } => "argsort",
             Op::Concat(_) => "concat",
             Op::Hole => "hole",
             Op::Scan(_) => "scan",
@@ -247,6 +256,9 @@ impl PartialEq for Op {
             (Op::Fold { axis, stride, dilation }, Op::Fold { axis: a, stride: s, dilation: d }) => {
                 axis == a && stride == s && dilation == d
             }
+            (Op::ArgSort { pass: a, descending: x }, Op::ArgSort { pass: b, descending: y }) => {
+                a == b && x == y
+            }
             (Op::Attention(a), Op::Attention(b)) => a == b,
             (Op::Scan(a), Op::Scan(b)) => Arc::ptr_eq(a, b) || a == b,
             (Op::Item(a), Op::Item(b)) => a == b,
@@ -270,6 +282,7 @@ impl Hash for Op {
             Op::Reduce(kind, axes) => (kind, axes).hash(state),
             Op::CumSum { axis, reverse } => (axis, reverse).hash(state),
             Op::Conv(kind, attrs) => (kind, attrs).hash(state),
+            Op::ArgSort { pass, descending } => (pass, descending).hash(state),
             Op::Attention(attrs) => attrs.hash(state),
             Op::Scan(body) => body.hash(state),
             Op::Item(item) => item.hash(state),

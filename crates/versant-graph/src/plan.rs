@@ -72,7 +72,7 @@ pub(crate) fn limits_of(device: &Device, merge: bool, again: bool) -> Limits {
     Limits { bindings, merge, join, in_place: true, hopeful: true, remat: merge && again }
 }
 
-fn target_of(device: &Device) -> Target {
+pub(crate) fn target_of(device: &Device) -> Target {
     match device.info().kind {
         DeviceKind::Cpu => Target::Cpu,
         _ => Target::Gpu(caps_of(device)),

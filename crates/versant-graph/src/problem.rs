@@ -4,8 +4,8 @@ use versant_device::Cost;
 use versant_kernels::attention::{self, Attention, MaskKind};
 use versant_kernels::contract::{Contraction, Conv, ConvKind, MatMul};
 use versant_kernels::{
-    CumSum, DType, FoldWindows, IndexForm, KernelSource, ScatterAdd, Shape, Target, cumsum, fold_windows,
-    scatter_add,
+    ArgSort, CumSum, DType, FoldWindows, IndexForm, KernelSource, ScatterAdd, Shape, Target, argsort, cumsum,
+    fold_windows, scatter_add,
 };
 
 use crate::ir::Ir;
@@ -117,6 +117,22 @@ pub(crate) fn family(
             };
             let cost = Cost { flops: desc.flops(), bytes: desc.bytes() };
             (cumsum(&desc, label, target), cost)
+        }
+        Op::ArgSort { pass, descending } => {
+            let keys = views[0].shape;
+            let width = |shape: &[usize]| shape[shape.len() - 1];
+            let desc = ArgSort {
+                rows: keys.numel() / width(&keys).max(1),
+                n: width(&keys),
+                count: views.get(1).map_or(width(&keys), |v| width(&v.shape)),
+                pass: *pass,
+                descending: *descending,
+                dtype: ir.nodes[n.inputs[0].node].dtype,
+                keys_offset: offset(0),
+                candidates_offset: (views.len() > 1).then(|| offset(1)),
+            };
+            let cost = Cost { flops: desc.flops(), bytes: desc.bytes() };
+            (argsort(&desc, label, target), cost)
         }
         Op::Fold { axis, stride, dilation } => {
             let windows = views[0].shape;

@@ -293,6 +293,7 @@ fn saved(body: &Body) -> impl Iterator<Item = usize> {
                 | Op::Fold { .. }
                 | Op::Gather(_)
                 | Op::ScatterAdd(_)
+                | Op::ArgSort { .. }
         )
     };
     let mut saved = Vec::new();

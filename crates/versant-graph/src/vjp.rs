@@ -80,7 +80,7 @@ pub(crate) fn vjp(node: &Node, g: &Tensor, x: &[Tensor], y: &Tensor, need: &[boo
                 *grad = pulled;
             }
         }
-        Op::Bitcast => return None,
+        Op::Bitcast | Op::ArgSort { .. } => return None,
         // Scans and their results are the walk's own business.
         Op::Scan(_) | Op::Item(_) | Op::Hole => {}
         Op::Buffer | Op::Literal(_) | Op::Scalar(_) | Op::Iota | Op::Random | Op::Detach => {}

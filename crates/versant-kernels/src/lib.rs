@@ -30,6 +30,7 @@ pub use eval::program_native;
 pub use families::cumsum::{CumSum, cumsum};
 pub use families::fold_windows::{FoldWindows, fold_windows};
 pub use families::scatter::{IndexForm, ScatterAdd, scatter_add};
+pub use families::sort::{ArgSort, SortPass, argsort, sort_passes};
 pub use fold::fold;
 pub use program::{Block, Instr, InstrKind, MapFn, Program, ReduceKind, ReduceOut, Reg, Step, Store};
 pub use random::RandomKey;

@@ -16,6 +16,7 @@ pub mod elementwise;
 pub mod movement;
 pub mod reduction;
 pub mod scan;
+pub mod sorting;
 
 /// A reproducible stream of random numbers (splitmix64, Steele et al., OOPSLA 2014).
 #[derive(Clone, Debug)]
@@ -226,6 +227,7 @@ pub fn all() -> Vec<Case> {
     all.extend(compound::cases());
     all.extend(attention::cases());
     all.extend(scan::cases());
+    all.extend(sorting::cases());
     all
 }
 

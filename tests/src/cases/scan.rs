@@ -124,6 +124,13 @@ fn bodies() -> Vec<Case> {
                 (vec![y.tanh()], vec![y])
             })
         }),
+        case("scan with rows sorted", x(), NEAR, |x| {
+            scan(&[&x[1]], &[&x[0]], |c, s| {
+                let y = (&c[0] + &s[0]).sort(1, true).0;
+                let least = s[0].topk(1, 0, false).0;
+                (vec![y.tanh() + least], vec![y])
+            })
+        }),
         case("scan that joins", square(), NEAR, |x| {
             let w = Tensor::cat(&[&x[2], &x[2].sin()], 0);
             scan(&[&x[1]], &[&x[0]], move |c, s| {

@@ -7,12 +7,13 @@ use super::{File, Finding};
 /// counted: a budget that they used up would be met by leaving out what a reader needs. The design gives the
 /// graph 7,000 and the kernels 6,000 with the emitter among the graph, and the device 2,500; programs are emitted and
 /// evaluated in the kernel crate here. All three are over the design's figures since GPU speed came in: tuned
-/// variants with their checks, attention, recomputing, vectors in emitted text, profiles and measured peaks, loops.
+/// variants with their checks, attention, recomputing, vectors in emitted text, profiles and measured peaks, loops,
+/// sorting.
 /// ARCHITECTURE.md says so, too.
 const BUDGETS: [(&str, usize, &[&str]); 4] = [
     ("versant-device", 3_250, &["crates/versant-device/src/"]),
-    ("versant-graph", 8_750, &["crates/versant-graph/src/"]),
-    ("versant-kernels", 10_450, &["crates/versant-kernels/src/", "shaders/"]),
+    ("versant-graph", 9_300, &["crates/versant-graph/src/"]),
+    ("versant-kernels", 11_400, &["crates/versant-kernels/src/", "shaders/"]),
     ("versant-nn", 8_000, &["crates/versant-nn/src/"]),
 ];
 

@@ -51,7 +51,7 @@ impl BoundingBox {
 
 /// The numbers of the boxes to keep, the highest score first: a box goes if it overlaps one that was kept by more
 /// than the threshold. Of equal scores the first box ranks higher; scores that are NaN rank last. For boxes of
-/// several classes, suppress each class on its own.
+/// several classes there is [`class_aware_suppression`], for tensors [`nms`](super::nms).
 ///
 /// ```
 /// use versant_data::metrics::{BoundingBox, non_maximum_suppression};
@@ -63,10 +63,42 @@ impl BoundingBox {
 /// # Errors
 /// [`DataError::Lengths`].
 pub fn non_maximum_suppression(boxes: &[BoundingBox], scores: &[f32], threshold: f32) -> Result<Vec<usize>> {
+    suppress(boxes, scores, |_, _| true, threshold)
+}
+
+/// [`non_maximum_suppression`] among the boxes of each class; the boxes of all classes that are kept, the highest
+/// score first. torchvision calls it `batched_nms`.
+///
+/// ```
+/// use versant_data::metrics::{BoundingBox, class_aware_suppression};
+/// let same = BoundingBox::new(0.0, 0.0, 10.0, 10.0);
+/// assert_eq!(class_aware_suppression(&[same; 3], &[0.6, 0.9, 0.5], &[4, 7, 7], 0.5)?, [1, 0]);
+/// # Ok::<(), versant_data::DataError>(())
+/// ```
+///
+/// # Errors
+/// [`DataError::Lengths`].
+pub fn class_aware_suppression(
+    boxes: &[BoundingBox],
+    scores: &[f32],
+    classes: &[i32],
+    threshold: f32,
+) -> Result<Vec<usize>> {
+    check_lengths(("boxes", boxes.len()), ("classes", classes.len()))?;
+    suppress(boxes, scores, |a, b| classes[a] == classes[b], threshold)
+}
+
+/// Takes boxes by their scores, but for those that overlap one that was taken and may suppress them.
+fn suppress(
+    boxes: &[BoundingBox],
+    scores: &[f32],
+    rivals: impl Fn(usize, usize) -> bool,
+    threshold: f32,
+) -> Result<Vec<usize>> {
     check_lengths(("boxes", boxes.len()), ("scores", scores.len()))?;
     let mut kept: Vec<usize> = Vec::new();
     for at in by_score(scores.iter().copied()) {
-        if kept.iter().all(|&other| boxes[at].iou(&boxes[other]) <= threshold) {
+        if kept.iter().all(|&other| !rivals(at, other) || boxes[at].iou(&boxes[other]) <= threshold) {
             kept.push(at);
         }
     }

@@ -1,5 +1,5 @@
 //! How good predictions are: classes, rankings, probabilities, numbers, texts, boxes, and whether groups of people
-//! are treated alike. Everything is computed on the host in `f64`; formulas name their source.
+//! are treated alike. Everything but [`pairwise_iou`] is computed on the host, scores in `f64`; formulas name their source.
 //!
 //! | what is predicted | what judges it |
 //! | --- | --- |
@@ -8,7 +8,7 @@
 //! | a probability | [`Reliability`], [`brier`], [`log_loss`], [`Temperature`] |
 //! | a number | [`Regression`] |
 //! | a text | [`perplexity`], [`bleu`](fn@bleu), [`word_errors`], [`character_errors`] |
-//! | boxes | [`BoundingBox::iou`], [`non_maximum_suppression`], [`average_precision`], [`mean_average_precision`] |
+//! | boxes | [`BoundingBox::iou`], [`pairwise_iou`], [`non_maximum_suppression`], [`class_aware_suppression`], [`nms`], [`average_precision`], [`mean_average_precision`] |
 //! | a decision about people | [`Fairness`], [`reweighing`] |
 
 mod bleu;
@@ -16,6 +16,7 @@ mod calibration;
 mod classes;
 mod detection;
 mod fairness;
+mod overlap;
 mod ranking;
 mod regression;
 mod text;
@@ -24,9 +25,11 @@ pub use bleu::{Bleu, bleu, tokenize_13a};
 pub use calibration::{Reliability, ReliabilityBin, Temperature, brier, log_loss};
 pub use classes::{Average, ConfusionMatrix, RunningMean, Scores, accuracy, top_k_accuracy};
 pub use detection::{
-    BoundingBox, Detection, Truth, average_precision, mean_average_precision, non_maximum_suppression,
+    BoundingBox, Detection, Truth, average_precision, class_aware_suppression, mean_average_precision,
+    non_maximum_suppression,
 };
 pub use fairness::{Fairness, GroupRates, reweighing};
+pub use overlap::{nms, pairwise_iou};
 pub use ranking::{PrecisionRecallCurve, RocCurve, roc_auc_one_vs_rest};
 pub use regression::Regression;
 pub use text::{EditErrors, character_errors, edit_errors, perplexity, word_errors};

@@ -2,10 +2,14 @@
 
 use std::panic::Location;
 
+use versant_device::AdapterClass;
 use versant_kernels::{DType, Shape};
 
 use crate::Tensor;
 use crate::op::Op;
+
+/// Indices that a kernel on a software adapter goes through in sequence.
+const LONG_LIST: usize = 60_000;
 
 impl Tensor {
     fn is_index(&self) -> bool {
@@ -76,8 +80,7 @@ impl Tensor {
         if !same || !(lined || index.shape() == source.shape()) {
             return fail("extents do not match");
         }
-        let op = Op::ScatterAdd(axis);
-        Tensor::record(op, &[self, index, source], self.dims(), self.dtype(), location)
+        Tensor::scattered_into(self, axis, index, source, self.dims(), location)
     }
 
     /// The scattered sum over zeros.
@@ -91,8 +94,33 @@ impl Tensor {
         let mut shape = source.dims();
         shape.dims_mut()[axis] = extent;
         let zero = Tensor::number(source, 0.0);
-        let op = Op::ScatterAdd(axis);
-        Tensor::record(op, &[&zero, index, source], shape, source.dtype(), location)
+        Tensor::scattered_into(&zero, axis, index, source, shape, location)
+    }
+
+    /// The scattered sum over a base of this shape, or of a number that stands for it. A kernel goes through all indices
+    /// in sequence, and software adapters end long loops (docs/drivers.md): there it takes several, one after the other.
+    #[track_caller]
+    fn scattered_into(
+        base: &Tensor,
+        axis: usize,
+        index: &Tensor,
+        source: &Tensor,
+        shape: Shape,
+        location: &'static Location<'static>,
+    ) -> Tensor {
+        let count = source.shape().get(axis).copied().unwrap_or(0);
+        let software = base.device().info().class == AdapterClass::Software;
+        let most = if software { LONG_LIST } else { usize::MAX };
+        if count <= most || source.error().is_some() {
+            let op = Op::ScatterAdd(axis);
+            return Tensor::record(op, &[base, index, source], shape, source.dtype(), location);
+        }
+        (0..count).step_by(most).fold(base.clone(), |sum, start| {
+            let len = most.min(count - start);
+            let along = if index.rank() == 1 { 0 } else { axis };
+            let (index, source) = (index.narrow(along, start, len), source.narrow(axis, start, len));
+            Tensor::record(Op::ScatterAdd(axis), &[&sum, &index, &source], shape, source.dtype(), location)
+        })
     }
 
     /// A new last axis of `classes`: true where it equals the index.

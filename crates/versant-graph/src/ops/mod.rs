@@ -12,3 +12,4 @@ pub mod operators;
 pub mod pooling;
 
 pub mod reduce;
+pub mod sorting;

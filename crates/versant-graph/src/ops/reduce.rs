@@ -2,10 +2,15 @@
 
 use std::panic::Location;
 
-use versant_kernels::{DType, ReduceKind};
+use versant_device::DeviceKind;
+use versant_kernels::{DType, MAX_RANK, ReduceKind};
 
 use crate::Tensor;
 use crate::op::{Op, reduce_name};
+
+/// Elements of a line up to which a GPU takes its running sum in sequence. Longer lines are too few invocations for a card,
+/// and lavapipe ends their loop (docs/drivers.md).
+const LONG_LINE: usize = 1 << 12;
 
 impl Tensor {
     /// The bit set of these axes (negative ones count from the end), or `None` if one does not exist.
@@ -159,8 +164,39 @@ impl Tensor {
             let why = "the axis must exist and the type be a number";
             return Tensor::invalid("cumsum", &[self], location, why);
         }
+        let long = self.shape()[axis] > LONG_LINE && self.rank() < MAX_RANK;
+        if long && self.device().info().kind != DeviceKind::Cpu {
+            return self.running_sum_of_parts(axis, reverse, location);
+        }
         let op = Op::CumSum { axis, reverse };
         Tensor::record(op, &[self], self.dims(), self.dtype(), location)
+    }
+
+    /// The running sum of a long line: of each of about √n parts, and of what the parts before it add up to.
+    #[track_caller]
+    fn running_sum_of_parts(
+        &self,
+        axis: usize,
+        reverse: bool,
+        location: &'static Location<'static>,
+    ) -> Tensor {
+        let n = self.shape()[axis];
+        let part = 1 << (n.ilog2() / 2 + 1);
+        let count = n.div_ceil(part);
+        let padded = |t: &Tensor, amount: usize, front: bool| {
+            let mut pads = vec![(0, 0); t.rank()];
+            pads[axis] = if front { (amount, 0) } else { (0, amount) };
+            t.pad(&pads, 0.0)
+        };
+        let whole = padded(self, count * part - n, reverse);
+        let mut dims = self.shape().to_vec();
+        dims.splice(axis..=axis, [count, part]);
+        let sums = whole.shaped(&dims, location).running_sum(axis + 1, reverse, location);
+        let totals = sums.narrow(axis + 1, if reverse { 0 } else { part - 1 }, 1);
+        let others = padded(&totals.narrow(axis, usize::from(reverse), count - 1), 1, !reverse);
+        let before = others.running_sum(axis, reverse, location);
+        let joined = (sums + before).shaped(whole.shape(), location);
+        joined.narrow(axis, if reverse { count * part - n } else { 0 }, n)
     }
 
     /// Conversion to another element type. Float to integer truncates and saturates (NaN gives 0); to

@@ -4,19 +4,24 @@ use naga::valid::{Capabilities, ValidationFlags, Validator};
 
 use crate::{Caps, Class, DType, KernelSource, Target};
 
-/// The GPU target; these families have no variant for software adapters.
+/// The GPU target; of these families only sorting has variants for software adapters.
 pub const GPU: Target = Target::Gpu(Caps::webgpu(Class::Discrete));
 
 /// Validates the text and translates it to SPIR-V, MSL and HLSL; its bindings, parameter block and workgroup
 /// must be what the source and the families' grid say.
 pub fn valid_wgsl(source: &KernelSource) {
+    valid_wgsl_of(source, super::WORKGROUP);
+}
+
+/// The same of a text with this many invocations in a workgroup.
+pub fn valid_wgsl_of(source: &KernelSource, invocations: usize) {
     let name = &source.label;
     let module = naga::front::wgsl::parse_str(&source.wgsl)
         .unwrap_or_else(|e| panic!("{name}: {}", e.emit_to_string(&source.wgsl)));
     let info = Validator::new(ValidationFlags::all(), Capabilities::empty())
         .validate(&module)
         .unwrap_or_else(|e| panic!("{name}: {}", e.emit_to_string(&source.wgsl)));
-    reflect(&module, source);
+    reflect(&module, source, invocations);
 
     let spv = naga::back::spv::Options::default();
     naga::back::spv::write_vec(&module, &info, &spv, None).expect("SPIR-V");
@@ -29,10 +34,10 @@ pub fn valid_wgsl(source: &KernelSource) {
         .expect("HLSL");
 }
 
-fn reflect(module: &naga::Module, source: &KernelSource) {
+fn reflect(module: &naga::Module, source: &KernelSource, invocations: usize) {
     use naga::{AddressSpace, StorageAccess, TypeInner};
     let (mut reads, mut writes) = (Vec::new(), Vec::new());
-    for (_, var) in module.global_variables.iter() {
+    for (_, var) in module.global_variables.iter().filter(|(_, var)| var.space != AddressSpace::WorkGroup) {
         let at = var.binding.as_ref().expect("only bound globals");
         assert_eq!(at.group, 0);
         match var.space {
@@ -60,7 +65,7 @@ fn reflect(module: &naga::Module, source: &KernelSource) {
     assert!(!source.uses_scalars);
     let entry = &module.entry_points[0];
     assert_eq!(entry.name, "main");
-    assert_eq!(entry.workgroup_size, [super::WORKGROUP as u32, 1, 1]);
+    assert_eq!(entry.workgroup_size, [invocations as u32, 1, 1]);
 }
 
 /// Runs the CPU twin on `threads` threads over an output of `len` words full of garbage, with three guard

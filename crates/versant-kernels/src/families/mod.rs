@@ -1,13 +1,14 @@
-//! The small families: scatter-add, cumulative sum and the fold of sliding windows.
+//! The small families: scatter-add, cumulative sum, the fold of sliding windows, and sorting.
 //!
-//! All three own their output elements one by one (or in short runs), add in a stated order and use no
-//! atomics, so a result depends neither on the device's scheduling nor on the number of threads.
+//! The first three own their output elements one by one (or in short runs) and add in a stated order; a sort is
+//! stable. None uses atomics, so a result depends neither on the device's scheduling nor on the number of threads.
 //! Operands are dense and row-major from an offset. On a GPU each has fewer than 2^31 elements, as a buffer
 //! binding cannot hold more.
 
 pub mod cumsum;
 pub mod fold_windows;
 pub mod scatter;
+pub mod sort;
 
 #[cfg(test)]
 mod check;
@@ -16,7 +17,7 @@ mod speed;
 
 use crate::{DType, KernelSource, NativeFn, Target};
 
-/// Invocations of a workgroup in every shader of these families (`WORKGROUP` there).
+/// Invocations of a workgroup in the shaders of these families (`WORKGROUP` there), but for the sort in workgroup memory.
 const WORKGROUP: usize = 64;
 
 /// Elements below which a CPU twin stays on the calling thread: these loops take about a nanosecond an element,
@@ -63,7 +64,7 @@ fn word(n: usize) -> u32 {
     u32::try_from(n).expect("an operand on a GPU has fewer than 2^31 elements")
 }
 
-/// What the three families have in common when a [`KernelSource`] is put together.
+/// What the families have in common when a [`KernelSource`] is put together.
 struct Parts<'a> {
     label: &'a str,
     /// The shader, written for f32.

@@ -11,6 +11,7 @@ use super::check;
 use super::cumsum::{CumSum, cumsum};
 use super::fold_windows::{FoldWindows, fold_windows};
 use super::scatter::{IndexForm, ScatterAdd, scatter_add};
+use super::sort::{ArgSort, argsort, sort_passes};
 use crate::{DType, KernelSource, Target};
 
 const ROUNDS: usize = 40;
@@ -116,6 +117,34 @@ fn cumsum_is_not_slower_than_a_loop() {
                 }
             });
         }
+    }
+}
+
+#[test]
+fn sorting_is_not_slower_than_a_stable_sort() {
+    for (rows, n, keep) in [(4_000, 10, 10), (64, 1_000, 1_000), (1, 100_000, 100_000), (4, 20_000, 20)] {
+        let d = ArgSort {
+            rows,
+            n,
+            count: n,
+            pass: sort_passes(n, keep, Target::Cpu)[0],
+            descending: false,
+            dtype: DType::F32,
+            keys_offset: 0,
+            candidates_offset: None,
+        };
+        let keys = check::data(DType::F32, rows * n, 5);
+        let floats: &[f32] = bytemuck::cast_slice(&keys);
+        let source = argsort(&d, &format!("{d:?}"), Target::Cpu);
+        let mut order: Vec<u32> = Vec::new();
+        not_slower(&source, &[&keys], rows * keep, |out| {
+            for (row, out) in floats.chunks(n).zip(out.chunks_mut(keep)) {
+                order.clear();
+                order.extend(0..n as u32);
+                order.sort_by(|&a, &b| row[a as usize].total_cmp(&row[b as usize]));
+                out.iter_mut().zip(&order).for_each(|(out, &at)| *out = f32::from_bits(at));
+            }
+        });
     }
 }
 
