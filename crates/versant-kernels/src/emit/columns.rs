@@ -3,17 +3,20 @@
 //! On a software adapter one invocation evaluates a row, unless the row is too long for lavapipe, which ends every
 //! loop of an invocation, silently, after 65,535 iterations in all. On hardware, and there, `lanes` of them do, a power of two up to the
 //! workgroup: lane `l` takes columns `l, l + lanes, …`, then the lanes' results combine in a tree through
-//! workgroup memory. `lanes` is a parameter, so the same text serves every extent. All lanes evaluate what belongs
+//! workgroup memory, or where a row is short and lies along memory, by exchanges within a subgroup. `lanes` is a parameter,
+//! so the same text serves every extent. All lanes evaluate what belongs
 //! to the row; lane 0 stores it. Rows beyond the last one repeat the last row without storing, so that every
 //! barrier is reached by all. Float sums add up runs of 64 terms first, which keeps the error of long rows small
 //! where a driver may undo compensated summation.
 
 use super::block::Emitter;
 use super::params::ParamBlock;
-use super::reduce::{FOUR, RESULT, accumulate, declare, join_four, result, shared_memory, trees};
+use super::reduce::{
+    EXCHANGES, FOUR, RESULT, accumulate, declare, exchanges, join_four, result, shared_memory, trees,
+};
 use super::wide::{Axis, WIDTH, Widths, register_type};
-use super::{SOFT_ROW_GROUP, TREE_GROUP, declarations, entry};
-use crate::{Block, DType, Instr, InstrKind, Program, ReduceKind, ReduceOut, Step};
+use super::{SOFT_ROW_GROUP, TREE_GROUP, declarations, entry, entry_by_subgroups};
+use crate::{Block, Caps, DType, Instr, InstrKind, Program, ReduceKind, ReduceOut, Step};
 
 /// Terms that a float sum adds up before it adds to the total.
 const RUN: usize = 64;
@@ -27,29 +30,59 @@ const VECTORS_PER_LANE: usize = 4;
 /// Vectors of rows side by side that a workgroup reads at once.
 const NEIGHBOURS: usize = 8;
 
+/// Columns that each invocation of a subgroup may have before a whole workgroup shares the row.
+const COLUMNS_OF_SUBGROUP: usize = 64;
+
 /// Iterations that an invocation may spend on a software adapter: below lavapipe's 65,535, with room
 /// for the runs of float sums, which add one in 64.
 const SOFT_ITERATIONS: usize = 60_000;
+
+/// Who evaluates a row.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Crew {
+    /// One invocation.
+    One,
+    /// Invocations of one subgroup, which exchange what they have without memory or barriers.
+    Subgroup,
+    /// Invocations of one workgroup.
+    Workgroup,
+}
+
+impl Crew {
+    fn of(p: &Program, wide: &Widths, caps: &Caps) -> Crew {
+        if caps.is_software() && iterations(p, wide.axis) <= SOFT_ITERATIONS {
+            return Crew::One;
+        }
+        // The columns of a row that lies along memory are features, not a batch that may be short once.
+        let along = wide.axis == Axis::Cols && caps.subgroup_rows;
+        let short = p.cols.numel() <= COLUMNS_OF_SUBGROUP * caps.min_subgroup as usize;
+        if along && short { Crew::Subgroup } else { Crew::Workgroup }
+    }
+}
 
 /// The kernel of a program with columns, and its number of workgroups.
 pub(super) fn rows_and_cols(
     p: &Program,
     params: &mut ParamBlock,
     wide: Widths,
-    software: bool,
+    caps: &Caps,
 ) -> (String, usize) {
-    let alone = software && iterations(p, wide.axis) <= SOFT_ITERATIONS;
+    let crew = Crew::of(p, &wide, caps);
+    let alone = crew == Crew::One;
     let (rows, cols) = (p.rows.numel(), p.cols.numel());
     let together = if wide.axis == Axis::Rows { WIDTH } else { 1 };
     let (own, most) = match wide.axis {
         Axis::None => (COLUMNS_PER_LANE, TREE_GROUP),
         Axis::Rows => (COLUMNS_PER_LANE, TREE_GROUP / NEIGHBOURS),
+        Axis::Cols if crew == Crew::Subgroup => {
+            (VECTORS_PER_LANE * WIDTH, (caps.min_subgroup as usize).min(2 * EXCHANGES[0]))
+        }
         Axis::Cols => (VECTORS_PER_LANE * WIDTH, TREE_GROUP),
     };
     let lanes = if alone { 1 } else { cols.div_ceil(own).next_power_of_two().clamp(1, most) };
     let mut e = Emitter::new(p, params, wide);
     let group = if alone { SOFT_ROW_GROUP } else { TREE_GROUP };
-    header(&mut e, rows, cols, lanes, alone);
+    header(&mut e, rows, cols, lanes, crew);
     let mut touched = Touched::default();
     for step in &p.steps {
         if !alone && touched.conflicts(step) {
@@ -57,11 +90,12 @@ pub(super) fn rows_and_cols(
         }
         match step {
             Step::Row(block) => row_step(&mut e, block, alone),
-            Step::Col(block, outs) => col_step(&mut e, step, block, outs, alone),
+            Step::Col(block, outs) => col_step(&mut e, step, block, outs, crew),
         }
         touched.note(step);
     }
-    let shared = if alone { String::new() } else { shared_memory(&e) };
+    let shared = if crew == Crew::Workgroup { shared_memory(&e) } else { String::new() };
+    let entry = if crew == Crew::Subgroup { entry_by_subgroups } else { entry };
     let text = format!("{}{shared}{}", declarations(p, 0, &e), entry(group, &e.text));
     (text, rows.div_ceil(group / lanes * together))
 }
@@ -90,20 +124,26 @@ fn iterations(p: &Program, axis: Axis) -> usize {
 }
 
 /// Which row an invocation works on, and how many columns there are.
-fn header(e: &mut Emitter, rows: usize, cols: usize, lanes: usize, alone: bool) {
+fn header(e: &mut Emitter, rows: usize, cols: usize, lanes: usize, crew: Crew) {
     let rows = e.params.push(rows as u32);
     let cols = e.params.push(cols as u32);
     let group = "(wid.x + wid.y * groups.x)";
-    if alone {
+    if crew == Crew::One {
         let by = if e.wide.axis == Axis::Rows { " * 4u" } else { "" };
         e.line(&format!("let row = ({group} * {SOFT_ROW_GROUP}u + lid){by};"));
         e.line(&format!("if (row >= {rows}) {{ return; }}"));
     } else {
         let lanes = e.params.push(lanes as u32);
         e.line(&format!("let lanes = {lanes};"));
-        e.line(&format!("let per = {TREE_GROUP}u / lanes;"));
+        let all = if crew == Crew::Subgroup { "sub_size".to_owned() } else { format!("{TREE_GROUP}u") };
+        e.line(&format!("let per = {all} / lanes;"));
         // Neighbouring invocations read neighbouring words.
         let (lane, slot, one) = match e.wide.axis {
+            _ if crew == Crew::Subgroup => (
+                "sub_lane & (lanes - 1u)",
+                format!("({group} * subs + sub) * per + sub_lane / lanes"),
+                "1u",
+            ),
             Axis::Rows => ("lid / per", format!("({group} * per + lid % per) * 4u"), "4u"),
             _ => ("lid & (lanes - 1u)", format!("{group} * per + lid / lanes"), "1u"),
         };
@@ -139,7 +179,8 @@ fn row_step(e: &mut Emitter, block: &Block, alone: bool) {
 }
 
 /// A step that is evaluated once per column, and its reductions.
-fn col_step(e: &mut Emitter, step: &Step, block: &Block, outs: &[ReduceOut], alone: bool) {
+fn col_step(e: &mut Emitter, step: &Step, block: &Block, outs: &[ReduceOut], crew: Crew) {
+    let alone = crew == Crew::One;
     let over_cols = e.wide.axis == Axis::Cols;
     let names = if over_cols { FOUR } else { RESULT };
     declare(e, outs, names);
@@ -170,8 +211,10 @@ fn col_step(e: &mut Emitter, step: &Step, block: &Block, outs: &[ReduceOut], alo
             rest(e, block, outs, alone);
         }
     }
-    if !alone {
-        trees(e, outs);
+    match crew {
+        Crew::One => {}
+        Crew::Subgroup => exchanges(e, outs),
+        Crew::Workgroup => trees(e, outs),
     }
     for out in outs {
         let (prefix, dtype) = result(out);
