@@ -7,8 +7,8 @@ use std::sync::Arc;
 use versant_device::{BufferRef, Cost, Device, Kernel, Launch, Recording};
 use versant_kernels::program::ProgramBinding;
 use versant_kernels::{
-    Block, Caps, Class, DType, Guard, Instr, InstrKind, KernelSource, MapFn, Program, ReduceKind, ReduceOut, Reg, Shape,
-    Step, Store, View, lanes, program_native, program_wgsl,
+    Block, Caps, Class, DType, Guard, Instr, InstrKind, KernelSource, MapFn, Program, ReduceKind, ReduceOut,
+    Reg, Shape, Step, Store, View, lanes, program_native, program_wgsl,
 };
 use versant_tests::devices;
 
@@ -325,10 +325,15 @@ fn transposing_copies_agree_with_the_cpu() {
     for (dims, a, b) in [
         (&[35, 47][..], dense(&[47, 35]).permute(&[1, 0]), dense(&[35, 47])),
         (&[35, 47], padded, reversed),
-        (&[2, 33, 3, 65], dense(&[65, 33, 2, 3]).permute(&[2, 1, 3, 0]), dense(&[2, 65, 3, 33]).permute(&[0, 3, 2, 1])),
+        (
+            &[2, 33, 3, 65],
+            dense(&[65, 33, 2, 3]).permute(&[2, 1, 3, 0]),
+            dense(&[2, 65, 3, 33]).permute(&[0, 3, 2, 1]),
+        ),
     ] {
         let rows = shape(dims);
-        let load = |reg, binding, view| Instr { reg, dtype: DType::F32, kind: InstrKind::Load { binding, view } };
+        let load =
+            |reg, binding, view| Instr { reg, dtype: DType::F32, kind: InstrKind::Load { binding, view } };
         let sum = InstrKind::Map { f: &ADD, args: [0, 1, 0], operand: DType::F32 };
         let instrs = vec![load(0, 0, a), load(1, 1, b), Instr { reg: 2, dtype: DType::F32, kind: sum }];
         let store = Store { binding: 2, view: View::contiguous(rows), value: 2, dtype: DType::F32 };
@@ -340,7 +345,8 @@ fn transposing_copies_agree_with_the_cpu() {
             steps: vec![Step::Row(Block { instrs, stores: vec![store] })],
             regs: 3,
         };
-        let words = |seed: usize| (0..rows.numel()).map(|i| ((i * 7 + seed) as f32).to_bits()).collect::<Vec<u32>>();
+        let words =
+            |seed: usize| (0..rows.numel()).map(|i| ((i * 7 + seed) as f32).to_bits()).collect::<Vec<u32>>();
         let buffers = [words(1), words(2), vec![0; rows.numel()]];
         let want = run(cpu, &program_native(program.clone(), "native"), &buffers);
         for gpu in gpus {

@@ -91,7 +91,7 @@ fn rows_of_subgroups_are_tried_and_given_up_where_they_are_wrong() {
         return;
     }
     assert!(takes(&plan) && known(&device) == 1 && excluded_variants(&device).is_empty());
-    let device = broken(|_, text| *text = text.replace("(lanes > 1u)", "(lanes > 2u)"));
+    let device = broken(|_, text| *text = text.replace(", 1u)", ", 2u)"));
     let (found, plan) = sums(&device);
     assert_eq!(found, expected, "a workgroup shares a row");
     assert!(!takes(&plan));
@@ -140,5 +140,9 @@ fn attention_is_measured_too() {
     // Both tiles and the rows were tried, and the plan has the fastest.
     assert!(known.verdicts.len() == 3 && known.verdicts.values().all(Option::is_none), "{known:?}");
     let plan = latest_plan(&device).expect("it ran");
-    assert!(plan.launches.iter().any(|l| l.label.contains(&label[..])), "{label}: {:?}", plan.launches[0].label);
+    assert!(
+        plan.launches.iter().any(|l| l.label.contains(&label[..])),
+        "{label}: {:?}",
+        plan.launches[0].label
+    );
 }

@@ -7,8 +7,8 @@ use versant_kernels::contract::{self, Contraction, Operand, VariantId};
 use versant_kernels::program::ProgramBinding;
 use versant_kernels::random::uniform;
 use versant_kernels::{
-    Block, Caps, DType, Instr, InstrKind, Program, RandomKey, Shape, Step, Store, Target, View, program_native,
-    program_wgsl, row_probes,
+    Block, Caps, DType, Instr, InstrKind, Program, RandomKey, Shape, Step, Store, Target, View,
+    program_native, program_wgsl, row_probes,
 };
 
 use crate::error::Result;
@@ -159,7 +159,8 @@ impl Trial {
                 let words = program.rows.numel() * if binding.written { 1 } else { row };
                 buffers.insert(place(k), (binding.dtype, words));
             }
-            let launch = |source| launch(source, vec![place(0)], (1..4).map(place).collect(), Cost::default());
+            let launch =
+                |source| launch(source, vec![place(0)], (1..4).map(place).collect(), Cost::default());
             launches.push(launch(program_wgsl(&program, "rows of subgroups", caps)));
             twin.push(launch(program_native(program, "rows of subgroups")));
         }

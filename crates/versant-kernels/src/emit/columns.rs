@@ -139,11 +139,9 @@ fn header(e: &mut Emitter, rows: usize, cols: usize, lanes: usize, crew: Crew) {
         e.line(&format!("let per = {all} / lanes;"));
         // Neighbouring invocations read neighbouring words.
         let (lane, slot, one) = match e.wide.axis {
-            _ if crew == Crew::Subgroup => (
-                "sub_lane & (lanes - 1u)",
-                format!("({group} * subs + sub) * per + sub_lane / lanes"),
-                "1u",
-            ),
+            _ if crew == Crew::Subgroup => {
+                ("sub_lane & (lanes - 1u)", format!("({group} * subs + sub) * per + sub_lane / lanes"), "1u")
+            }
             Axis::Rows => ("lid / per", format!("({group} * per + lid % per) * 4u"), "4u"),
             _ => ("lid & (lanes - 1u)", format!("{group} * per + lid / lanes"), "1u"),
         };

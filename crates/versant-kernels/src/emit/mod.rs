@@ -24,9 +24,9 @@ mod params;
 mod probe;
 mod reduce;
 mod rows;
-mod transpose;
 #[cfg(test)]
 mod tests;
+mod transpose;
 mod wide;
 
 pub use join::join;
@@ -112,7 +112,8 @@ fn build(p: &Program, label: &str, caps: &Caps, words: &[usize]) -> KernelSource
 pub fn epilogue_wgsl(p: &Program, operands: usize, params: &mut ParamBlock) -> Epilogue {
     let folded = fold(p);
     assert_eq!(folded.cols_steps(), 0, "an epilogue has rows only");
-    let mut e = Emitter::new(&folded, params, Widths::scalar(&folded, vec![Array::Words; folded.bindings.len()]));
+    let mut e =
+        Emitter::new(&folded, params, Widths::scalar(&folded, vec![Array::Words; folded.bindings.len()]));
     e.line("let row = i;");
     e.row_coords();
     rows::steps(&mut e, false);

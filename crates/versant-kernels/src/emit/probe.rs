@@ -11,7 +11,7 @@ const ROWS: usize = 301;
 /// Programs that share rows within subgroups where the adapter may, between few lanes and between all: sum, greatest
 /// element and its position of each row, read from binding 0 and stored in bindings 1 to 3. All have one text.
 pub fn row_probes(caps: &Caps) -> Vec<Program> {
-    [5, 40, 16 * caps.min_subgroup.max(1) as usize + 3].map(probe).into()
+    [5, 20, 40, 16 * caps.min_subgroup.max(1) as usize + 3].map(probe).into()
 }
 
 fn probe(cols: usize) -> Program {
@@ -26,8 +26,7 @@ fn probe(cols: usize) -> Program {
         (ReduceKind::ArgMax, DType::F32, DType::I32),
     ];
     let load = Instr { reg: 0, dtype: DType::F32, kind: InstrKind::Load { binding: 0, view } };
-    let outs =
-        kinds.iter().zip(1..).map(|(&(kind, dtype, _), out)| ReduceOut { kind, value: 0, dtype, out });
+    let outs = kinds.iter().zip(1..).map(|(&(kind, dtype, _), out)| ReduceOut { kind, value: 0, dtype, out });
     let written = kinds.map(|(_, _, dtype)| dtype);
     let stores = written.iter().zip(1..).map(|(&dtype, value)| Store {
         binding: value as usize,
@@ -39,7 +38,10 @@ fn probe(cols: usize) -> Program {
     Program {
         rows: shape(&[ROWS]),
         cols: shape(&[cols]),
-        bindings: [ProgramBinding { dtype: DType::F32, written: false }].into_iter().chain(bindings).collect(),
+        bindings: [ProgramBinding { dtype: DType::F32, written: false }]
+            .into_iter()
+            .chain(bindings)
+            .collect(),
         steps: vec![
             Step::Col(Block { instrs: vec![load], stores: vec![] }, outs.collect()),
             Step::Row(Block { instrs: vec![], stores: stores.collect() }),

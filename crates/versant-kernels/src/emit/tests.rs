@@ -339,9 +339,11 @@ fn rows_of_a_subgroup_have_no_barrier() {
     }
     // Longer rows are shared by workgroups, and so are those of launches with several parts.
     assert!(lanes(2052).wgsl.contains("Barrier"));
-    assert_eq!(program_beside(&softmax(9, 60), "s", &caps, &[]).wgsl, program_wgsl(&softmax(9, 60), "s", &HARD).wgsl);
-    let texts: Vec<String> =
-        row_probes(&caps).iter().map(|p| program_wgsl(p, "p", &caps).wgsl).collect();
+    assert_eq!(
+        program_beside(&softmax(9, 60), "s", &caps, &[]).wgsl,
+        program_wgsl(&softmax(9, 60), "s", &HARD).wgsl
+    );
+    let texts: Vec<String> = row_probes(&caps).iter().map(|p| program_wgsl(p, "p", &caps).wgsl).collect();
     assert!(texts[0].contains("subgroupShuffleXor") && texts.iter().all(|t| *t == texts[0]));
 }
 
@@ -349,14 +351,16 @@ fn rows_of_a_subgroup_have_no_barrier() {
 fn what_lies_across_goes_through_workgroup_memory() {
     let dense = |dims: &[usize]| View::contiguous(shape(dims));
     let turned = |[m, n]: [usize; 2]| dense(&[n, m]).permute(&[1, 0]);
-    let text = |dims: [usize; 2]| program_wgsl(&add(&dims, turned(dims), dense(&dims), dense(&dims)), "t", &HARD);
+    let text =
+        |dims: [usize; 2]| program_wgsl(&add(&dims, turned(dims), dense(&dims), dense(&dims)), "t", &HARD);
     let k = text([100, 70]);
     check_kernel(&k);
     assert_eq!(k.wgsl.matches("var<workgroup>").count(), 1);
     assert!(k.wgsl == text([48, 333]).wgsl && k.grid == [12, 1, 1]);
     // A narrow one is not worth it, and software adapters have none.
     assert!(!text([100, 9]).wgsl.contains("workgroup>"));
-    let soft = program_wgsl(&add(&[64, 64], turned([64, 64]), dense(&[64, 64]), dense(&[64, 64])), "t", &SOFT);
+    let soft =
+        program_wgsl(&add(&[64, 64], turned([64, 64]), dense(&[64, 64]), dense(&[64, 64])), "t", &SOFT);
     assert!(!soft.wgsl.contains("workgroup>"));
     // Two dimensions change places among four; a second operand lies along a third one.
     let dims = [3, 20, 5, 40];
