@@ -14,7 +14,7 @@ use super::params::ParamBlock;
 use super::reduce::{
     EXCHANGES, FOUR, RESULT, accumulate, declare, exchanges, join_four, result, shared_memory, trees,
 };
-use super::wide::{Axis, WIDTH, Widths, register_type};
+use super::wide::{Access, Array, Axis, WIDTH, Widths, register_type};
 use super::{SOFT_ROW_GROUP, TREE_GROUP, declarations, entry, entry_by_subgroups};
 use crate::{Block, Caps, DType, Instr, InstrKind, Program, ReduceKind, ReduceOut, Step};
 
@@ -32,6 +32,13 @@ const NEIGHBOURS: usize = 8;
 
 /// Columns that each invocation of a subgroup may have before a whole workgroup shares the row.
 const COLUMNS_OF_SUBGROUP: usize = 64;
+
+/// Vectors of columns that a software adapter takes in one round of a loop over a long row, whose own cost is that of two
+/// loads; and from how many columns on, since each is compiled.
+const WRITTEN_OUT: usize = 4;
+const LONG: usize = 4096;
+/// Instructions of a column that are worth it.
+const FEW: usize = 4;
 
 /// Iterations that an invocation may spend on a software adapter: below lavapipe's 65,535, with room
 /// for the runs of float sums, which add one in 64.
@@ -64,11 +71,16 @@ impl Crew {
 pub(super) fn rows_and_cols(
     p: &Program,
     params: &mut ParamBlock,
-    wide: Widths,
+    mut wide: Widths,
     caps: &Caps,
 ) -> (String, usize) {
     let crew = Crew::of(p, &wide, caps);
     let alone = crew == Crew::One;
+    let long = |s: &Step| matches!(s, Step::Col(block, _) if is_written_out(p, &wide, block));
+    let pairs = alone && caps.int64 && p.steps.iter().any(long);
+    if pairs {
+        wide.pair(p);
+    }
     let (rows, cols) = (p.rows.numel(), p.cols.numel());
     let together = if wide.axis == Axis::Rows { WIDTH } else { 1 };
     let (own, most) = match wide.axis {
@@ -98,6 +110,24 @@ pub(super) fn rows_and_cols(
     let entry = if crew == Crew::Subgroup { entry_by_subgroups } else { entry };
     let text = format!("{}{shared}{}", declarations(p, 0, &e), entry(group, &e.text));
     (text, rows.div_ceil(group / lanes * together))
+}
+
+/// Whether one invocation takes several vectors of columns of a row in a round of its loop: where that is the work.
+/// Whether the extent is a multiple of them is structure, as it is of one vector.
+fn is_written_out(p: &Program, wide: &Widths, block: &Block) -> bool {
+    let cols = p.cols.numel();
+    let in_fours = |i: &Instr| match &i.kind {
+        InstrKind::Load { binding, view } => match wide.axis.access(p.rows.rank(), view) {
+            Access::Same => true,
+            Access::Whole => wide.bindings[*binding] != Array::Words,
+            Access::Each => false,
+        },
+        InstrKind::LoadAt { .. } => false,
+        _ => true,
+    };
+    let few = block.stores.is_empty() && block.instrs.len() <= FEW && block.instrs.iter().all(in_fours);
+    let whole = p.cols.rank() == 1 && cols.is_multiple_of(WRITTEN_OUT * WIDTH);
+    wide.axis == Axis::Cols && cols >= LONG && whole && few
 }
 
 /// Loop iterations of an invocation that has a row to itself.
@@ -194,18 +224,24 @@ fn col_step(e: &mut Emitter, step: &Step, block: &Block, outs: &[ReduceOut], cre
             advance(e, digits);
         }
     });
+    let long = alone && is_written_out(e.p, &e.wide, block);
+    let body = if long { written_out(&body) } else { body };
     let (mut first, mut by, mut end) = if alone { ("0u", "1u", "cols") } else { ("lane", "lanes", "cols") };
     if over_cols {
         (first, by, end) = if alone { ("0u", "4u", "full") } else { ("lane * 4u", "lanes * 4u", "full") };
     }
+    let mut run = RUN;
+    if long {
+        (by, run) = ("16u", RUN / WRITTEN_OUT);
+    }
     if runs.is_empty() {
         e.line(&format!("for (var col = {first}; col < {end}; col += {by}) {{\n{body}    }}"));
     } else {
-        run_loop(e, &runs, &body, names[0], [first, by, end]);
+        run_loop(e, &runs, &body, names[0], run, [first, by, end]);
     }
     if over_cols {
         join_four(e, outs);
-        if e.p.cols.rank() == 1 {
+        if e.p.cols.rank() == 1 && !long {
             rest(e, block, outs, alone);
         }
     }
@@ -219,6 +255,15 @@ fn col_step(e: &mut Emitter, step: &Step, block: &Block, outs: &[ReduceOut], cre
         e.line(&format!("let r{0} = {prefix}{0};", out.out));
         e.define(out.out, dtype, true);
     }
+}
+
+/// A loop's body for so many vectors of columns, one after the other, so that sums keep their order.
+fn written_out(body: &str) -> String {
+    let one = |k: usize| {
+        let y = format!("let y = i32(col + {}u);", k * WIDTH);
+        format!("            {{\n{}            }}\n", body.replacen("let y = i32(col);", &y, 1))
+    };
+    (0..WRITTEN_OUT).map(one).collect()
 }
 
 /// The instructions and stores of a column; `again` as for [`Emitter::instrs`].
@@ -246,10 +291,17 @@ fn rest(e: &mut Emitter, block: &Block, outs: &[ReduceOut], alone: bool) {
 }
 
 /// The loop over columns in runs, so that float sums add short partial sums.
-fn run_loop(e: &mut Emitter, runs: &[&ReduceOut], body: &str, total: &str, [first, by, end]: [&str; 3]) {
+fn run_loop(
+    e: &mut Emitter,
+    runs: &[&ReduceOut],
+    body: &str,
+    total: &str,
+    run: usize,
+    [first, by, end]: [&str; 3],
+) {
     let zero = format!("{}(0.0)", register_type(DType::F32, e.wide.axis != Axis::None));
-    let mut text = format!("for (var base = {first}; base < {end}; base += {RUN}u * {by}) {{\n");
-    text += &format!("        let end = min(base + {RUN}u * {by}, {end});\n");
+    let mut text = format!("for (var base = {first}; base < {end}; base += {run}u * {by}) {{\n");
+    text += &format!("        let end = min(base + {run}u * {by}, {end});\n");
     for out in runs {
         text += &format!("        var p{} = {zero};\n", out.out);
     }

@@ -81,7 +81,7 @@ pub fn program_beside(p: &Program, label: &str, caps: &Caps, words: &[usize]) ->
 fn build(p: &Program, label: &str, caps: &Caps, words: &[usize]) -> KernelSource {
     let folded = fold(p);
     let mut params = ParamBlock::default();
-    let mut wide = choose(&folded, caps);
+    let mut wide = choose(&folded, caps.is_software());
     words.iter().for_each(|&b| wide.bindings[b] = Array::Words);
     let across = if caps.is_software() { None } else { transpose::across(&folded) };
     let (body, groups) = if let Some(across) = across.filter(|_| folded.cols_steps() == 0) {

@@ -348,6 +348,25 @@ fn rows_of_a_subgroup_have_no_barrier() {
 }
 
 #[test]
+fn long_rows_take_several_vectors_a_round_on_software() {
+    use super::check::row_sums;
+    let text = |cols: usize, caps: &Caps| {
+        let k = program_wgsl(&row_sums(3, cols), "s", caps);
+        check_kernel(&k);
+        k.wgsl
+    };
+    let [soft, long] = [&SORTS[0], &SORTS[1]];
+    assert_eq!(text(16_384, soft).matches("= buf0[").count(), 4);
+    assert_eq!(text(16_384, long).matches("v_four(buf0[").count(), 4);
+    assert_eq!(text(16_384, long), text(4096, long));
+    // Not of short rows, of others than whole rounds, or where lanes share a row.
+    for cols in [1024, 16_388] {
+        assert!(!text(cols, long).contains("v_four") && text(cols, long) == text(60, soft));
+    }
+    assert_eq!(text(16_384, &HARD), text(60, &HARD));
+}
+
+#[test]
 fn what_lies_across_goes_through_workgroup_memory() {
     let dense = |dims: &[usize]| View::contiguous(shape(dims));
     let turned = |[m, n]: [usize; 2]| dense(&[n, m]).permute(&[1, 0]);

@@ -6,7 +6,7 @@
 //! structure, and so is an innermost extent that is one of several; the extent of a domain of one dimension is not,
 //! because a batch is usually part of it: there a remainder of up to three elements has scalar text of its own.
 
-use crate::{Block, Caps, DType, Guard, Instr, InstrKind, Program, Reg, Step, View};
+use crate::{Block, DType, Guard, Instr, InstrKind, Program, Reg, Step, View};
 
 /// Elements of a vector.
 pub(super) const WIDTH: usize = 4;
@@ -101,6 +101,13 @@ pub(super) struct Widths {
 }
 
 impl Widths {
+    /// Has vectors of what is only read loaded as words of 64 bits.
+    pub fn pair(&mut self, p: &Program) {
+        // Of what is written, two invocations may store the words of one pair.
+        let read = self.bindings.iter_mut().zip(&p.bindings).filter(|(_, b)| !b.written);
+        read.filter(|(array, _)| **array == Array::Fours).for_each(|(array, _)| *array = Array::Pairs);
+    }
+
     /// Everything scalar, but for arrays that are declared as vectors.
     pub fn scalar(p: &Program, bindings: Vec<Array>) -> Widths {
         Widths { axis: Axis::None, regs: vec![false; p.regs as usize], bindings, short: false }
@@ -186,21 +193,7 @@ impl Widths {
 /// Chooses the axis for a folded program: the one on which most accesses are whole vectors, if any are. A software
 /// adapter takes ten milliseconds to compile a component of an access: there columns that are read element by element
 /// more often than not have scalar text, an access of each once in place of five times.
-pub(super) fn choose(p: &Program, caps: &Caps) -> Widths {
-    let mut widths = vectors(p, caps.is_software());
-    if caps.is_software() && caps.int64 {
-        let read = widths.bindings.iter_mut().zip(&p.bindings).filter(|(_, b)| !b.written);
-        // Two invocations may store the words of one pair.
-        read.filter(|(array, _)| **array == Array::Fours).for_each(|(array, _)| *array = Array::Pairs);
-    }
-    widths
-}
-
-fn words(p: &Program) -> Vec<Array> {
-    vec![Array::Words; p.bindings.len()]
-}
-
-fn vectors(p: &Program, software: bool) -> Widths {
+pub(super) fn choose(p: &Program, software: bool) -> Widths {
     let scalar = Widths::scalar(p, words(p));
     let has_cols = p.steps.iter().any(|s| matches!(s, Step::Col(..)));
     let fits = |shape: &crate::Shape| {
@@ -223,6 +216,10 @@ fn vectors(p: &Program, software: bool) -> Widths {
     } else {
         scalar
     }
+}
+
+fn words(p: &Program) -> Vec<Array> {
+    vec![Array::Words; p.bindings.len()]
 }
 
 /// A vector of four expressions.
