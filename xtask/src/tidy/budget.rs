@@ -11,8 +11,8 @@ use super::{File, Finding};
 /// ARCHITECTURE.md says so, too.
 const BUDGETS: [(&str, usize, &[&str]); 4] = [
     ("versant-device", 3_250, &["crates/versant-device/src/"]),
-    ("versant-graph", 8_750, &["crates/versant-graph/src/"]),
-    ("versant-kernels", 10_450, &["crates/versant-kernels/src/", "shaders/"]),
+    ("versant-graph", 8_860, &["crates/versant-graph/src/"]),
+    ("versant-kernels", 10_900, &["crates/versant-kernels/src/", "shaders/"]),
     ("versant-nn", 5_000, &["crates/versant-nn/src/"]),
 ];
 
