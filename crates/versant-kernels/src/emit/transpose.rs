@@ -107,10 +107,10 @@ fn tiles_of<'a>(p: &'a Program, across: &'a Across) -> impl Iterator<Item = (usi
 /// Coordinates of an invocation's element, whose places in the tile along both dimensions are `within`; inside of the
 /// domain, if that is asked for.
 fn place(e: &mut Emitter, extents: &[String], dims: [usize; 2], within: [&str; 2], inside: bool) {
-    for a in 0..extents.len() {
+    for (a, extent) in extents.iter().enumerate() {
         let at = match dims.iter().position(|d| *d == a) {
             None => format!("t{a}"),
-            Some(i) if inside => format!("min(t{a} * {TILE}u + {}, {} - 1u)", within[i], extents[a]),
+            Some(i) if inside => format!("min(t{a} * {TILE}u + {}, {extent} - 1u)", within[i]),
             Some(i) => format!("t{a} * {TILE}u + {}", within[i]),
         };
         e.here(&format!("let u{a} = {at};"));
