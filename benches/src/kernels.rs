@@ -67,7 +67,7 @@ pub static PEAKS: [Kernel; 2] = [
 ];
 
 /// What is measured, in the order of the table.
-pub static KERNELS: [Kernel; 15] = [
+pub static KERNELS: [Kernel; 16] = [
     row("K1-256", "matmul 256", matmul_flops(256.0), words(3 * 256 * 256), |d| matmul(d, 256)),
     row("K1-512", "matmul 512", matmul_flops(512.0), words(3 * 512 * 512), |d| matmul(d, 512)),
     row("K1-1024", "matmul 1024", matmul_flops(1024.0), words(3 << 20), |d| matmul(d, 1024)),
@@ -97,6 +97,10 @@ pub static KERNELS: [Kernel; 15] = [
     row("topk", "top 50 of 16x50257", 0.0, words(16 * 50_257), |d| {
         let x = normal(d, &[16, 50_257]);
         one(move || x.topk(50, 1, true).1)
+    }),
+    row("transpose", "-x of the transposed, 4096x4096", 0.0, words(2 * LONG), |d| {
+        let x = normal(d, &[4096, LONG / 4096]);
+        one(move || -&x.t())
     }),
     // Forward reads x and writes y; backward reads x and g and writes dx.
     row("norm", "layer norm 4096x1024, forward and gradients", 0.0, words(5 * 4096 * 1024), norm),

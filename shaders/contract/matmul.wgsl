@@ -15,7 +15,9 @@
 fn bases(batch: u32) -> vec2<i32> {
     var at = vec2<i32>(i32(params[3].x), i32(params[4].x));
     var rest = batch;
-    for (var i = 0u; i < params[3].w; i += 1u) {
+    // Not a parameter alone, for whose value lavapipe would compile again at every dispatch: no batch has 32 bits.
+    let dims = params[3].w + (batch >> 31u);
+    for (var i = 0u; i < dims; i += 1u) {
         let dim = params[5u + i];
         let q = rest / dim.x;
         at += vec2<i32>(i32(dim.y), i32(dim.z)) * i32(rest - q * dim.x);

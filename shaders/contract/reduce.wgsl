@@ -29,7 +29,9 @@ fn main(
         return;
     }
     var sum = partial[i];
-    for (var s = 1u; s < params[0].y; s += 1u) {
+    // Not a parameter alone, for whose value lavapipe would compile again at every dispatch: no place has 32 bits.
+    let splits = params[0].y + (i >> 31u);
+    for (var s = 1u; s < splits; s += 1u) {
         sum += partial[s * count + i];
     }
     epilogue(i, sum);

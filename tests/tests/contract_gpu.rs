@@ -139,7 +139,7 @@ enum Which {
 
 impl Which {
     fn takes(self, caps: &Caps, label: &str) -> bool {
-        let quick = ["tile 32x32", "thin"].iter().any(|name| label.starts_with(name));
+        let quick = ["tile 32x32", "thin", "dot"].iter().any(|name| label.starts_with(name));
         match self {
             _ if caps.is_software() => true,
             Which::Software => false,
@@ -284,6 +284,20 @@ fn matmul_of_every_size() {
         // A long sum into few results, split over workgroups, with and without quads.
         check(&gpu, &matmul(&[], [12, 16, 6000], [true, false], 0));
         check(&gpu, &matmul(&[], [7, 5, 6001], [true, false], 0));
+    }
+}
+
+/// Few rows, few columns, and few of both, summed along k by whole workgroups.
+#[test]
+fn matmul_of_thin_operands() {
+    for gpu in gpus() {
+        for k in [3, 256, 1000, 1301] {
+            check(&gpu, &matmul(&[], [1, 9, k], [false, true], 0));
+            check(&gpu, &matmul(&[2], [7, 1, k], [false, false], 4));
+            check(&gpu, &matmul(&[], [6, 5, k], [false, true], 1));
+        }
+        check(&gpu, &matmul(&[], [1, 3, 6000], [false, true], 0));
+        check(&gpu, &matmul(&[3], [1, 1, 2052], [true, true], 0));
     }
 }
 

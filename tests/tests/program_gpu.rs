@@ -7,8 +7,8 @@ use std::sync::Arc;
 use versant_device::{BufferRef, Cost, Device, Kernel, Launch, Recording};
 use versant_kernels::program::ProgramBinding;
 use versant_kernels::{
-    Block, DType, Guard, Instr, InstrKind, KernelSource, MapFn, Program, ReduceKind, ReduceOut, Reg, Shape,
-    Step, Store, View, lanes, program_native, program_wgsl,
+    Block, Caps, Class, DType, Guard, Instr, InstrKind, KernelSource, MapFn, Program, ReduceKind, ReduceOut,
+    Reg, Shape, Step, Store, View, lanes, program_native, program_wgsl,
 };
 use versant_tests::devices;
 
@@ -260,11 +260,29 @@ fn run(device: &Device, source: &KernelSource, buffers: &[Vec<u32>]) -> Vec<Vec<
     written.map(|(buffer, words)| device.read(buffer, words.len()).expect("a readback")).collect()
 }
 
+/// Abilities of a sort of adapter, with what is optional or without.
+fn caps(gpu: &Device, software: bool, optional: bool) -> Caps {
+    let info = gpu.info();
+    let class = if software { Class::Software } else { Class::Discrete };
+    let least = Caps::webgpu(class);
+    if !optional {
+        return least;
+    }
+    Caps {
+        min_subgroup: info.limits.min_subgroup,
+        max_subgroup: info.limits.max_subgroup,
+        subgroup_rows: info.limits.min_subgroup > 0,
+        int64: info.features.int64,
+        ..least
+    }
+}
+
 #[test]
 fn every_form_agrees_with_the_cpu() {
     let devices = devices();
     let (cpu, gpus) = devices.split_first().expect("the CPU is always there");
     let mut vectors = [0; 3];
+    let mut subgroups = 0;
     for seed in 0..260 {
         let (program, buffers) = random(seed);
         if program.bindings.len() > 7 {
@@ -273,10 +291,11 @@ fn every_form_agrees_with_the_cpu() {
         let want = run(cpu, &program_native(program.clone(), "native"), &buffers);
         for gpu in gpus {
             for software in [true, false] {
-                let source = program_wgsl(&program, "generated", software);
+                let source = program_wgsl(&program, "generated", &caps(gpu, software, seed % 2 == 0));
+                subgroups += usize::from(source.wgsl.contains("subgroupShuffleXor"));
                 let kind = program.cols.rank().min(1) + usize::from(program.cols.rank() > 0 && !software);
                 vectors[kind] += usize::from(
-                    source.wgsl.lines().any(|l| l.contains("var<storage") && l.contains("vec4<")),
+                    source.wgsl.lines().any(|l| l.contains("var<storage") && l.contains(": array<vec")),
                 );
                 let got = run(gpu, &source, &buffers);
                 assert_eq!(
@@ -288,4 +307,98 @@ fn every_form_agrees_with_the_cpu() {
         }
     }
     assert!(gpus.is_empty() || vectors.iter().all(|&n| n > 8), "{vectors:?} texts have vectors");
+    let has = gpus.iter().any(|d| d.info().limits.min_subgroup > 0);
+    assert!(subgroups > 8 || !has, "{subgroups} texts use subgroups");
+}
+
+/// Copies along other dimensions than they read along, through workgroup memory, and what is computed on the way.
+#[test]
+fn transposing_copies_agree_with_the_cpu() {
+    let devices = devices();
+    let (cpu, gpus) = devices.split_first().expect("the CPU is always there");
+    let shape = |dims: &[usize]| Shape::new(dims).expect("a small rank");
+    let dense = |dims: &[usize]| View::contiguous(shape(dims));
+    let padded = dense(&[40, 30]).permute(&[1, 0]).pad(&[2, 1], shape(&[35, 47]));
+    let reversed = View { strides: [1, -35].into_iter().collect(), offset: 46 * 35, ..dense(&[35, 47]) };
+    for (dims, a, b) in [
+        (&[35, 47][..], dense(&[47, 35]).permute(&[1, 0]), dense(&[35, 47])),
+        (&[35, 47], padded, reversed),
+        (
+            &[2, 33, 3, 65],
+            dense(&[65, 33, 2, 3]).permute(&[2, 1, 3, 0]),
+            dense(&[2, 65, 3, 33]).permute(&[0, 3, 2, 1]),
+        ),
+    ] {
+        let rows = shape(dims);
+        let load =
+            |reg, binding, view| Instr { reg, dtype: DType::F32, kind: InstrKind::Load { binding, view } };
+        let sum = InstrKind::Map { f: &ADD, args: [0, 1, 0], operand: DType::F32 };
+        let instrs = vec![load(0, 0, a), load(1, 1, b), Instr { reg: 2, dtype: DType::F32, kind: sum }];
+        let store = Store { binding: 2, view: View::contiguous(rows), value: 2, dtype: DType::F32 };
+        let binding = |written| ProgramBinding { dtype: DType::F32, written };
+        let program = Program {
+            rows,
+            cols: Shape::SCALAR,
+            bindings: vec![binding(false), binding(false), binding(true)],
+            steps: vec![Step::Row(Block { instrs, stores: vec![store] })],
+            regs: 3,
+        };
+        let words =
+            |seed: usize| (0..rows.numel()).map(|i| ((i * 7 + seed) as f32).to_bits()).collect::<Vec<u32>>();
+        let buffers = [words(1), words(2), vec![0; rows.numel()]];
+        let want = run(cpu, &program_native(program.clone(), "native"), &buffers);
+        for gpu in gpus {
+            let source = program_wgsl(&program, "generated", &caps(gpu, false, false));
+            assert!(source.wgsl.contains("workgroup>"));
+            assert_eq!(run(gpu, &source, &buffers), want, "{program:#?}\n{}", source.wgsl);
+        }
+    }
+}
+
+/// Long rows, of which a software adapter takes several vectors a round, as words of 64 bits where it has them.
+#[test]
+fn long_rows_agree_with_the_cpu() {
+    let devices = devices();
+    let (cpu, gpus) = devices.split_first().expect("the CPU is always there");
+    let shape = |dims: &[usize]| Shape::new(dims).expect("a small rank");
+    for (dtype, kind) in [
+        (DType::F32, ReduceKind::Sum),
+        (DType::F32, ReduceKind::ArgMax),
+        (DType::I32, ReduceKind::Max),
+        (DType::Bool, ReduceKind::Sum),
+    ] {
+        let (rows, cols) = (9, 4112);
+        let out = if kind == ReduceKind::ArgMax { DType::I32 } else { dtype };
+        let view = View::contiguous(shape(&[rows, cols]));
+        let load = Instr { reg: 0, dtype, kind: InstrKind::Load { binding: 0, view } };
+        let store = Store { binding: 1, view: View::contiguous(shape(&[rows])), value: 1, dtype: out };
+        let reduce = ReduceOut { kind, value: 0, dtype, out: 1 };
+        let program = Program {
+            rows: shape(&[rows]),
+            cols: shape(&[cols]),
+            bindings: vec![
+                ProgramBinding { dtype, written: false },
+                ProgramBinding { dtype: out, written: true },
+            ],
+            steps: vec![
+                Step::Col(Block { instrs: vec![load], stores: vec![] }, vec![reduce]),
+                Step::Row(Block { instrs: vec![], stores: vec![store] }),
+            ],
+            regs: 2,
+        };
+        let word = |i: usize| match dtype {
+            DType::F32 => ((i * 7 % 1009) as f32 - 100.0).to_bits(),
+            DType::Bool => u32::from(i / cols == 3 && i % cols == 4000),
+            _ => (i * 7 % 1009) as u32,
+        };
+        let buffers = [(0..rows * cols).map(word).collect(), vec![UNTOUCHED; rows]];
+        let want = run(cpu, &program_native(program.clone(), "native"), &buffers);
+        for gpu in gpus {
+            for optional in [false, true] {
+                let source = program_wgsl(&program, "generated", &caps(gpu, true, optional));
+                assert_eq!(source.wgsl.matches("= buf0[").count() + source.wgsl.matches("(buf0[").count(), 4);
+                assert_eq!(run(gpu, &source, &buffers), want, "{dtype} {kind:?}\n{}", source.wgsl);
+            }
+        }
+    }
 }

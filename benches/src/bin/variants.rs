@@ -126,11 +126,16 @@ fn problems() -> Vec<(String, Contraction)> {
         all.push((format!("matmul {name}"), Contraction::MatMul(mm)));
     }
     // One row times a matrix, which is how a network answers a single question.
+    let line = |dims: [usize; 2]| View::contiguous(Shape::new(&dims).expect("two dimensions"));
     for (name, b) in [("row NN", &dense), ("row NT", &turned)] {
-        let row = View::contiguous(Shape::new(&[1, N]).expect("two dimensions"));
-        let mm = MatMul { batch: Shape::SCALAR, m: 1, n: N, k: N, a: row, b: b.clone() };
+        let mm = MatMul { batch: Shape::SCALAR, m: 1, n: N, k: N, a: line([1, N]), b: b.clone() };
         all.push((format!("matmul {name}"), Contraction::MatMul(mm)));
     }
+    // A matrix times one column, and few rows times a matrix that lies along k.
+    let mm = MatMul { batch: Shape::SCALAR, m: N, n: 1, k: N, a: dense.clone(), b: line([N, 1]) };
+    all.push(("matmul column".into(), Contraction::MatMul(mm)));
+    let mm = MatMul { batch: Shape::SCALAR, m: 4, n: N, k: N, a: line([4, N]), b: turned.clone() };
+    all.push(("matmul 4 rows NT".into(), Contraction::MatMul(mm)));
     let (forward, dx, dw) = (ConvKind::Forward, ConvKind::InputGrad, ConvKind::WeightGrad);
     for (name, kind, taps, groups) in [
         ("forward", forward, 3, 1),
@@ -166,13 +171,19 @@ fn problems() -> Vec<(String, Contraction)> {
 /// The kernels of the benchmark that are not plain contractions.
 fn plans(out: &mut Out<'_>) -> Result<()> {
     for kernel in KERNELS.iter().filter(|k| !k.name.starts_with("K1") && !k.name.starts_with("K2")) {
-        let device = Device::null();
-        run(&device, &kernel.prepare(&device))?;
-        let plan = latest_plan(&device).ok_or("no plan was made")?;
-        for (i, launch) in plan.launches.iter().enumerate() {
-            let family = if kernel.name.starts_with("attention") { "attention" } else { "generated" };
-            let problem = format!("{} launch {i}", kernel.name);
-            out.write(family, &problem, &launch.label, &launch.source.wgsl)?;
+        let mut limits = Device::null().info().limits;
+        for [min, max] in [[0, 0], [32, 64]] {
+            (limits.min_subgroup, limits.max_subgroup) = (min, max);
+            let device = Device::null_with(limits);
+            run(&device, &kernel.prepare(&device))?;
+            let plan = latest_plan(&device).ok_or("no plan was made")?;
+            for (i, launch) in plan.launches.iter().enumerate() {
+                let family = if kernel.name.starts_with("attention") { "attention" } else { "generated" };
+                let problem = format!("{} launch {i}", kernel.name);
+                let subgroups = launch.source.wgsl.contains("subgroup");
+                let variant = format!("{}{}", launch.label, if subgroups { " by subgroups" } else { "" });
+                out.write(family, &problem, &variant, &launch.source.wgsl)?;
+            }
         }
     }
     Ok(())

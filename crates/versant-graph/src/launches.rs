@@ -124,7 +124,7 @@ impl<'a> Maker<'a> {
         let others = || made.iter().enumerate().filter(|(i, _)| *i != at).flat_map(|(_, o)| &o.buffers);
         let shared = |b: &usize| others().any(|other| *other == m.buffers[*b]);
         let words: Vec<usize> = (0..m.buffers.len()).filter(shared).collect();
-        Some(program_beside(&lowered.program, &m.source.label, caps.is_software(), &words))
+        Some(program_beside(&lowered.program, &m.source.label, &caps, &words))
     }
 
     fn buffer(&self, place: Place) -> BufferRef {
@@ -142,7 +142,7 @@ impl<'a> Maker<'a> {
             (Form::Fused(_), Some(lowered)) => {
                 let source = match self.target {
                     Target::Cpu => program_native(lowered.program.clone(), &label),
-                    Target::Gpu(caps) => program_wgsl(&lowered.program, &label, caps.is_software()),
+                    Target::Gpu(caps) => program_wgsl(&lowered.program, &label, &caps),
                 };
                 let buffers = lowered.places.iter().map(|&p| self.buffer(p)).collect::<Vec<_>>();
                 let domain = lowered.program.rows.numel() * lowered.program.cols.numel();

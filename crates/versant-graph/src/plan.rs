@@ -82,7 +82,8 @@ pub(crate) fn target_of(device: &Device) -> Target {
 /// What kernels may know of an adapter. Where its sort cannot be told, it is taken for a card.
 pub(crate) fn caps_of(device: &Device) -> Caps {
     let info = device.info();
-    Caps {
+    let tuning = device.attachment::<Tuning>();
+    let caps = Caps {
         class: match info.class {
             AdapterClass::Software => Class::Software,
             AdapterClass::Integrated => Class::Integrated,
@@ -90,14 +91,18 @@ pub(crate) fn caps_of(device: &Device) -> Caps {
         },
         min_subgroup: info.limits.min_subgroup,
         max_subgroup: info.limits.max_subgroup,
+        subgroup_rows: info.limits.min_subgroup >= 4 && tuning.rows_by_subgroup(),
         f16: info.features.f16,
         int64: info.features.int64,
         coop_matrix: info.features.cooperative,
         workgroup_bytes: info.limits.max_workgroup_bytes,
         invocations: info.limits.max_invocations,
         storage_buffers: info.limits.max_storage_buffers,
-        precision: device.attachment::<Tuning>().precision(),
-    }
+        precision: tuning.precision(),
+    };
+    #[cfg(test)]
+    let caps = Caps { class: tuning.class().unwrap_or(caps.class), ..caps };
+    caps
 }
 
 impl Plan {

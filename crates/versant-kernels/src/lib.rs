@@ -25,7 +25,7 @@ pub use contract::{
     ContractLaunch, Contraction, ContractionKernels, Conv, ConvKind, MatMul, Operand, VariantId, contraction,
 };
 pub use dtype::DType;
-pub use emit::{Epilogue, ParamBlock, epilogue_wgsl, join, program_beside, program_wgsl};
+pub use emit::{Epilogue, ParamBlock, epilogue_wgsl, join, program_beside, program_wgsl, row_probes};
 pub use eval::program_native;
 pub use families::cumsum::{CumSum, cumsum};
 pub use families::fold_windows::{FoldWindows, fold_windows};

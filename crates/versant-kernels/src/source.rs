@@ -46,6 +46,8 @@ pub struct Caps {
     pub min_subgroup: u32,
     /// Largest number of invocations in a subgroup; 0 without subgroups.
     pub max_subgroup: u32,
+    /// Whether rows may be shared among the invocations of a subgroup, which must have been seen to work.
+    pub subgroup_rows: bool,
     /// 16-bit floats in kernels.
     pub f16: bool,
     /// 64-bit integers in kernels.
@@ -69,6 +71,7 @@ impl Caps {
             class,
             min_subgroup: 0,
             max_subgroup: 0,
+            subgroup_rows: false,
             f16: false,
             int64: false,
             coop_matrix: false,

@@ -25,6 +25,11 @@ pub(crate) use trial::{SCRATCH, Started, Trial};
 /// Set to `1`, it makes every device measure the variants of each new problem.
 const TUNE_VAR: &str = "VERSANT_TUNE";
 
+/// Rows that are shared within subgroups, as a variant; and what is in the text of one.
+const ROWS: &str = "one subgroup a row";
+const FAMILY_OF_ROWS: &str = "rows";
+const SUBGROUP: &str = "subgroupShuffleXor";
+
 /// A kernel variant that gave wrong results on this adapter and is not used.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
@@ -50,6 +55,9 @@ struct State {
     measures: bool,
     /// Whether operands may be rounded to 16 bits.
     half: bool,
+    /// What sort of adapter to take this one for.
+    #[cfg(test)]
+    class: Option<versant_kernels::Class>,
     /// Changes the text of a variant, to see that a broken one is found.
     #[cfg(test)]
     sabotage: Option<fn(&str, &mut String)>,
@@ -64,6 +72,17 @@ impl Tuning {
     /// What the caller allows contractions to do.
     pub fn precision(&self) -> Precision {
         if self.lock().half { Precision::F16 } else { Precision::F32 }
+    }
+
+    /// Whether rows may be shared within subgroups: they were not found wrong.
+    pub fn rows_by_subgroup(&self) -> bool {
+        !self.lock().is_excluded(ROWS, FAMILY_OF_ROWS)
+    }
+
+    /// What sort of adapter a test wants this one to be taken for.
+    #[cfg(test)]
+    pub fn class(&self) -> Option<versant_kernels::Class> {
+        self.lock().class
     }
 
     fn open(&self, device: &Device) -> MutexGuard<'_, State> {
@@ -90,7 +109,7 @@ impl Tuning {
         measured.or(usable.first()).copied().ok_or_else(|| state.nothing_left(family(c)))
     }
 
-    /// The variant for an attention: the first that is not excluded.
+    /// The variant for an attention: the measured one, else the first that is not excluded.
     pub fn choose_attention(
         &self,
         device: &Device,
@@ -98,10 +117,10 @@ impl Tuning {
         caps: &Caps,
     ) -> Result<attention::Variant> {
         let state = self.open(device);
-        let family = family_of(a.pass);
-        let wrong = |v: &attention::Variant| state.is_excluded(v.label(), family);
-        let first = attention::variants(a, caps).into_iter().find(|v| !wrong(v));
-        first.ok_or_else(|| state.nothing_left(family))
+        let usable = state.usable_attention(a, caps);
+        let chosen = state.known.choices.get(&attention_key(a));
+        let measured = chosen.and_then(|label| usable.iter().find(|v| v.label() == *label));
+        measured.or(usable.first()).copied().ok_or_else(|| state.nothing_left(family_of(a.pass)))
     }
 
     /// Tries what a new plan would run and was not tried on this adapter, and measures if that is asked for. True if
@@ -121,9 +140,19 @@ impl Tuning {
             (fresh, again) = (fresh || new, again || !right);
         }
         for (problem, variant) in draft.attentions() {
-            let trial = self.sabotaged(Trial::attention(&problem, variant));
+            if self.open(device).wants_attention(&problem) {
+                let best = self.measure_attention(device, &problem, draft.caps())?;
+                (fresh, again) = (true, again || best != Some(variant));
+                continue;
+            }
+            let (right, new) = self.attention_is_right(device, &problem, variant)?;
+            (fresh, again) = (fresh || new, again || !right);
+        }
+        let by_subgroups = |l: &versant_device::Launch| l.kernel.wgsl.contains(SUBGROUP);
+        if draft.launches.iter().any(by_subgroups) {
+            let trial = self.sabotaged(Trial::rows(draft.caps()));
             let text = trial.launches[0].kernel.wgsl.clone();
-            let named = (variant.label().to_owned(), family_of(problem.pass));
+            let named = (ROWS.to_owned(), FAMILY_OF_ROWS);
             let (right, new) = self.is_right(device, named, vec![&text], || trial)?;
             (fresh, again) = (fresh || new, again || !right);
         }
@@ -157,6 +186,9 @@ impl Tuning {
             }
         }
         for (problem, variant) in draft.attentions() {
+            if self.open(device).wants_attention(&problem) {
+                continue;
+            }
             let trial = self.sabotaged(Trial::attention(&problem, variant));
             let text = trial.launches[0].kernel.wgsl.as_str();
             go_on(hash(&vec![text]), &|| trial.clone())?;
@@ -225,6 +257,50 @@ impl Tuning {
         Ok((true, new))
     }
 
+    /// As [`Tuning::is_right`], of a variant of attention.
+    fn attention_is_right(
+        &self,
+        device: &Device,
+        problem: &Attention,
+        variant: attention::Variant,
+    ) -> Result<(bool, bool)> {
+        let trial = self.sabotaged(Trial::attention(problem, variant));
+        let text = trial.launches[0].kernel.wgsl.clone();
+        let named = (variant.label().to_owned(), family_of(problem.pass));
+        self.is_right(device, named, vec![&text], || trial)
+    }
+
+    /// The fastest of the right variants of attention.
+    fn measure_attention(
+        &self,
+        device: &Device,
+        problem: &Attention,
+        caps: &Caps,
+    ) -> Result<Option<attention::Variant>> {
+        let usable = self.open(device).usable_attention(problem, caps);
+        let mut best: Option<(u64, attention::Variant)> = None;
+        for variant in usable {
+            if !self.attention_is_right(device, problem, variant)?.0 {
+                continue;
+            }
+            let mut trial = Trial::whole_attention(problem, variant);
+            if trial.is_large() {
+                trial = Trial::attention(problem, variant);
+            }
+            let enough = best.map_or(u64::MAX, |(time, _)| 2 * time);
+            let time = trial.time(device, &trial.ready(device)?, enough)?;
+            if best.is_none_or(|(least, _)| time < least) {
+                best = Some((time, variant));
+            }
+        }
+        let best = best.map(|(_, variant)| variant);
+        if let Some(variant) = best {
+            let label = variant.label().to_owned();
+            self.open(device).known.choices.insert(attention_key(problem), label);
+        }
+        Ok(best)
+    }
+
     /// The fastest of the right variants.
     fn measure(
         &self,
@@ -261,6 +337,15 @@ impl State {
     fn usable(&self, c: &Contraction, caps: &Caps) -> Vec<VariantId> {
         let wrong = |v: &VariantId| self.is_excluded(&v.label(), family(c));
         contract::variants(c, caps).into_iter().filter(|v| !wrong(v)).collect()
+    }
+
+    fn usable_attention(&self, a: &Attention, caps: &Caps) -> Vec<attention::Variant> {
+        let wrong = |v: &attention::Variant| self.is_excluded(v.label(), family_of(a.pass));
+        attention::variants(a, caps).into_iter().filter(|v| !wrong(v)).collect()
+    }
+
+    fn wants_attention(&self, a: &Attention) -> bool {
+        self.measures && !self.known.choices.contains_key(&attention_key(a))
     }
 
     fn is_excluded(&self, variant: &str, family: &str) -> bool {
@@ -319,11 +404,23 @@ fn hash<T: Hash + ?Sized>(of: &T) -> String {
     format!("{:016x}", hasher.finish())
 }
 
+/// Extents up to a factor of two.
+fn size(extents: &[usize]) -> String {
+    extents.iter().map(|&e| e.max(1).ilog2().to_string()).collect::<Vec<_>>().join(" ")
+}
+
+/// Attentions that share a choice: the same way, heads of the same widths, a mask and a window or none, extents within
+/// a factor of two.
+fn attention_key(a: &Attention) -> String {
+    let windowed = [a.left < a.queries, a.right < a.keys];
+    let extents = size(&[a.batch * a.heads, a.heads / a.kv_heads.max(1), a.queries, a.keys]);
+    let family = family_of(a.pass);
+    let hash = attention::source_hash();
+    format!("{family} {extents} {} {} {:?} {windowed:?} {hash:016x}", a.width, a.value, a.mask)
+}
+
 /// Problems that share a choice: the same family, layout of operands and precision, extents within a factor of two.
 fn problem_key(c: &Contraction, precision: Precision) -> String {
-    let size = |extents: &[usize]| {
-        extents.iter().map(|&e| e.max(1).ilog2().to_string()).collect::<Vec<_>>().join(" ")
-    };
     let shape = match c {
         Contraction::MatMul(mm) => {
             let along =

@@ -73,6 +73,33 @@ fn a_broken_attention_is_found() {
 }
 
 #[test]
+fn rows_of_subgroups_are_tried_and_given_up_where_they_are_wrong() {
+    let sums = |device: &Device| {
+        device.attachment::<Tuning>().lock().class = Some(versant_kernels::Class::Discrete);
+        let x: Vec<f32> = (0..7 * 60).map(|i| (i % 11) as f32 - 4.0).collect();
+        let y = Tensor::from_slice(device, &x, &[7, 60]).sum(&[1], false);
+        (y.to_vec::<f32>().expect("it runs"), latest_plan(device).expect("it ran"))
+    };
+    let (expected, _) = sums(&Device::cpu());
+    let device = broken(|_, _| ());
+    let known = |d: &Device| d.attachment::<Tuning>().open(d).known.verdicts.len();
+    let (found, plan) = sums(&device);
+    assert_eq!(found, expected, "small integers are exact");
+    let takes = |plan: &crate::Explanation| plan.launches.iter().any(|l| l.source.wgsl.contains(SUBGROUP));
+    if device.info().limits.min_subgroup == 0 {
+        assert!(!takes(&plan));
+        return;
+    }
+    assert!(takes(&plan) && known(&device) == 1 && excluded_variants(&device).is_empty());
+    let device = broken(|_, text| *text = text.replace(", 1u)", ", 2u)"));
+    let (found, plan) = sums(&device);
+    assert_eq!(found, expected, "a workgroup shares a row");
+    assert!(!takes(&plan));
+    let excluded = excluded_variants(&device);
+    assert!(excluded.len() == 1 && excluded[0].variant == ROWS, "{excluded:?}");
+}
+
+#[test]
 fn without_a_right_variant_an_error_says_so() {
     let device = broken(|label, text| halve("", label, text));
     let error = product(&device).to_vec::<f32>().expect_err("every variant is broken");
@@ -93,4 +120,29 @@ fn measuring_chooses_among_the_right_ones_and_is_remembered() {
     assert_eq!(known.choices.len(), 1, "{known:?}");
     assert!(known.verdicts.len() >= 2 && known.verdicts.values().all(Option::is_none), "{known:?}");
     assert_eq!(store::read(&path, &known.adapter), known);
+}
+
+#[test]
+fn attention_is_measured_too() {
+    let device = broken(|_, _| ());
+    let attend = |device: &Device| {
+        let x: Vec<f32> = (0..2 * 9 * 8).map(|i| (i % 7) as f32 - 3.0).collect();
+        let x = Tensor::from_slice(device, &x, &[2, 9, 8]);
+        x.attention(&x, &x, &crate::Attention { fused: Some(true), ..Default::default() }).to_vec::<f32>()
+    };
+    set_tuning(&device, true);
+    device.attachment::<Tuning>().lock().class = Some(versant_kernels::Class::Discrete);
+    let (expected, found) = (attend(&Device::cpu()).expect("the CPU can"), attend(&device).expect("it runs"));
+    assert!(found.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-5), "{found:?} for {expected:?}");
+    let known = device.attachment::<Tuning>().open(&device).known.clone();
+    let (key, label) = known.choices.iter().next().expect("a choice is remembered");
+    assert!(known.choices.len() == 1 && key.starts_with("attention "), "{known:?}");
+    // Both tiles and the rows were tried, and the plan has the fastest.
+    assert!(known.verdicts.len() == 3 && known.verdicts.values().all(Option::is_none), "{known:?}");
+    let plan = latest_plan(&device).expect("it ran");
+    assert!(
+        plan.launches.iter().any(|l| l.label.contains(&label[..])),
+        "{label}: {:?}",
+        plan.launches[0].label
+    );
 }

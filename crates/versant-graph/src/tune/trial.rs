@@ -6,7 +6,10 @@ use versant_kernels::attention::{self, Attention, MaskKind};
 use versant_kernels::contract::{self, Contraction, Operand, VariantId};
 use versant_kernels::program::ProgramBinding;
 use versant_kernels::random::uniform;
-use versant_kernels::{Block, DType, Instr, InstrKind, Program, RandomKey, Shape, Step, Store, Target, View};
+use versant_kernels::{
+    Block, Caps, DType, Instr, InstrKind, Program, RandomKey, Shape, Step, Store, Target, View,
+    program_native, program_wgsl, row_probes,
+};
 
 use crate::error::Result;
 use crate::launches::launch;
@@ -103,12 +106,7 @@ impl Trial {
             };
             kernels.launches.into_iter().map(launch).collect()
         };
-        // Up to the farthest element.
-        let words = |view: &View| {
-            let far = view.shape.iter().zip(&view.strides).map(|(&d, &s)| (d.max(1) - 1) as isize * s.max(0));
-            (view.offset + far.sum::<isize>() + 1) as usize
-        };
-        let [a, b] = c.operands().map(words);
+        let [a, b] = c.operands().map(span);
         let scratch = contract::scratch_words(&c, target, Some(variant));
         let sizes = [a, b, rows.numel(), scratch];
         let places = [place(&Operand::A), place(&Operand::B), place(&Operand::Epilogue(0)), SCRATCH];
@@ -125,26 +123,48 @@ impl Trial {
 
     /// A small attention of the same text.
     pub fn attention(a: &Attention, variant: attention::Variant) -> Trial {
-        let a = attention::probe(a);
+        Trial::whole_attention(&attention::probe(a), variant)
+    }
+
+    /// An attention as it is.
+    pub fn whole_attention(a: &Attention, variant: attention::Variant) -> Trial {
         let result = BufferRef::External(a.views.len() as u32);
         let mut buffers = FxHashMap::default();
         for (i, view) in a.views.iter().enumerate() {
-            let words = view.shape.numel() + view.offset as usize;
             let words_mask = i == 3 && a.mask == MaskKind::Words;
             let dtype = if words_mask { DType::Bool } else { DType::F32 };
-            buffers.insert(BufferRef::External(i as u32), (dtype, words));
+            // Quads of the last element are read whole.
+            buffers.insert(BufferRef::External(i as u32), (dtype, span(view).next_multiple_of(4)));
         }
         let reads: Vec<BufferRef> = (0..a.views.len() as u32).map(BufferRef::External).collect();
         buffers.insert(result, (DType::F32, a.len()));
         let launches = |source| vec![launch(source, reads.clone(), vec![result], Cost::default())];
         Trial {
-            launches: launches(attention::attention_with(&a, "trial", variant)),
-            twin: launches(attention::attention(&a, "trial", Target::Cpu)),
+            launches: launches(attention::attention_with(a, "trial", variant)),
+            twin: launches(attention::attention(a, "trial", Target::Cpu)),
             buffers,
             scalar_words: 0,
             stepped: false,
             rounding: 0.0,
         }
+    }
+
+    /// Rows that are shared within subgroups.
+    pub fn rows(caps: &Caps) -> Trial {
+        let (mut launches, mut twin, mut buffers) = (Vec::new(), Vec::new(), FxHashMap::default());
+        for (i, program) in (0..).zip(row_probes(caps)) {
+            let place = |binding: u32| BufferRef::External(4 * i + binding);
+            for (k, binding) in (0..).zip(&program.bindings) {
+                let row = program.cols.numel().next_multiple_of(4);
+                let words = program.rows.numel() * if binding.written { 1 } else { row };
+                buffers.insert(place(k), (binding.dtype, words));
+            }
+            let launch =
+                |source| launch(source, vec![place(0)], (1..4).map(place).collect(), Cost::default());
+            launches.push(launch(program_wgsl(&program, "rows of subgroups", caps)));
+            twin.push(launch(program_native(program, "rows of subgroups")));
+        }
+        Trial { launches, twin, buffers, scalar_words: 0, stepped: false, rounding: 0.0 }
     }
 
     /// Whether running it would take more memory than a check should.
@@ -236,6 +256,12 @@ impl Trial {
         device.wait()?;
         Ok(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX))
     }
+}
+
+/// Words up to the farthest element of a view.
+fn span(view: &View) -> usize {
+    let far = view.shape.iter().zip(&view.strides).map(|(&d, &s)| (d.max(1) - 1) as isize * s.max(0));
+    (view.offset + far.sum::<isize>() + 1) as usize
 }
 
 /// Calls a twin's native function over host copies of the buffers.

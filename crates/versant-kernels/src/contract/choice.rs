@@ -109,8 +109,14 @@ fn hardware_time(id: VariantId, c: &Contraction, [batch, m, n, k]: [usize; 4], c
             macs + thread[1] as f64 * if along_k(c)[1] { 16.0 } else { 4.0 }
         }
         Template::Tile => macs + 0.75 * reads + 4.0 * staged,
+        // A step is one of its invocations' work.
+        Template::Dot => (macs + 4.0 * reads) / threads as f64,
     };
-    let product = rounds * work * k.div_ceil(parts) as f64 * 0.5;
+    // The invocations of a dot product take whole rounds of k, and then add up what they have.
+    let dot = variant.template == Template::Dot;
+    let steps = k.div_ceil(parts).next_multiple_of(if dot { variant.step } else { 1 });
+    let tree = if dot { rounds * (50.0 + macs) } else { 0.0 };
+    let product = rounds * work * steps as f64 * 0.5 + tree;
     // Partial results are written and read again, at ten bytes a nanosecond and unit.
     let scratch = if id.split { (8 * batch * m * n * parts / (10 * units)) as u64 + LAUNCH } else { 0 };
     product as u64 + scratch

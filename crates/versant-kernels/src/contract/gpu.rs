@@ -11,6 +11,7 @@ const TILE: &str = include_str!("../../../../shaders/contract/tile.wgsl");
 const HALF: &str = include_str!("../../../../shaders/contract/half.wgsl");
 const COOP: &str = include_str!("../../../../shaders/contract/coop.wgsl");
 const LANES: &str = include_str!("../../../../shaders/contract/lanes.wgsl");
+const DOT: &str = include_str!("../../../../shaders/contract/dot.wgsl");
 const SHUFFLE: &str = include_str!("../../../../shaders/contract/shuffle.wgsl");
 const REDUCE: &str = include_str!("../../../../shaders/contract/reduce.wgsl");
 const MATMUL: &str = include_str!("../../../../shaders/contract/matmul.wgsl");
@@ -145,13 +146,16 @@ fn template(variant: &Variant, c: &Contraction, wide: [bool; 2], sections: &[&st
         Template::Half => strip(TILE, &["vector"]) + &strip(HALF, &[]),
         Template::Coop => strip(TILE, &[]) + &strip(COOP, &[]),
         Template::Lanes => strip(LANES, &[]),
+        Template::Dot => strip(DOT, &[]),
         Template::Shuffle => strip(SHUFFLE, sections),
     };
     let ([m, n], threads) = (variant.thread, variant.threads());
     set(&mut text, "THREAD_M", &format!("{m}u"));
     set(&mut text, "THREAD_N", &format!("{n}u"));
-    set(&mut text, "LHS_ALONG_K", &along_k[0].to_string());
-    set(&mut text, "RHS_ALONG_K", &along_k[1].to_string());
+    if variant.template != Template::Dot {
+        set(&mut text, "LHS_ALONG_K", &along_k[0].to_string());
+        set(&mut text, "RHS_ALONG_K", &along_k[1].to_string());
+    }
     let mut constants = vec![("THREAD_M", m), ("THREAD_N", n)];
     match variant.template {
         Template::Tile | Template::Half | Template::Coop => {
@@ -176,6 +180,7 @@ fn template(variant: &Variant, c: &Contraction, wide: [bool; 2], sections: &[&st
                 ("STEPS", variant.step),
             ])
         }
+        Template::Dot => constants.push(("STEPS", 4)),
         Template::Shuffle => {
             set(&mut text, "STEPS", &format!("{}u", variant.step));
             constants.extend([("SHARE", m / threads), ("STEPS", variant.step)]);
@@ -444,11 +449,12 @@ pub fn source_hash() -> u64 {
 }
 
 /// The WGSL files as they are, each valid on its own.
-pub(super) const FILES: [(&str, &str); 10] = [
+pub(super) const FILES: [(&str, &str); 11] = [
     ("tile", TILE),
     ("half", HALF),
     ("coop", COOP),
     ("lanes", LANES),
+    ("dot", DOT),
     ("shuffle", SHUFFLE),
     ("reduce", REDUCE),
     ("matmul", MATMUL),

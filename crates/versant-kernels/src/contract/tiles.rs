@@ -14,6 +14,8 @@ pub(super) enum Template {
     Coop,
     /// lanes.wgsl: for software adapters.
     Lanes,
+    /// dot.wgsl: few rows or columns, along k.
+    Dot,
     /// shuffle.wgsl: for software adapters with subgroups and 64-bit integers.
     Shuffle,
 }
@@ -44,7 +46,7 @@ const fn row(
 }
 
 /// Hardware first, from large to small.
-pub(super) const VARIANTS: [Variant; 15] = [
+pub(super) const VARIANTS: [Variant; 18] = [
     row("coop64 128x64x16", Template::Coop, [128, 64], 16, [8, 4]),
     row("coop32 128x64x16", Template::Coop, [128, 64], 16, [8, 8]),
     row("half 128x128x8", Template::Half, [128, 128], 8, [8, 8]),
@@ -56,6 +58,9 @@ pub(super) const VARIANTS: [Variant; 15] = [
     row("tile 32x32x16", Template::Tile, [32, 32], 16, [4, 4]),
     row("thin 4x256", Template::Lanes, [4, 256], 4, [4, 4]),
     row("thin 1x256", Template::Lanes, [1, 256], 4, [1, 4]),
+    row("dot 1x4", Template::Dot, [1, 4], 256, [1, 4]),
+    row("dot 4x1", Template::Dot, [4, 1], 256, [4, 1]),
+    row("dot 4x4", Template::Dot, [4, 4], 256, [4, 4]),
     row("shuffle 16x32x2", Template::Shuffle, [16, 32], 2, [16, 4]),
     row("shuffle 16x32x1", Template::Shuffle, [16, 32], 1, [16, 4]),
     row("lanes 8x64", Template::Lanes, [8, 64], 4, [8, 8]),
@@ -96,6 +101,9 @@ impl VariantId {
         &VARIANTS[usize::from(self.row)]
     }
 }
+
+/// Invocations of a workgroup of dot.wgsl, which takes four steps of k with each.
+const DOT_LANES: usize = 64;
 
 /// Workgroups below which the sum over k is split: enough to occupy a large graphics card.
 const HARDWARE_GROUPS: usize = 256;
@@ -149,6 +157,9 @@ pub(super) fn extents(c: &Contraction) -> [usize; 4] {
 impl Variant {
     /// Invocations of a workgroup.
     pub fn threads(&self) -> usize {
+        if self.template == Template::Dot {
+            return DOT_LANES;
+        }
         self.size[0] / self.thread[0] * (self.size[1] / self.thread[1])
     }
 
@@ -161,6 +172,7 @@ impl Variant {
             Template::Tile => 4 * self.step * pitches + table,
             Template::Half => 2 * self.step * pitches + table + 4 * m / self.thread[0] * n,
             Template::Coop => 2 * (self.step + 8) * (m + n) + table + 4096,
+            Template::Dot => 4 * DOT_LANES * m * n,
             Template::Lanes | Template::Shuffle => 0,
         }
     }
@@ -187,6 +199,18 @@ impl Variant {
             Template::Coop => {
                 let largest = caps.max_subgroup as usize;
                 half && caps.coop_matrix && 4 * largest == threads && caps.min_subgroup >= 32
+            }
+            // Few rows, few columns, or few of both: two tiles of them at most.
+            Template::Dot => {
+                let [_, m, n, _] = extents(c);
+                let few = |extent: usize, tile: usize| extent <= if tile == 1 { 1 } else { 2 * tile };
+                let thin = match self.size {
+                    [1, _] => few(m, 1),
+                    [_, 1] => few(n, 1),
+                    [rows, cols] => few(m, rows) || few(n, cols),
+                };
+                let product = matches!(c, Contraction::MatMul(_));
+                hardware && product && along_k(c) == [true; 2] && thin
             }
             Template::Lanes if self.is_thin() => hardware && extents(c)[1] <= 2 * self.size[0],
             Template::Lanes => caps.is_software(),
@@ -250,7 +274,8 @@ pub(super) fn along_k(c: &Contraction) -> [bool; 2] {
             let lead = mm.batch.rank();
             let steps = |s: &[isize]| [s[lead].unsigned_abs(), s[lead + 1].unsigned_abs()];
             let ([am, ak], [bk, bn]) = (steps(&mm.a.strides), steps(&mm.b.strides));
-            [ak < am, bk < bn]
+            // One row, or one column, lies along k however it lies.
+            [mm.m == 1 || ak < am, mm.n == 1 || bk < bn]
         }
         // Weights lie along taps, an output gradient and an image along pixels.
         Contraction::Conv(cv) => [true, cv.kind == ConvKind::WeightGrad],

@@ -23,6 +23,8 @@ pub(super) struct Emitter<'a> {
     pub wide: Widths,
     /// Of every register defined so far: its type, and whether it is the same in every iteration.
     regs: Vec<Option<(DType, bool)>>,
+    /// Registers whose values are read from elsewhere.
+    instead: Vec<(Reg, String)>,
     /// Number of the next helper name.
     fresh: usize,
 }
@@ -38,6 +40,7 @@ impl<'a> Emitter<'a> {
             over_rows: !p.steps.iter().any(|s| matches!(s, Step::Col(..))),
             wide,
             regs: vec![None; p.regs as usize],
+            instead: Vec::new(),
             fresh: 0,
         }
     }
@@ -107,6 +110,11 @@ impl<'a> Emitter<'a> {
     pub fn fresh(&mut self) -> usize {
         self.fresh += 1;
         self.fresh - 1
+    }
+
+    /// Has a register defined by an expression in place of its instruction.
+    pub fn instead(&mut self, reg: Reg, expr: String) {
+        self.instead.push((reg, expr));
     }
 
     /// The type of a register, and whether it is the same in every iteration of the current loop.
@@ -205,7 +213,8 @@ impl<'a> Emitter<'a> {
                 continue;
             }
             let write = |e: &mut Self| {
-                let expr = e.instr(instr);
+                let known = e.instead.iter().find(|(reg, _)| *reg == instr.reg).map(|(_, expr)| expr.clone());
+                let expr = known.unwrap_or_else(|| e.instr(instr));
                 e.here(&format!("let r{} = {expr};", instr.reg));
             };
             match still {

@@ -3,17 +3,20 @@
 //! On a software adapter one invocation evaluates a row, unless the row is too long for lavapipe, which ends every
 //! loop of an invocation, silently, after 65,535 iterations in all. On hardware, and there, `lanes` of them do, a power of two up to the
 //! workgroup: lane `l` takes columns `l, l + lanes, …`, then the lanes' results combine in a tree through
-//! workgroup memory. `lanes` is a parameter, so the same text serves every extent. All lanes evaluate what belongs
+//! workgroup memory, or where a row is short and lies along memory, by exchanges within a subgroup. `lanes` is a parameter,
+//! so the same text serves every extent. All lanes evaluate what belongs
 //! to the row; lane 0 stores it. Rows beyond the last one repeat the last row without storing, so that every
 //! barrier is reached by all. Float sums add up runs of 64 terms first, which keeps the error of long rows small
 //! where a driver may undo compensated summation.
 
 use super::block::Emitter;
 use super::params::ParamBlock;
-use super::reduce::{FOUR, RESULT, accumulate, declare, join_four, result, shared_memory, trees};
-use super::wide::{Axis, WIDTH, Widths, register_type};
-use super::{SOFT_ROW_GROUP, TREE_GROUP, declarations, entry};
-use crate::{Block, DType, Instr, InstrKind, Program, ReduceKind, ReduceOut, Step};
+use super::reduce::{
+    EXCHANGES, FOUR, RESULT, accumulate, declare, exchanges, join_four, result, shared_memory, trees,
+};
+use super::wide::{Access, Array, Axis, WIDTH, Widths, register_type};
+use super::{SOFT_ROW_GROUP, TREE_GROUP, declarations, entry, entry_by_subgroups};
+use crate::{Block, Caps, DType, Instr, InstrKind, Program, ReduceKind, ReduceOut, Step};
 
 /// Terms that a float sum adds up before it adds to the total.
 const RUN: usize = 64;
@@ -27,29 +30,71 @@ const VECTORS_PER_LANE: usize = 4;
 /// Vectors of rows side by side that a workgroup reads at once.
 const NEIGHBOURS: usize = 8;
 
+/// Columns that each invocation of a subgroup may have before a whole workgroup shares the row.
+const COLUMNS_OF_SUBGROUP: usize = 64;
+
+/// Vectors of columns that a software adapter takes in one round of a loop over a long row, whose own cost is that of two
+/// loads; and from how many columns on, since each is compiled.
+const WRITTEN_OUT: usize = 4;
+const LONG: usize = 4096;
+/// Instructions of a column that are worth it.
+const FEW: usize = 4;
+
 /// Iterations that an invocation may spend on a software adapter: below lavapipe's 65,535, with room
 /// for the runs of float sums, which add one in 64.
 const SOFT_ITERATIONS: usize = 60_000;
+
+/// Who evaluates a row.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Crew {
+    /// One invocation.
+    One,
+    /// Invocations of one subgroup, which exchange what they have without memory or barriers.
+    Subgroup,
+    /// Invocations of one workgroup.
+    Workgroup,
+}
+
+impl Crew {
+    fn of(p: &Program, wide: &Widths, caps: &Caps) -> Crew {
+        if caps.is_software() && iterations(p, wide.axis) <= SOFT_ITERATIONS {
+            return Crew::One;
+        }
+        // The columns of a row that lies along memory are features, not a batch that may be short once.
+        let along = wide.axis == Axis::Cols && caps.subgroup_rows;
+        let short = p.cols.numel() <= COLUMNS_OF_SUBGROUP * caps.min_subgroup as usize;
+        if along && short { Crew::Subgroup } else { Crew::Workgroup }
+    }
+}
 
 /// The kernel of a program with columns, and its number of workgroups.
 pub(super) fn rows_and_cols(
     p: &Program,
     params: &mut ParamBlock,
-    wide: Widths,
-    software: bool,
+    mut wide: Widths,
+    caps: &Caps,
 ) -> (String, usize) {
-    let alone = software && iterations(p, wide.axis) <= SOFT_ITERATIONS;
+    let crew = Crew::of(p, &wide, caps);
+    let alone = crew == Crew::One;
+    let long = |s: &Step| matches!(s, Step::Col(block, _) if is_written_out(p, &wide, block));
+    let pairs = alone && caps.int64 && p.steps.iter().any(long);
+    if pairs {
+        wide.pair(p);
+    }
     let (rows, cols) = (p.rows.numel(), p.cols.numel());
     let together = if wide.axis == Axis::Rows { WIDTH } else { 1 };
     let (own, most) = match wide.axis {
         Axis::None => (COLUMNS_PER_LANE, TREE_GROUP),
         Axis::Rows => (COLUMNS_PER_LANE, TREE_GROUP / NEIGHBOURS),
+        Axis::Cols if crew == Crew::Subgroup => {
+            (VECTORS_PER_LANE * WIDTH, (caps.min_subgroup as usize).min(2 * EXCHANGES[0]))
+        }
         Axis::Cols => (VECTORS_PER_LANE * WIDTH, TREE_GROUP),
     };
     let lanes = if alone { 1 } else { cols.div_ceil(own).next_power_of_two().clamp(1, most) };
     let mut e = Emitter::new(p, params, wide);
     let group = if alone { SOFT_ROW_GROUP } else { TREE_GROUP };
-    header(&mut e, rows, cols, lanes, alone);
+    header(&mut e, rows, cols, lanes, crew);
     let mut touched = Touched::default();
     for step in &p.steps {
         if !alone && touched.conflicts(step) {
@@ -57,13 +102,32 @@ pub(super) fn rows_and_cols(
         }
         match step {
             Step::Row(block) => row_step(&mut e, block, alone),
-            Step::Col(block, outs) => col_step(&mut e, step, block, outs, alone),
+            Step::Col(block, outs) => col_step(&mut e, step, block, outs, crew),
         }
         touched.note(step);
     }
-    let shared = if alone { String::new() } else { shared_memory(&e) };
+    let shared = if crew == Crew::Workgroup { shared_memory(&e) } else { String::new() };
+    let entry = if crew == Crew::Subgroup { entry_by_subgroups } else { entry };
     let text = format!("{}{shared}{}", declarations(p, 0, &e), entry(group, &e.text));
     (text, rows.div_ceil(group / lanes * together))
+}
+
+/// Whether one invocation takes several vectors of columns of a row in a round of its loop: where that is the work.
+/// Whether the extent is a multiple of them is structure, as it is of one vector.
+fn is_written_out(p: &Program, wide: &Widths, block: &Block) -> bool {
+    let cols = p.cols.numel();
+    let in_fours = |i: &Instr| match &i.kind {
+        InstrKind::Load { binding, view } => match wide.axis.access(p.rows.rank(), view) {
+            Access::Same => true,
+            Access::Whole => wide.bindings[*binding] != Array::Words,
+            Access::Each => false,
+        },
+        InstrKind::LoadAt { .. } => false,
+        _ => true,
+    };
+    let few = block.stores.is_empty() && block.instrs.len() <= FEW && block.instrs.iter().all(in_fours);
+    let whole = p.cols.rank() == 1 && cols.is_multiple_of(WRITTEN_OUT * WIDTH);
+    wide.axis == Axis::Cols && cols >= LONG && whole && few
 }
 
 /// Loop iterations of an invocation that has a row to itself.
@@ -90,20 +154,24 @@ fn iterations(p: &Program, axis: Axis) -> usize {
 }
 
 /// Which row an invocation works on, and how many columns there are.
-fn header(e: &mut Emitter, rows: usize, cols: usize, lanes: usize, alone: bool) {
+fn header(e: &mut Emitter, rows: usize, cols: usize, lanes: usize, crew: Crew) {
     let rows = e.params.push(rows as u32);
     let cols = e.params.push(cols as u32);
     let group = "(wid.x + wid.y * groups.x)";
-    if alone {
+    if crew == Crew::One {
         let by = if e.wide.axis == Axis::Rows { " * 4u" } else { "" };
         e.line(&format!("let row = ({group} * {SOFT_ROW_GROUP}u + lid){by};"));
         e.line(&format!("if (row >= {rows}) {{ return; }}"));
     } else {
         let lanes = e.params.push(lanes as u32);
         e.line(&format!("let lanes = {lanes};"));
-        e.line(&format!("let per = {TREE_GROUP}u / lanes;"));
+        let all = if crew == Crew::Subgroup { "sub_size".to_owned() } else { format!("{TREE_GROUP}u") };
+        e.line(&format!("let per = {all} / lanes;"));
         // Neighbouring invocations read neighbouring words.
         let (lane, slot, one) = match e.wide.axis {
+            _ if crew == Crew::Subgroup => {
+                ("sub_lane & (lanes - 1u)", format!("({group} * subs + sub) * per + sub_lane / lanes"), "1u")
+            }
             Axis::Rows => ("lid / per", format!("({group} * per + lid % per) * 4u"), "4u"),
             _ => ("lid & (lanes - 1u)", format!("{group} * per + lid / lanes"), "1u"),
         };
@@ -139,7 +207,8 @@ fn row_step(e: &mut Emitter, block: &Block, alone: bool) {
 }
 
 /// A step that is evaluated once per column, and its reductions.
-fn col_step(e: &mut Emitter, step: &Step, block: &Block, outs: &[ReduceOut], alone: bool) {
+fn col_step(e: &mut Emitter, step: &Step, block: &Block, outs: &[ReduceOut], crew: Crew) {
+    let alone = crew == Crew::One;
     let over_cols = e.wide.axis == Axis::Cols;
     let names = if over_cols { FOUR } else { RESULT };
     declare(e, outs, names);
@@ -155,29 +224,46 @@ fn col_step(e: &mut Emitter, step: &Step, block: &Block, outs: &[ReduceOut], alo
             advance(e, digits);
         }
     });
+    let long = alone && is_written_out(e.p, &e.wide, block);
+    let body = if long { written_out(&body) } else { body };
     let (mut first, mut by, mut end) = if alone { ("0u", "1u", "cols") } else { ("lane", "lanes", "cols") };
     if over_cols {
         (first, by, end) = if alone { ("0u", "4u", "full") } else { ("lane * 4u", "lanes * 4u", "full") };
     }
+    let mut run = RUN;
+    if long {
+        (by, run) = ("16u", RUN / WRITTEN_OUT);
+    }
     if runs.is_empty() {
         e.line(&format!("for (var col = {first}; col < {end}; col += {by}) {{\n{body}    }}"));
     } else {
-        run_loop(e, &runs, &body, names[0], [first, by, end]);
+        run_loop(e, &runs, &body, names[0], run, [first, by, end]);
     }
     if over_cols {
         join_four(e, outs);
-        if e.p.cols.rank() == 1 {
+        if e.p.cols.rank() == 1 && !long {
             rest(e, block, outs, alone);
         }
     }
-    if !alone {
-        trees(e, outs);
+    match crew {
+        Crew::One => {}
+        Crew::Subgroup => exchanges(e, outs),
+        Crew::Workgroup => trees(e, outs),
     }
     for out in outs {
         let (prefix, dtype) = result(out);
         e.line(&format!("let r{0} = {prefix}{0};", out.out));
         e.define(out.out, dtype, true);
     }
+}
+
+/// A loop's body for so many vectors of columns, one after the other, so that sums keep their order.
+fn written_out(body: &str) -> String {
+    let one = |k: usize| {
+        let y = format!("let y = i32(col + {}u);", k * WIDTH);
+        format!("            {{\n{}            }}\n", body.replacen("let y = i32(col);", &y, 1))
+    };
+    (0..WRITTEN_OUT).map(one).collect()
 }
 
 /// The instructions and stores of a column; `again` as for [`Emitter::instrs`].
@@ -205,10 +291,17 @@ fn rest(e: &mut Emitter, block: &Block, outs: &[ReduceOut], alone: bool) {
 }
 
 /// The loop over columns in runs, so that float sums add short partial sums.
-fn run_loop(e: &mut Emitter, runs: &[&ReduceOut], body: &str, total: &str, [first, by, end]: [&str; 3]) {
+fn run_loop(
+    e: &mut Emitter,
+    runs: &[&ReduceOut],
+    body: &str,
+    total: &str,
+    run: usize,
+    [first, by, end]: [&str; 3],
+) {
     let zero = format!("{}(0.0)", register_type(DType::F32, e.wide.axis != Axis::None));
-    let mut text = format!("for (var base = {first}; base < {end}; base += {RUN}u * {by}) {{\n");
-    text += &format!("        let end = min(base + {RUN}u * {by}, {end});\n");
+    let mut text = format!("for (var base = {first}; base < {end}; base += {run}u * {by}) {{\n");
+    text += &format!("        let end = min(base + {run}u * {by}, {end});\n");
     for out in runs {
         text += &format!("        var p{} = {zero};\n", out.out);
     }

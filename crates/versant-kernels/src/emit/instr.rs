@@ -1,7 +1,7 @@
 //! One instruction or store as WGSL.
 
 use super::block::Emitter;
-use super::wide::{Access, WIDTH, part, vector};
+use super::wide::{Access, Array, WIDTH, part, vector};
 use super::{stored_type, value_type};
 use crate::{DType, Instr, InstrKind, MapFn, Reg, Store, View};
 
@@ -64,7 +64,7 @@ impl Emitter<'_> {
                 let at = self.affine(&view.strides, view.offset);
                 let element = self.element(*binding, &format!("u32({at})"));
                 self.here(&format!("{element} = {};", stored(format!("r{value}"))));
-            } else if self.wide.axis.access(rank, view) == Access::Whole && self.wide.bindings[*binding] {
+            } else if self.wide.axis.access(rank, view) == Access::Whole && self.has_fours(*binding) {
                 let at = self.affine(&view.strides, view.offset);
                 let four = match self.wide.regs[*value as usize] {
                     true if *dtype != DType::Bool => format!("r{value}"),
@@ -138,7 +138,7 @@ impl Emitter<'_> {
                 if access == Access::Same {
                     let guard = self.guards(&view.guards);
                     return self.load(binding, dtype, &at, guard);
-                } else if self.wide.bindings[binding] {
+                } else if self.has_fours(binding) {
                     let guard = self.guards(&view.guards);
                     return self.load_whole(binding, dtype, &at, guard);
                 }
@@ -171,7 +171,7 @@ impl Emitter<'_> {
             let guard = guard.map_or(String::new(), |guard| format!("{guard} && "));
             (format!("{base} + {clamped} * {stride}"), Some(format!("{guard}{bound} != 0u")))
         };
-        if access == Access::Each || (access == Access::Whole && !self.wide.bindings[*binding]) {
+        if access == Access::Each || (access == Access::Whole && !self.has_fours(*binding)) {
             let bases = self.spread(&view.strides, view.offset);
             let guards = self.guards_each(view);
             let each = bases.iter().zip(guards).enumerate().map(|(k, (base, guard))| {
@@ -190,14 +190,24 @@ impl Emitter<'_> {
         }
     }
 
-    /// An element of a buffer as a place.
+    /// Whether four words of a buffer can be accessed at once.
+    fn has_fours(&self, binding: usize) -> bool {
+        self.wide.bindings[binding] != Array::Words
+    }
+
+    /// An element of a buffer: a place, but for arrays that are only read.
     fn element(&mut self, binding: usize, index: &str) -> String {
-        if !self.wide.bindings[binding] {
+        let array = self.wide.bindings[binding];
+        if array == Array::Words {
             return format!("buf{binding}[{index}]");
         }
         let n = self.fresh();
         self.here(&format!("let i{n} = {index};"));
-        format!("buf{binding}[i{n} >> 2u][i{n} & 3u]")
+        if array == Array::Fours {
+            return format!("buf{binding}[i{n} >> 2u][i{n} & 3u]");
+        }
+        let word = format!("u32(buf{binding}[i{n} >> 2u][(i{n} >> 1u) & 1u] >> ((i{n} & 1u) << 5u))");
+        of_words(self.p.bindings[binding].dtype, &word, "")
     }
 
     /// A load, from element 0 and then discarded where the guard fails.
@@ -226,6 +236,9 @@ impl Emitter<'_> {
             }
         };
         let mut value = format!("buf{binding}[{index}]");
+        if self.wide.bindings[binding] == Array::Pairs {
+            value = of_words(stored, &format!("v_four({value})"), "vec4");
+        }
         if stored != dtype || dtype == DType::Bool {
             self.here(&format!("let m{n} = {value};"));
             value = vector(value_type(dtype), |k| from_stored(stored, dtype, &part(&format!("m{n}"), k)));
@@ -302,6 +315,15 @@ fn expand(f: &MapFn, args: &[Reg; 3], operand: DType, name: &dyn Fn(Reg) -> Stri
     }
     out
 }
+/// What a buffer of a type stores, from a `u32` or a vector of them.
+fn of_words(stored: DType, words: &str, vector: &str) -> String {
+    match (stored_type(stored), vector) {
+        ("u32", _) => words.to_owned(),
+        (of, "") => format!("bitcast<{of}>({words})"),
+        (of, vector) => format!("bitcast<{vector}<{of}>>({words})"),
+    }
+}
+
 /// A value as the `u32` that holds its bits.
 pub(super) fn to_bits(dtype: DType, value: &str) -> String {
     match dtype {

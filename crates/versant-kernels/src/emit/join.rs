@@ -293,13 +293,13 @@ fn rename(text: &str, names: &[(&str, String)], base: usize) -> Option<String> {
 mod tests {
     use super::super::check::{check_kernel, row_sums};
     use super::*;
-    use crate::program_wgsl;
+    use crate::{Caps, Class, program_wgsl};
 
     #[test]
     fn sums_share_a_launch() {
-        for software in [false, true] {
+        for class in [Class::Discrete, Class::Software] {
             let kernels: Vec<KernelSource> = [[4, 100], [3, 7], [200, 30]]
-                .map(|[r, c]| program_wgsl(&row_sums(r, c), "sum", software))
+                .map(|[r, c]| program_wgsl(&row_sums(r, c), "sum", &Caps::webgpu(class)))
                 .into();
             let buffers = [vec![0, 10], vec![1, 11], vec![1, 12]];
             let parts: Vec<_> = kernels.iter().zip(buffers).collect();
@@ -312,7 +312,7 @@ mod tests {
 
     #[test]
     fn what_one_part_writes_another_does_not_read() {
-        let kernel = program_wgsl(&row_sums(4, 8), "sum", false);
+        let kernel = program_wgsl(&row_sums(4, 8), "sum", &Caps::webgpu(Class::Discrete));
         assert!(join("sums", &[(&kernel, vec![0, 1]), (&kernel, vec![1, 2])]).is_none());
     }
 }

@@ -17,6 +17,7 @@ const GROUPS: &[(&str, &str)] = &[
     ("sign", include_str!("../../../../shaders/lib/sign.wgsl")),
     ("divide", include_str!("../../../../shaders/lib/divide.wgsl")),
     ("wide", include_str!("../../../../shaders/lib/wide.wgsl")),
+    ("long", include_str!("../../../../shaders/lib/long.wgsl")),
     ("philox", include_str!("../../../../shaders/lib/philox.wgsl")),
     ("exp", include_str!("../../../../shaders/lib/exp.wgsl")),
     ("log", include_str!("../../../../shaders/lib/log.wgsl")),

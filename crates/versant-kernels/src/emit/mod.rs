@@ -21,19 +21,22 @@ mod instr;
 mod join;
 mod library;
 mod params;
+mod probe;
 mod reduce;
 mod rows;
 #[cfg(test)]
 mod tests;
+mod transpose;
 mod wide;
 
 pub use join::join;
 pub use library::{lib_for, lib_groups};
 pub use params::{MAX_GROUPS, ParamBlock, grid};
+pub use probe::row_probes;
 
-use crate::{DType, KernelSource, Program, Step, fold};
+use crate::{Caps, DType, KernelSource, Program, Step, fold};
 use block::Emitter;
-use wide::{Widths, choose};
+use wide::{Array, Widths, choose};
 
 /// Invocations of a workgroup that evaluates a row each.
 const ROW_GROUP: usize = 64;
@@ -57,29 +60,36 @@ pub struct Epilogue {
     pub uses_scalars: bool,
 }
 
-/// The kernel of a program for a GPU; `software` says that the adapter is a software rasteriser.
+/// The kernel of a program for a GPU with these abilities.
 ///
 /// # Panics
 /// If the program is malformed: a register used before its definition, or a type that kernels do not
 /// support (see [`DType::is_supported`]).
-pub fn program_wgsl(p: &Program, label: &str, software: bool) -> KernelSource {
-    program_beside(p, label, software, &[])
+pub fn program_wgsl(p: &Program, label: &str, caps: &Caps) -> KernelSource {
+    build(p, label, caps, &[])
 }
 
 /// The same for a launch that it shares with others: these bindings are arrays of words, never of vectors, since others
-/// bind their buffers as such.
+/// bind their buffers as such. Launches that are shared know no subgroups.
 ///
 /// # Panics
 /// As [`program_wgsl`].
-pub fn program_beside(p: &Program, label: &str, software: bool, words: &[usize]) -> KernelSource {
+pub fn program_beside(p: &Program, label: &str, caps: &Caps, words: &[usize]) -> KernelSource {
+    build(p, label, &Caps { subgroup_rows: false, ..*caps }, words)
+}
+
+fn build(p: &Program, label: &str, caps: &Caps, words: &[usize]) -> KernelSource {
     let folded = fold(p);
     let mut params = ParamBlock::default();
-    let mut wide = choose(&folded, software);
-    words.iter().for_each(|&b| wide.bindings[b] = false);
-    let (body, groups) = if folded.cols_steps() == 0 {
-        rows::elementwise(&folded, &mut params, wide, software)
+    let mut wide = choose(&folded, caps.is_software());
+    words.iter().for_each(|&b| wide.bindings[b] = Array::Words);
+    let across = if caps.is_software() { None } else { transpose::across(&folded) };
+    let (body, groups) = if let Some(across) = across.filter(|_| folded.cols_steps() == 0) {
+        transpose::tiled(&folded, &mut params, &across)
+    } else if folded.cols_steps() == 0 {
+        rows::elementwise(&folded, &mut params, wide, caps.is_software())
     } else {
-        columns::rows_and_cols(&folded, &mut params, wide, software)
+        columns::rows_and_cols(&folded, &mut params, wide, caps)
     };
     KernelSource {
         label: label.to_owned(),
@@ -102,7 +112,8 @@ pub fn program_beside(p: &Program, label: &str, software: bool, words: &[usize])
 pub fn epilogue_wgsl(p: &Program, operands: usize, params: &mut ParamBlock) -> Epilogue {
     let folded = fold(p);
     assert_eq!(folded.cols_steps(), 0, "an epilogue has rows only");
-    let mut e = Emitter::new(&folded, params, Widths::scalar(&folded, vec![false; folded.bindings.len()]));
+    let mut e =
+        Emitter::new(&folded, params, Widths::scalar(&folded, vec![Array::Words; folded.bindings.len()]));
     e.line("let row = i;");
     e.row_coords();
     rows::steps(&mut e, false);
@@ -115,10 +126,21 @@ pub fn epilogue_wgsl(p: &Program, operands: usize, params: &mut ParamBlock) -> E
 
 /// The entry point around a body.
 fn entry(group: usize, body: &str) -> String {
+    entry_with(group, "@builtin(local_invocation_index) lid: u32", body)
+}
+
+/// The same for a body that is told its place by subgroups.
+fn entry_by_subgroups(group: usize, body: &str) -> String {
+    let place = "@builtin(subgroup_id) sub: u32, @builtin(num_subgroups) subs: u32,\n        \
+                 @builtin(subgroup_invocation_id) sub_lane: u32, @builtin(subgroup_size) sub_size: u32";
+    entry_with(group, place, body)
+}
+
+fn entry_with(group: usize, place: &str, body: &str) -> String {
     format!(
         "@compute @workgroup_size({group})\n\
          fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,\n        \
-         @builtin(local_invocation_index) lid: u32) {{\n{body}}}\n"
+         {place}) {{\n{body}}}\n"
     )
 }
 
@@ -134,7 +156,11 @@ fn declarations(p: &Program, operands: usize, e: &Emitter) -> String {
         out += &format!(
             "@group(0) @binding({}) var<storage, {access}> buf{i}: array<{}>;\n",
             2 + operands + i,
-            if e.wide.bindings[i] { format!("vec4<{of}>") } else { of.to_owned() }
+            match e.wide.bindings[i] {
+                Array::Words => of.to_owned(),
+                Array::Fours => format!("vec4<{of}>"),
+                Array::Pairs => "vec2<u64>".to_owned(),
+            }
         );
     }
     out + &lib_for(&e.text)

@@ -57,6 +57,29 @@ pub(super) fn trees(e: &mut Emitter, outs: &[ReduceOut]) {
     outs.chunks(tree_width(e)).for_each(|batch| tree(e, batch));
 }
 
+/// How far apart the lanes of a subgroup are that exchange what they have, one distance after the other.
+pub(super) const EXCHANGES: [usize; 6] = [32, 16, 8, 4, 2, 1];
+
+/// Combines the accumulators of a row's lanes within their subgroup: after each exchange twice as many lanes hold the
+/// same. Distances are constants, for which cards have moves between registers.
+pub(super) fn exchanges(e: &mut Emitter, outs: &[ReduceOut]) {
+    let share = |e: &mut Emitter, var: String, dtype: DType, apart: usize| {
+        let other = format!("subgroupShuffleXor({}, {apart}u)", to_bits(dtype, &var));
+        e.here(&format!("let o_{var} = {};", from_bits(dtype, &other)));
+    };
+    for apart in EXCHANGES.into_iter().filter(|_| !outs.is_empty()) {
+        e.nested(&format!("if (lanes > {apart}u) {{"), |e| {
+            for out in outs {
+                share(e, format!("a{}", out.out), out.dtype, apart);
+                if is_arg(out.kind) {
+                    share(e, format!("n{}", out.out), DType::I32, apart);
+                }
+                join(e, out);
+            }
+        });
+    }
+}
+
 pub(super) fn is_arg(kind: ReduceKind) -> bool {
     matches!(kind, ReduceKind::ArgMax | ReduceKind::ArgMin)
 }

@@ -2,7 +2,7 @@
 
 use super::check::{Build, check_kernel, shape, translate, validate};
 use super::*;
-use crate::{InstrKind, MapFn, ReduceKind, Reg, View};
+use crate::{Class, InstrKind, MapFn, ReduceKind, Reg, View};
 use DType::{Bool, F32, I32, U32};
 
 static ADD: MapFn = plain("add", 2, "{a} + {b}", "");
@@ -17,8 +17,19 @@ const fn plain(name: &'static str, arity: usize, wgsl: &'static str, lib: &'stat
     MapFn { name, arity, wgsl, lib, cpu: |_, _, _, _, _| {}, cost: 1 }
 }
 
+const SOFT: Caps = Caps::webgpu(Class::Software);
+const HARD: Caps = Caps::webgpu(Class::Discrete);
+
+/// Adapters without and with what is optional.
+const SORTS: [Caps; 4] = [
+    SOFT,
+    Caps { int64: true, ..SOFT },
+    HARD,
+    Caps { subgroup_rows: true, min_subgroup: 32, max_subgroup: 64, ..HARD },
+];
+
 fn both(p: &Program) -> [KernelSource; 2] {
-    [true, false].map(|software| program_wgsl(p, "test", software))
+    [SOFT, HARD].map(|caps| program_wgsl(p, "test", &caps))
 }
 
 /// `out = a + b` over any views.
@@ -79,10 +90,10 @@ fn batch_stats(n: usize, c: usize, hw: usize) -> Program {
 #[test]
 fn elementwise_text_has_the_fewest_dimensions() {
     let dense = |dims: &[usize]| View::contiguous(shape(dims));
-    let one = program_wgsl(&add(&[7], dense(&[7]), dense(&[7]), dense(&[7])), "a", true);
+    let one = program_wgsl(&add(&[7], dense(&[7]), dense(&[7]), dense(&[7])), "a", &SOFT);
     check_kernel(&one);
     let dims = [2, 3, 4, 5];
-    let four = program_wgsl(&add(&dims, dense(&dims), dense(&dims), dense(&dims)), "a", true);
+    let four = program_wgsl(&add(&dims, dense(&dims), dense(&dims), dense(&dims)), "a", &SOFT);
     assert_eq!(one.wgsl, four.wgsl);
     assert_eq!(four.grid, [1, 1, 1]);
     assert!(!one.wgsl.contains('/') && !one.wgsl.contains("x0"), "{}", one.wgsl);
@@ -127,7 +138,7 @@ fn software_has_no_barrier_and_no_shared_memory() {
 #[test]
 fn barriers_stand_in_uniform_flow() {
     for p in [softmax(5, 9), batch_stats(3, 4, 5)] {
-        let hard = program_wgsl(&p, "hard", false);
+        let hard = program_wgsl(&p, "hard", &HARD);
         let mut open: Vec<&str> = Vec::new();
         for line in hard.wgsl.lines().map(str::trim) {
             if line.ends_with("Barrier();") {
@@ -147,7 +158,7 @@ fn barriers_stand_in_uniform_flow() {
 
 #[test]
 fn in_place_row_stores_wait_for_all_lanes() {
-    let hard = program_wgsl(&batch_stats(3, 4, 5), "hard", false).wgsl;
+    let hard = program_wgsl(&batch_stats(3, 4, 5), "hard", &HARD).wgsl;
     let at = |s: &str| hard.find(s).unwrap_or_else(|| panic!("{s} in {hard}"));
     let load = at("= buf1[");
     assert!(load < at("storageBarrier") && at("storageBarrier") < at("\n        buf1["));
@@ -156,7 +167,7 @@ fn in_place_row_stores_wait_for_all_lanes() {
 
 #[test]
 fn lanes_follow_the_columns() {
-    let lanes = |c: usize| program_wgsl(&softmax(1000, c), "s", false);
+    let lanes = |c: usize| program_wgsl(&softmax(1000, c), "s", &HARD);
     // Words 0 to 2 are rows, columns, lanes.
     assert_eq!(lanes(3).params[..3], [1000, 3, 1]);
     assert_eq!(lanes(10).params[..3], [1000, 10, 4]);
@@ -307,7 +318,7 @@ fn everything(cols: &[usize]) -> Program {
 #[test]
 fn every_instruction_and_reduction_is_valid() {
     for cols in [&[][..], &[6], &[5, 2], &[3, 2, 4]] {
-        for k in both(&everything(cols)) {
+        for k in SORTS.map(|caps| program_wgsl(&everything(cols), "test", &caps)) {
             check_kernel(&k);
             assert!(k.uses_scalars);
         }
@@ -315,14 +326,78 @@ fn every_instruction_and_reduction_is_valid() {
 }
 
 #[test]
+fn rows_of_a_subgroup_have_no_barrier() {
+    let caps = SORTS[3];
+    let lanes = |c: usize| program_wgsl(&softmax(1000, c), "s", &caps);
+    for c in [8, 60, 1024, 2048] {
+        let k = lanes(c);
+        check_kernel(&k);
+        assert!(!k.wgsl.contains("Barrier") && !k.wgsl.contains("workgroup>"), "{}", k.wgsl);
+        assert!(k.wgsl == lanes(60).wgsl && k.wgsl.contains("subgroupShuffleXor"));
+        assert_eq!(k.params[2] as usize, c.div_ceil(16).next_power_of_two().min(32));
+        assert_eq!(k.grid[0], 1000u32.div_ceil(256 / k.params[2]));
+    }
+    // Longer rows are shared by workgroups, and so are those of launches with several parts.
+    assert!(lanes(2052).wgsl.contains("Barrier"));
+    assert_eq!(
+        program_beside(&softmax(9, 60), "s", &caps, &[]).wgsl,
+        program_wgsl(&softmax(9, 60), "s", &HARD).wgsl
+    );
+    let texts: Vec<String> = row_probes(&caps).iter().map(|p| program_wgsl(p, "p", &caps).wgsl).collect();
+    assert!(texts[0].contains("subgroupShuffleXor") && texts.iter().all(|t| *t == texts[0]));
+}
+
+#[test]
+fn long_rows_take_several_vectors_a_round_on_software() {
+    use super::check::row_sums;
+    let text = |cols: usize, caps: &Caps| {
+        let k = program_wgsl(&row_sums(3, cols), "s", caps);
+        check_kernel(&k);
+        k.wgsl
+    };
+    let [soft, long] = [&SORTS[0], &SORTS[1]];
+    assert_eq!(text(16_384, soft).matches("= buf0[").count(), 4);
+    assert_eq!(text(16_384, long).matches("v_four(buf0[").count(), 4);
+    assert_eq!(text(16_384, long), text(4096, long));
+    // Not of short rows, of others than whole rounds, or where lanes share a row.
+    for cols in [1024, 16_388] {
+        assert!(!text(cols, long).contains("v_four") && text(cols, long) == text(60, soft));
+    }
+    assert_eq!(text(16_384, &HARD), text(60, &HARD));
+}
+
+#[test]
+fn what_lies_across_goes_through_workgroup_memory() {
+    let dense = |dims: &[usize]| View::contiguous(shape(dims));
+    let turned = |[m, n]: [usize; 2]| dense(&[n, m]).permute(&[1, 0]);
+    let text =
+        |dims: [usize; 2]| program_wgsl(&add(&dims, turned(dims), dense(&dims), dense(&dims)), "t", &HARD);
+    let k = text([100, 70]);
+    check_kernel(&k);
+    assert_eq!(k.wgsl.matches("var<workgroup>").count(), 1);
+    assert!(k.wgsl == text([48, 333]).wgsl && k.grid == [12, 1, 1]);
+    // A narrow one is not worth it, and software adapters have none.
+    assert!(!text([100, 9]).wgsl.contains("workgroup>"));
+    let soft =
+        program_wgsl(&add(&[64, 64], turned([64, 64]), dense(&[64, 64]), dense(&[64, 64])), "t", &SOFT);
+    assert!(!soft.wgsl.contains("workgroup>"));
+    // Two dimensions change places among four; a second operand lies along a third one.
+    let dims = [3, 20, 5, 40];
+    let swapped = dense(&[3, 40, 5, 20]).permute(&[0, 3, 2, 1]);
+    let k = program_wgsl(&add(&dims, swapped.clone(), swapped, dense(&dims)), "t", &HARD);
+    check_kernel(&k);
+    assert_eq!((k.wgsl.matches("var<workgroup>").count(), k.grid), (2, [2 * 15, 1, 1]));
+}
+
+#[test]
 fn empty_domains_and_large_grids() {
     let dense = |n: usize| View::contiguous(shape(&[n]));
-    let none = program_wgsl(&add(&[0], dense(0), dense(0), dense(0)), "none", true);
+    let none = program_wgsl(&add(&[0], dense(0), dense(0), dense(0)), "none", &SOFT);
     check_kernel(&none);
     assert_eq!(none.grid[0], 0);
     // Eight vectors of four for each invocation of a software adapter.
     let n = 70_000 * ROW_GROUP * 32;
-    let large = program_wgsl(&add(&[n], dense(n), dense(n), dense(n)), "large", true);
+    let large = program_wgsl(&add(&[n], dense(n), dense(n), dense(n)), "large", &SOFT);
     assert_eq!(large.grid, [35_000, 2, 1]);
     for k in both(&softmax(3, 0)) {
         check_kernel(&k);
@@ -392,10 +467,10 @@ fn constant_parts_leave_the_loop() {
 /// Lavapipe silently ends the loops of an invocation after 65,535 iterations in all.
 #[test]
 fn long_rows_are_shared_on_software_too() {
-    let shared = |c| program_wgsl(&softmax(3, c), "s", true).wgsl.contains("lanes");
+    let shared = |c| program_wgsl(&softmax(3, c), "s", &SOFT).wgsl.contains("lanes");
     assert!(!shared(79_984) && shared(79_988));
     assert_eq!(
-        program_wgsl(&softmax(3, 90_000), "s", true).wgsl,
-        program_wgsl(&softmax(3, 90_000), "s", false).wgsl
+        program_wgsl(&softmax(3, 90_000), "s", &SOFT).wgsl,
+        program_wgsl(&softmax(3, 90_000), "s", &HARD).wgsl
     );
 }

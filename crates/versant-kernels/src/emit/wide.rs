@@ -77,21 +77,39 @@ impl Axis {
     }
 }
 
+/// What the array of a binding is declared as.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Array {
+    /// Of words.
+    Words,
+    /// Of vectors of four words.
+    Fours,
+    /// Of two words of 64 bits: what lavapipe takes to load, and to compile a load, is by component and lane.
+    Pairs,
+}
+
 /// What is a vector in the text of a program.
 #[derive(Clone, Debug)]
 pub(super) struct Widths {
     pub axis: Axis,
     /// Of every register, whether it may differ among the four.
     pub regs: Vec<bool>,
-    /// Of every binding, whether it is an array of vectors.
-    pub bindings: Vec<bool>,
+    /// Of every binding, how it is declared.
+    pub bindings: Vec<Array>,
     /// Whether four accesses that are done once are a loop over one: shorter to compile on a software adapter.
     pub short: bool,
 }
 
 impl Widths {
+    /// Has vectors of what is only read loaded as words of 64 bits.
+    pub fn pair(&mut self, p: &Program) {
+        // Of what is written, two invocations may store the words of one pair.
+        let read = self.bindings.iter_mut().zip(&p.bindings).filter(|(_, b)| !b.written);
+        read.filter(|(array, _)| **array == Array::Fours).for_each(|(array, _)| *array = Array::Pairs);
+    }
+
     /// Everything scalar, but for arrays that are declared as vectors.
-    pub fn scalar(p: &Program, bindings: Vec<bool>) -> Widths {
+    pub fn scalar(p: &Program, bindings: Vec<Array>) -> Widths {
         Widths { axis: Axis::None, regs: vec![false; p.regs as usize], bindings, short: false }
     }
 
@@ -99,7 +117,7 @@ impl Widths {
     /// Only what is done for every element counts, and makes an array one of vectors.
     fn along(p: &Program, axis: Axis) -> (Widths, usize, usize) {
         let rank = p.rows.rank();
-        let mut widths = Widths { axis, ..Widths::scalar(p, vec![false; p.bindings.len()]) };
+        let mut widths = Widths { axis, ..Widths::scalar(p, words(p)) };
         let (mut whole, mut each) = (0, 0);
         let has_cols = p.steps.iter().any(|s| matches!(s, Step::Col(..)));
         for step in &p.steps {
@@ -140,7 +158,7 @@ impl Widths {
                 Access::Each => *each += 1,
                 Access::Whole => {
                     *whole += 1;
-                    self.bindings[binding] = true;
+                    self.bindings[binding] = Array::Fours;
                 }
             }
         }
@@ -176,7 +194,7 @@ impl Widths {
 /// adapter takes ten milliseconds to compile a component of an access: there columns that are read element by element
 /// more often than not have scalar text, an access of each once in place of five times.
 pub(super) fn choose(p: &Program, software: bool) -> Widths {
-    let scalar = Widths::scalar(p, vec![false; p.bindings.len()]);
+    let scalar = Widths::scalar(p, words(p));
     let has_cols = p.steps.iter().any(|s| matches!(s, Step::Col(..)));
     let fits = |shape: &crate::Shape| {
         shape.rank() > 0 && (shape.rank() == 1 || shape[shape.rank() - 1].is_multiple_of(WIDTH))
@@ -198,6 +216,10 @@ pub(super) fn choose(p: &Program, software: bool) -> Widths {
     } else {
         scalar
     }
+}
+
+fn words(p: &Program) -> Vec<Array> {
+    vec![Array::Words; p.bindings.len()]
 }
 
 /// A vector of four expressions.
