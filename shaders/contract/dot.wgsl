@@ -91,14 +91,12 @@ fn main(
     var acc: array<array<f32, THREAD_N>, THREAD_M>;
     for (var i = 0u; i < THREAD_M; i += 1u) {
         rows[i] = lhs_m(base.x, min(m0 + i, size.x - 1u));
-    }
-    for (var j = 0u; j < THREAD_N; j += 1u) {
-        cols[j] = rhs_n(base.y, min(n0 + j, size.y - 1u));
-    }
-    for (var i = 0u; i < THREAD_M; i += 1u) {
         for (var j = 0u; j < THREAD_N; j += 1u) {
             acc[i][j] = 0.0;
         }
+    }
+    for (var j = 0u; j < THREAD_N; j += 1u) {
+        cols[j] = rhs_n(base.y, min(n0 + j, size.y - 1u));
     }
     for (var k = k_begin + lid * 4u; k < k_end; k += LANES * 4u) {
         var live: vec4<bool>;

@@ -4,11 +4,11 @@ use versant_device::Cost;
 use versant_kernels::attention::{self, Attention, MaskKind};
 use versant_kernels::contract::{Contraction, Conv, ConvKind, MatMul};
 use versant_kernels::{
-    ArgSort, CumSum, DType, FoldWindows, IndexForm, KernelSource, ScatterAdd, Shape, Target, argsort, cumsum,
-    fold_windows, scatter_add,
+    ArgSort, CumSum, DType, FoldWindows, IndexForm, KernelSource, ScatterAdd, Shape, SortPass, Target, View,
+    argsort, cumsum, fold_windows, scatter_add,
 };
 
-use crate::ir::Ir;
+use crate::ir::{Ir, IrNode};
 use crate::op::Op;
 
 /// The kernel crate's description of a contraction node.
@@ -79,6 +79,22 @@ pub(crate) fn describe_attention(ir: &Ir, node: usize) -> Option<Attention> {
     })
 }
 
+/// What sorts the last axis of a node's keys.
+fn describe_sort(ir: &Ir, n: &IrNode, views: &[View], pass: SortPass, descending: bool) -> ArgSort {
+    let keys = views[0].shape;
+    let width = |shape: &[usize]| shape[shape.len() - 1];
+    ArgSort {
+        rows: keys.numel() / width(&keys).max(1),
+        n: width(&keys),
+        count: views.get(1).map_or(width(&keys), |v| width(&v.shape)),
+        pass,
+        descending,
+        dtype: ir.nodes[n.inputs[0].node].dtype,
+        keys_offset: views[0].offset as usize,
+        candidates_offset: views.get(1).map(|v| v.offset as usize),
+    }
+}
+
 /// The kernel of a node of the small families.
 ///
 /// `variant` is that of an attention on a GPU.
@@ -119,18 +135,7 @@ pub(crate) fn family(
             (cumsum(&desc, label, target), cost)
         }
         Op::ArgSort { pass, descending } => {
-            let keys = views[0].shape;
-            let width = |shape: &[usize]| shape[shape.len() - 1];
-            let desc = ArgSort {
-                rows: keys.numel() / width(&keys).max(1),
-                n: width(&keys),
-                count: views.get(1).map_or(width(&keys), |v| width(&v.shape)),
-                pass: *pass,
-                descending: *descending,
-                dtype: ir.nodes[n.inputs[0].node].dtype,
-                keys_offset: offset(0),
-                candidates_offset: (views.len() > 1).then(|| offset(1)),
-            };
+            let desc = describe_sort(ir, n, &views, *pass, *descending);
             let cost = Cost { flops: desc.flops(), bytes: desc.bytes() };
             (argsort(&desc, label, target), cost)
         }

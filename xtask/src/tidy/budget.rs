@@ -12,9 +12,9 @@ use super::{File, Finding};
 /// ARCHITECTURE.md says so, too.
 const BUDGETS: [(&str, usize, &[&str]); 4] = [
     ("versant-device", 3_250, &["crates/versant-device/src/"]),
-    ("versant-graph", 9_300, &["crates/versant-graph/src/"]),
+    ("versant-graph", 9_400, &["crates/versant-graph/src/"]),
     ("versant-kernels", 11_400, &["crates/versant-kernels/src/", "shaders/"]),
-    ("versant-nn", 8_000, &["crates/versant-nn/src/"]),
+    ("versant-nn", 8_300, &["crates/versant-nn/src/"]),
 ];
 
 /// Prints how much of each budget is used, and finds the crates that are over it.

@@ -194,6 +194,22 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
+    /// Operations that put values into the list or map below them; `d` makes the map first.
+    fn fill(&mut self, code: u8) -> Result<(), String> {
+        let items = match code {
+            b'a' => vec![self.pop()?],
+            b's' => {
+                let (value, key) = (self.pop()?, self.pop()?);
+                vec![key, value]
+            }
+            _ => self.since_mark()?,
+        };
+        if code == b'd' {
+            self.push(Value::Map(Vec::new()));
+        }
+        self.extend(items, matches!(code, b's' | b'u' | b'd'))
+    }
+
     /// What a call of a known function means.
     fn call(&mut self) -> Result<(), String> {
         let (arguments, function) = (self.pop()?, self.pop()?);
@@ -266,27 +282,7 @@ impl<'a> Reader<'a> {
                 let all = self.since_mark()?;
                 self.push(Value::Many(all));
             }
-            b'd' => {
-                let all = self.since_mark()?;
-                self.push(Value::Map(Vec::new()));
-                self.extend(all, true)?;
-            }
-            b'a' => {
-                let item = self.pop()?;
-                self.extend(vec![item], false)?;
-            }
-            b's' => {
-                let (value, key) = (self.pop()?, self.pop()?);
-                self.extend(vec![key, value], true)?;
-            }
-            b'e' => {
-                let items = self.since_mark()?;
-                self.extend(items, false)?;
-            }
-            b'u' => {
-                let items = self.since_mark()?;
-                self.extend(items, true)?;
-            }
+            code @ (b'a' | b's' | b'e' | b'u' | b'd') => self.fill(code)?,
             b'c' => {
                 let name = format!("{} {}", self.line()?, self.line()?);
                 self.push(Value::Global(name));
