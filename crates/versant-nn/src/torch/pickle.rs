@@ -241,12 +241,12 @@ impl<'a> Reader<'a> {
     fn step(&mut self) -> Result<Option<Id>, String> {
         match self.take(1)?[0] {
             b'.' => return self.pop().map(Some),
-            0x80 => match self.number(1)? {
-                version @ (0 | 1 | 6..) => {
+            0x80 => {
+                let version = self.number(1)?;
+                if !(2..=5).contains(&version) {
                     return Err(format!("protocol {version} is not read, only 2 to 5"));
                 }
-                _ => {}
-            },
+            }
             0x95 => drop(self.number(8)?),
             b'(' => self.marks.push(self.stack.len()),
             b'0' => drop(self.pop()?),
@@ -290,7 +290,8 @@ impl<'a> Reader<'a> {
             0x93 => self.global()?,
             b'R' => self.call()?,
             0x81 => {
-                (self.pop()?, self.pop()?);
+                self.pop()?;
+                self.pop()?;
                 self.push(Value::Opaque);
             }
             // A state that is set on an object: attributes, which no tensor is found by.
