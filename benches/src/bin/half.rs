@@ -29,6 +29,9 @@ struct Options {
     /// Steps of a window.
     #[arg(long, default_value_t = 50)]
     window: usize,
+    /// Print each run's plan, too: what is in memory at the peak stands at its end.
+    #[arg(long)]
+    explain: bool,
 }
 
 /// Where batches come from.
@@ -100,7 +103,11 @@ fn train(options: &Options, source: &Source, half: Option<Half>) -> Result<(Vec<
         training.set_batch(x, y);
         losses.push(training.step()?);
     }
-    let bytes = latest_plan(&device).ok_or("no plan was made")?.footprint.workspace;
+    let plan = latest_plan(&device).ok_or("no plan was made")?;
+    if options.explain {
+        println!("{plan}");
+    }
+    let bytes = plan.footprint.workspace;
     let means = losses.chunks(options.window).map(|w| w.iter().sum::<f32>() / w.len() as f32);
     Ok((means.collect(), bytes, training.skipped()?.unwrap_or(0.0)))
 }

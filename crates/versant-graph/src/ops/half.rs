@@ -6,7 +6,7 @@
 
 use std::panic::Location;
 
-use versant_kernels::{DType, MAX_RANK};
+use versant_kernels::DType;
 
 use crate::Tensor;
 use crate::op::Op;
@@ -102,25 +102,29 @@ impl Tensor {
         let mut words = full.to_vec();
         words[axis] = extent / 2;
         let fits = self.error().is_none() && self.dtype() == DType::U32 && self.shape() == words;
-        if !fits || full.len() >= MAX_RANK {
-            let why = format!("needs packed words of {shape:?}, u32{words:?}, and a rank below {MAX_RANK}");
+        if !fits {
+            let why = format!("needs packed words of {shape:?}, u32{words:?}");
             return Tensor::invalid("unpack16", &[self], location, why);
         }
-        // A new axis of two in front of the halved one says which half.
-        let mut both = words.clone();
-        both.insert(axis, 2);
-        let mut alone = vec![1; both.len()];
-        alone[axis] = 2;
-        let sizes = |of: &[usize]| of.iter().map(|&d| d as isize).collect::<Vec<_>>();
-        let odd = Tensor::arange(self.device(), 2, DType::U32).reshape(&sizes(&alone)).broadcast_to(&both);
-        let word = self.unsqueeze(axis).broadcast_to(&both);
+        // Each half is read through padding, not through a reshape: that is affine on any reader's axes.
+        let own = full[axis];
+        let (lower, upper) = (extent / 2, own - extent / 2);
+        let mut around = vec![(0, 0); full.len()];
+        around[axis] = (0, upper);
+        let low = self.pad(&around, 0.0);
+        around[axis] = (lower, 0);
+        let high = self.narrow(axis, 0, upper).pad(&around, 0.0);
+        let mut line = vec![1; full.len()];
+        line[axis] = upper;
+        let one = Tensor::constant(self.device(), 1u32).broadcast_to(&line);
+        let odd = one.pad(&around, 0.0).broadcast_to(full);
+        // One of the two is zero.
+        let word = low + high;
         let bits = match half {
             Half::F16 => word.unpack_f16(&odd),
             Half::BF16 => word.unpack_bf16(&odd),
         };
-        let mut padded = full.to_vec();
-        padded[axis] = extent;
-        let values = bits.bitcast(DType::F32).reshape(&sizes(&padded)).narrow(axis, 0, full[axis]);
+        let values = bits.bitcast(DType::F32);
         if shape.is_empty() { values.squeeze(0) } else { values }
     }
 
