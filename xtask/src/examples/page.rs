@@ -49,7 +49,8 @@ pub fn write(all: &Value) -> Result<()> {
             cell("quick lavapipe"),
         );
     }
-    for example in EXAMPLES {
+    // What was not measured has left no pictures.
+    for example in EXAMPLES.iter().filter(|e| all[e.name].is_object()) {
         section(&mut page, example, &all[example.name]);
     }
     let path = run::root().join("docs/gallery.md");
