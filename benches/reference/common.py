@@ -51,5 +51,15 @@ def cosine(optimizer, base, step, steps, floor=0.0):
         group["lr"] = rate
 
 
+def warmup_cosine(optimizer, base, step, warmup, total):
+    """The same for versant::nn::Schedule::warmup_cosine."""
+    if step < warmup:
+        rate = base * (step + 1) / warmup
+    else:
+        rate = base * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (total - warmup)))
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
 def result(metric, value):
     print(f"result: {metric} = {value:.4f} after {time.time() - START:.1f} s on PyTorch {torch.__version__}", flush=True)

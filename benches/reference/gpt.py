@@ -43,10 +43,7 @@ net = Gpt()
 optimizer = torch.optim.AdamW(net.parameters(), 2e-3, weight_decay=0.01)
 for step in range(STEPS):
     x, y = pair(train, torch.randint(len(train) - LENGTH, (BATCH,)))
-    warm, over = 50, STEPS
-    rate = 2e-3 * (step / warm if step < warm else 0.5 * (1 + math.cos(math.pi * (step - warm) / (over - warm))))
-    for group in optimizer.param_groups:
-        group["lr"] = rate
+    common.warmup_cosine(optimizer, 2e-3, step, 50, STEPS)
     optimizer.zero_grad()
     F.cross_entropy(net(x), y.flatten()).backward()
     nn.utils.clip_grad_norm_(net.parameters(), 1.0)

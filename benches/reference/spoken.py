@@ -1,6 +1,4 @@
 """Twin of examples/spoken.rs: strings of digits by connectionist temporal classification."""
-import math
-
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -30,9 +28,7 @@ optimizer = torch.optim.AdamW(net.parameters(), 3e-3, weight_decay=0.01)
 step, steps = 0, EPOCHS * (len(x) // BATCH)
 for _ in range(EPOCHS):
     for batch in common.batches(len(x), BATCH)[: len(x) // BATCH]:
-        rate = 3e-3 * (step / 30 if step < 30 else 0.5 * (1 + math.cos(math.pi * (step - 30) / (steps - 30))))
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+        common.warmup_cosine(optimizer, 3e-3, step, 30, steps)
         optimizer.zero_grad()
         F.ctc_loss(net(x[batch]), y[batch], torch.full((BATCH,), STEPS), counts[batch]).backward()
         nn.utils.clip_grad_norm_(net.parameters(), 5.0)

@@ -72,9 +72,7 @@ for _ in range(EPOCHS):
         memory, padding = net.read(source[batch])
         logits = net.say(target[batch, :-1], memory, padding)
         loss = F.cross_entropy(logits.flatten(0, 1), target[batch, 1:].flatten(), ignore_index=0, label_smoothing=0.1)
-        rate = 1e-3 * (step / 100 if step < 100 else 0.5 * (1 + math.cos(math.pi * (step - 100) / (steps - 100))))
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+        common.warmup_cosine(optimizer, 1e-3, step, 100, steps)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(net.parameters(), 1.0)

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::Tensor;
 use crate::error::{GraphError, Result};
 use crate::op::{Movement, Op};
-use crate::ops::half::is_kept;
+use crate::ops::half::kept_as;
 use crate::scan::Item;
 use crate::scan_vjp::Pull;
 use crate::tensor::{Node, State};
@@ -143,7 +143,7 @@ impl Tape {
         // What is kept in 16 bits is what a gradient sees: the exact value is not kept for it.
         let mut kept: HashMap<usize, usize> = HashMap::new();
         for (i, node) in self.nodes.iter().enumerate() {
-            if is_kept(&node.op) {
+            if kept_as(&node.op).is_some() {
                 kept.insert(self.inputs[i][1], i);
             }
         }

@@ -5,7 +5,6 @@ use smallvec::SmallVec;
 use crate::fuse::Limits;
 use crate::ir::{Edge, Ir, IrNode, IrOp};
 use crate::op::Op;
-use crate::ops::elementwise::{PACK_BF16, PACK_F16};
 
 /// An expression that costs no more than this is recomputed rather than stored for several users.
 const CHEAP: u64 = 4;
@@ -105,13 +104,10 @@ fn pass(ir: &Ir, is_output: &[bool], limits: Limits, stored: &mut [bool]) -> boo
 
 /// Whether a node is no expression, or is there to be in memory.
 fn has_place(node: &IrNode) -> bool {
-    node.is_heavy() || node.is_reduce() || matches!(node.op, IrOp::Copy | IrOp::Piece) || is_packed(&node.op)
-}
-
-/// Whether a node packs two numbers into a word, which nobody does who does not want them kept so.
-fn is_packed(op: &IrOp) -> bool {
-    let rows = [&PACK_F16, &PACK_BF16];
-    matches!(op, IrOp::Core(Op::Map(row)) if rows.iter().any(|packed| std::ptr::eq(*row, *packed)))
+    node.is_heavy()
+        || node.is_reduce()
+        || matches!(&node.op, IrOp::Copy | IrOp::Piece)
+        || matches!(&node.op, IrOp::Core(Op::Map(row)) if row.in_memory)
 }
 
 /// What an expression loads: nodes, and how many of their elements.

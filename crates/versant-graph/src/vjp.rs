@@ -20,6 +20,7 @@ pub(crate) fn vjp(node: &Node, g: &Tensor, x: &[Tensor], y: &Tensor, need: &[boo
     match &node.op {
         Op::Map(row) => match &row.derivative {
             Derivative::Rule(rule) => return Some(rule(g, x, y).into_iter().collect()),
+            Derivative::Straight(rule) => out[0] = Some(rule(g)),
             Derivative::Zero => out[0] = Some(Tensor::number(g, 0.0).broadcast_to(x[0].shape())),
         },
         Op::Cast => out[0] = Some(g.cast(x[0].dtype())),

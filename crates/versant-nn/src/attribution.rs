@@ -88,19 +88,29 @@ pub fn integrated_gradients(
         return Err(failure(&invalid("integrated_gradients", &[x, baseline], Location::caller(), why)));
     }
     let way = x - baseline;
+    // The share is a run-time scalar, so that all steps are one plan.
+    let share = |step: usize| Tensor::scalar(x.device(), (step as f32 + 0.5) / steps as f32);
+    Ok(mean_gradient(f, |step| baseline + &way * share(step), classes, steps)? * way)
+}
+
+/// The mean of the gradients at so many points, each of which is computed before the next.
+#[track_caller]
+fn mean_gradient(
+    f: impl Fn(&Tensor) -> Tensor,
+    point: impl Fn(usize) -> Tensor,
+    classes: &[i32],
+    points: usize,
+) -> Result<Tensor> {
     let mut sum: Option<Tensor> = None;
-    for step in 0..steps {
-        let share = (step as f32 + 0.5) / steps as f32;
-        // The share is a run-time scalar, so that all steps are one plan.
-        let point = baseline + &way * Tensor::scalar(x.device(), share);
-        versant_graph::eval(&[&point])?;
-        let gradient = input_gradient(&f, &point, classes)?;
+    for at in 0..points {
+        let x = point(at);
+        versant_graph::eval(&[&x])?;
+        let gradient = input_gradient(&f, &x, classes)?;
         let next = sum.map_or_else(|| gradient.clone(), |sum| sum + &gradient);
         versant_graph::eval(&[&next])?;
         sum = Some(next);
     }
-    let mean = sum.expect("at least one step") * (1.0 / steps as f32);
-    Ok(mean * way)
+    Ok(sum.expect("the caller wants at least one point") * (1.0 / points as f32))
 }
 
 /// The mean gradient over noisy copies of the input (Smilkov et al., "SmoothGrad", 2017); `deviation` is that of the noise,
@@ -120,17 +130,9 @@ pub fn smooth_grad(
     if samples == 0 {
         return Err(failure(&invalid("smooth_grad", &[x], Location::caller(), "needs at least one sample")));
     }
-    let mut sum: Option<Tensor> = None;
-    for sample in 0..samples {
-        let noise = Tensor::rand_normal(x.device(), x.shape(), key.fold(sample as u64));
-        let noisy = x + noise * deviation;
-        versant_graph::eval(&[&noisy])?;
-        let gradient = input_gradient(&f, &noisy, classes)?;
-        let next = sum.map_or_else(|| gradient.clone(), |sum| sum + &gradient);
-        versant_graph::eval(&[&next])?;
-        sum = Some(next);
-    }
-    Ok(sum.expect("at least one sample") * (1.0 / samples as f32))
+    let noisy =
+        |sample: usize| x + Tensor::rand_normal(x.device(), x.shape(), key.fold(sample as u64)) * deviation;
+    mean_gradient(f, noisy, classes, samples)
 }
 
 /// Where a feature map `[N, C, H, W]` speaks for a class (Selvaraju et al., "Grad-CAM", 2017): its channels weighted by the

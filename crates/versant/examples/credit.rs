@@ -8,7 +8,7 @@
 mod common;
 
 use common::plot::{Line, lines};
-use common::{Array, Example, Outcome, floats, pick, pick_i32};
+use common::{Array, Example, Outcome, floats, pick};
 use versant::data::metrics::{PrecisionRecallCurve, RocCurve};
 use versant::data::sampling::draw_weighted;
 use versant::data::sets::hdma;
@@ -52,7 +52,7 @@ fn train(ex: &Example, params: &Params, way: usize, data: &Rows, held: &Rows) ->
         }
         for batch in order {
             let logits = net.forward(&pick(&ex.dev, &data.x, &[data.width], &batch), Mode::Train);
-            let loss = cross_entropy(&logits, &pick_i32(&ex.dev, &data.y, &[], &batch), &options);
+            let loss = cross_entropy(&logits, &pick(&ex.dev, &data.y, &[], &batch), &options);
             opt.step(loss.backward()?)?;
         }
     }

@@ -111,7 +111,7 @@ fn loss(said: &Tensor, y: &Tensor) -> Tensor {
     (whether + boxes + (class * there.squeeze(1)).sum_all()) * (1.0 / n)
 }
 
-/// The boxes that the cells of a scene say, without those that overlap a better one of their class.
+/// The boxes that the cells of a scene say, without those that overlap a better one, of whichever class.
 fn boxes(said: &[f32], image: usize) -> Outcome<Vec<Detection>> {
     let plane = CELLS * CELLS;
     let sigmoid = |z: f32| 1.0 / (1.0 + (-z).exp());

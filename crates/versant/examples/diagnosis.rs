@@ -9,7 +9,7 @@
 mod common;
 
 use common::plot::{Line, lines};
-use common::{Array, Example, Outcome, floats, pick, pick_i32};
+use common::{Array, Example, Outcome, floats, pick};
 use versant::data::encode::{Encoding, Impute, Matrix};
 use versant::data::metrics::{Reliability, RocCurve, Temperature, log_loss};
 use versant::data::sets::{Measured, breast_cancer};
@@ -46,7 +46,7 @@ fn train(ex: &Example, params: &Params, x: &[Matrix; 2], labels: &[i32]) -> Outc
     for epoch in 0..ex.size(60, 3) {
         for batch in ex.order(labels.len(), BATCH, epoch) {
             let logits = net.forward(&pick(&ex.dev, x[0].values(), &[30], &batch), Mode::Train);
-            opt.step(logits.cross_entropy(&pick_i32(&ex.dev, labels, &[], &batch)).backward()?)?;
+            opt.step(logits.cross_entropy(&pick(&ex.dev, labels, &[], &batch)).backward()?)?;
         }
     }
     Ok(net.forward(&x[1].on(&ex.dev), Mode::Eval).to_vec::<f32>()?)

@@ -9,7 +9,7 @@
 mod common;
 
 use common::plot::{Line, lines};
-use common::{Array, Example, Outcome, floats, pick, pick_i32};
+use common::{Array, Example, Outcome, floats, pick};
 use versant::data::metrics::{Fairness, reweighing};
 use versant::data::sets::{People, adult};
 use versant::nn::loss::{CrossEntropyOptions, Reduction, cross_entropy};
@@ -41,7 +41,7 @@ fn train(ex: &Example, params: &Params, data: &Rows, test: &Rows, weights: &[f32
     for epoch in 0..epochs {
         for batch in ex.order(data.y.len(), BATCH, epoch) {
             let logits = net.forward(&pick(&ex.dev, &data.x, &[data.width], &batch), Mode::Train);
-            let losses = cross_entropy(&logits, &pick_i32(&ex.dev, &data.y, &[], &batch), &each);
+            let losses = cross_entropy(&logits, &pick(&ex.dev, &data.y, &[], &batch), &each);
             let loss = (losses * pick(&ex.dev, weights, &[], &batch)).mean_all();
             drop(logits);
             opt.step(loss.backward()?)?;

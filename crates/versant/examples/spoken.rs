@@ -10,7 +10,7 @@
 mod common;
 
 use common::plot::sheet;
-use common::{Array, Example, Outcome, floats, pick, pick_i32};
+use common::{Array, Example, Outcome, floats, pick};
 use versant::data::SampleRng;
 use versant::data::audio::{MelBank, MelScale, Stft};
 use versant::data::metrics::character_errors;
@@ -136,8 +136,8 @@ fn run(ex: &Example) -> Outcome {
         let bar = ex.bar(steps, &format!("epoch {}/{epochs}", epoch + 1));
         for batch in ex.order(n, BATCH, epoch).iter().take(steps) {
             let log_p = net.forward(&pick(&ex.dev, &data.x, &[1, FRAMES, MELS], batch), Mode::Train);
-            let labels = pick_i32(&ex.dev, &data.y, &[LABELS], batch);
-            let counts = pick_i32(&ex.dev, &data.counts, &[], batch);
+            let labels = pick(&ex.dev, &data.y, &[LABELS], batch);
+            let counts = pick(&ex.dev, &data.counts, &[], batch);
             let loss = ctc(&log_p, &labels, &all_steps, &counts, &CtcOptions::default());
             drop(log_p);
             opt.set_lr(rate.at(opt.steps()));

@@ -9,7 +9,7 @@
 mod common;
 
 use common::plot::sheet;
-use common::{Array, Example, Outcome, fashion, floats, images, pick, pick_i32};
+use common::{Array, Example, Outcome, fashion, floats, images, pick};
 use versant::nn::attribution::grad_cam;
 use versant::nn::models::{IMAGENET_MEAN, IMAGENET_STD, MobileNetV2};
 use versant::nn::schedule::Schedule;
@@ -68,7 +68,7 @@ fn train(ex: &Example, params: &Params, net: &MobileNetV2, data: &Data, epochs: 
     for epoch in 0..epochs {
         for batch in order(epoch).take(steps) {
             let logits = net.forward(&pick(&ex.dev, &data.x, &SHAPE, &batch), Mode::Train);
-            let loss = logits.cross_entropy(&pick_i32(&ex.dev, &data.y, &[], &batch));
+            let loss = logits.cross_entropy(&pick(&ex.dev, &data.y, &[], &batch));
             drop(logits);
             opt.set_lr(rate.at(opt.steps()));
             opt.step(loss.backward()?)?;
@@ -91,7 +91,7 @@ fn train_head(ex: &Example, params: &Params, net: &MobileNetV2, data: &Data) -> 
     for epoch in 0..ex.size(30, 1) {
         for batch in ex.order(data.y.len(), BATCH, epoch) {
             let logits = net.classify(&pick(&ex.dev, &features, &[1280, 1, 1], &batch), Mode::Train);
-            opt.step(logits.cross_entropy(&pick_i32(&ex.dev, &data.y, &[], &batch)).backward()?)?;
+            opt.step(logits.cross_entropy(&pick(&ex.dev, &data.y, &[], &batch)).backward()?)?;
         }
     }
     params.unfreeze("features.*")?;

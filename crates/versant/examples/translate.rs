@@ -7,7 +7,7 @@
 
 mod common;
 
-use common::{Array, Example, Outcome, floats, pick_i32};
+use common::{Array, Example, Outcome, floats, pick};
 use versant::data::Split;
 use versant::data::metrics::bleu;
 use versant::data::sets::translations;
@@ -156,7 +156,7 @@ fn run(ex: &Example) -> Outcome {
     for epoch in 0..epochs {
         let bar = ex.bar(steps, &format!("epoch {}/{epochs}", epoch + 1));
         for (step, batch) in ex.order(train.count, BATCH, epoch).iter().take(steps).enumerate() {
-            let lines = |ids: &[i32]| pick_i32(&ex.dev, ids, &[LENGTH], batch);
+            let lines = |ids: &[i32]| pick(&ex.dev, ids, &[LENGTH], batch);
             let loss = net.loss(&lines(&train.source), &lines(&train.target));
             opt.set_lr(rate.at(opt.steps()));
             opt.step(loss.backward()?)?;
@@ -169,7 +169,7 @@ fn run(ex: &Example) -> Outcome {
     }
     let mut made = Vec::new();
     for part in (0..ex.size(test.count, 20)).collect::<Vec<_>>().chunks(100) {
-        let x = pick_i32(&ex.dev, &test.source, &[LENGTH], part);
+        let x = pick(&ex.dev, &test.source, &[LENGTH], part);
         made.extend(net.translate(ex, &x, begin as u32, end as u32)?);
     }
     let spoken = |ids: &Vec<u32>| {

@@ -69,17 +69,16 @@ struct Outcome {
     seconds: f64,
 }
 
-/// Three runs of the example and three of its twin, and a short one on each device.
+/// A short run of the example on each device, and whole ones of it and of its twin.
 fn measure(options: &Options, example: &Example) -> Result<Value> {
-    let ours =
-        (1..=options.seeds).map(|seed| own(example, "cpu", seed, false)).collect::<Result<Vec<_>>>()?;
-    let mut found = json!({ "cpu": gathered(&ours) });
+    let mut found = json!({});
     if !options.no_lavapipe {
         found["quick cpu"] = gathered(&[own(example, "cpu", 1, true)?]);
         found["quick lavapipe"] = gathered(&[own(example, "lavapipe", 1, true)?]);
-        // The short runs drew pictures, too: those to show are a whole run's.
-        own(example, "cpu", 1, false)?;
     }
+    // The whole runs come after the short ones, whose pictures they replace; those of seed 1 are shown.
+    let ours = (1..=options.seeds).rev().map(|seed| own(example, "cpu", seed, false));
+    found["cpu"] = gathered(&ours.collect::<Result<Vec<_>>>()?);
     if let Some(python) = &options.python {
         let data = run::target().join(format!("{}.safetensors", example.name));
         if example.dumps {

@@ -6,9 +6,9 @@ use super::{File, Finding};
 /// Lines of code of a crate outside tests, and which folders make it up. Comments and blank lines are not
 /// counted: a budget that they used up would be met by leaving out what a reader needs. The design gives the
 /// graph 7,000 and the kernels 6,000 with the emitter among the graph, and the device 2,500; programs are emitted and
-/// evaluated in the kernel crate here. All three are over the design's figures since GPU speed came in: tuned
+/// evaluated in the kernel crate here; layers have 5,000. All of them are over the design's figures since GPU speed came in: tuned
 /// variants with their checks, attention, recomputing, vectors in emitted text, profiles and measured peaks, loops,
-/// sorting.
+/// sorting; ten optimisers, losses, transformers, generation, mixed precision and PyTorch's files.
 /// ARCHITECTURE.md says so, too.
 const BUDGETS: [(&str, usize, &[&str]); 4] = [
     ("versant-device", 3_250, &["crates/versant-device/src/"]),

@@ -22,6 +22,9 @@ pub enum Derivative {
     Rule(fn(&Tensor, &[Tensor], &Tensor) -> Grads),
     /// Piecewise constant: zero wherever a derivative exists.
     Zero,
+    /// Straight through (Bengio et al., 2013): of a rounding, whose derivative is zero, the gradient is what this makes of
+    /// the output's.
+    Straight(fn(&Tensor) -> Tensor),
 }
 
 /// A row of the table.
@@ -34,6 +37,8 @@ pub struct Elementwise {
     pub is_test: bool,
     /// Its derivative.
     pub derivative: Derivative,
+    /// Whether its result is always stored: nobody packs numbers who does not want them kept so.
+    pub in_memory: bool,
     /// A constant that leaves the first operand unchanged as the second operand.
     pub right_identity: Option<f32>,
     /// Operands for the tests are drawn from this interval, and results agree within `tolerance`,
@@ -68,7 +73,7 @@ fn two(a: Tensor, b: Tensor) -> Grads {
 macro_rules! table {
     ($($(#[doc = $doc:literal])+ $id:ident $method:ident($($arg:ident),*) $result:ident {
         wgsl: $wgsl:literal, lib: $lib:literal, cost: $cost:literal, types: $types:expr, cpu: $cpu:expr,
-        grad: $grad:expr, domain: $domain:expr, tolerance: $tolerance:expr $(, identity: $identity:expr)?
+        grad: $grad:expr, domain: $domain:expr, tolerance: $tolerance:expr $(, identity: $identity:expr)? $(, in_memory: $in_memory:literal)?
     })*) => {
         $($(#[doc = $doc])+
         pub static $id: Elementwise = Elementwise {
@@ -79,6 +84,7 @@ macro_rules! table {
             types: $types,
             is_test: table!(@$result),
             derivative: $grad,
+            in_memory: table!(@in_memory $($in_memory)?),
             right_identity: table!(@identity $($identity)?),
             domain: $domain,
             tolerance: $tolerance,
@@ -99,11 +105,13 @@ macro_rules! table {
     (@one $arg:ident) => { 1 };
     (@same) => { false };
     (@test) => { true };
+    (@in_memory) => { false };
+    (@in_memory $value:literal) => { $value };
     (@identity) => { None };
     (@identity $value:expr) => { Some($value) };
 }
 
-use Derivative::{Rule, Zero};
+use Derivative::{Rule, Straight, Zero};
 
 table! {
     /// `-x`; integers wrap.
@@ -407,23 +415,23 @@ table! {
     ROUND_F16 round_f16() same {
         wgsl: "bitcast<f32>(v_f16_value(v_f16_bits(bitcast<u32>({a}))))", lib: "half", cost: 12, types: FLOAT,
         cpu: |_, d, a, _, _| unary_u32(d, a, |x| math::f16_value(math::f16_bits(x))),
-        grad: Rule(|g, _, _| one(g.round_f16())), domain: (-70_000.0, 70_000.0), tolerance: 0.0 }
+        grad: Straight(|g| g.round_f16()), domain: (-70_000.0, 70_000.0), tolerance: 0.0 }
 
     /// The nearest bf16 (the upper half of an f32), as f32; ties to even. Its gradient is rounded likewise.
     ROUND_BF16 round_bf16() same {
         wgsl: "bitcast<f32>(v_bf16_bits(bitcast<u32>({a})) << 16u)", lib: "half", cost: 5, types: FLOAT,
         cpu: |_, d, a, _, _| unary_u32(d, a, |x| math::bf16_bits(x) << 16),
-        grad: Rule(|g, _, _| one(g.round_bf16())), domain: (-10.0, 10.0), tolerance: 0.0 }
+        grad: Straight(|g| g.round_bf16()), domain: (-10.0, 10.0), tolerance: 0.0 }
 
     /// The bits of two f32, rounded to f16, in one word: this one's in the lower half.
     PACK_F16 pack_f16(b) same { wgsl: "(v_f16_bits({a}) | (v_f16_bits({b}) << 16u))", lib: "half", cost: 20, types: WORD,
         cpu: |_, d, a, b, _| binary_u32(d, a, b, |x, y| math::f16_bits(x) | math::f16_bits(y) << 16),
-        grad: Zero, domain: (0.0, 10.0), tolerance: 0.0 }
+        grad: Zero, domain: (0.0, 10.0), tolerance: 0.0, in_memory: true }
 
     /// The bits of two f32, rounded to bf16, in one word: this one's in the lower half.
     PACK_BF16 pack_bf16(b) same { wgsl: "(v_bf16_bits({a}) | (v_bf16_bits({b}) << 16u))", lib: "half", cost: 8, types: WORD,
         cpu: |_, d, a, b, _| binary_u32(d, a, b, |x, y| math::bf16_bits(x) | math::bf16_bits(y) << 16),
-        grad: Zero, domain: (0.0, 10.0), tolerance: 0.0 }
+        grad: Zero, domain: (0.0, 10.0), tolerance: 0.0, in_memory: true }
 
     /// The bits of the f32 that is a half of this packed word of f16: the lower one where `odd` is even.
     UNPACK_F16 unpack_f16(odd) same { wgsl: "v_f16_value(v_half_of({a}, {b}))", lib: "half", cost: 8, types: WORD,

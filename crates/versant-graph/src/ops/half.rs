@@ -38,9 +38,10 @@ impl Half {
 /// What the results of [`Tensor::kept_in`] are recorded as.
 const KEPT: [&str; 2] = ["kept_in_f16", "kept_in_bf16"];
 
-/// Whether a node is such a result; its second input is what was kept.
-pub(crate) fn is_kept(op: &Op) -> bool {
-    matches!(op, Op::Custom(custom) if KEPT.contains(&custom.0))
+/// What a node is kept in, if it is such a result; its second input is what was kept.
+pub(crate) fn kept_as(op: &Op) -> Option<Half> {
+    let Op::Custom(custom) = op else { return None };
+    [Half::F16, Half::BF16].into_iter().find(|&half| custom.0 == KEPT[half as usize])
 }
 
 /// How a shape is packed: the axis whose two halves share words, and its extent with the padding that makes it even.
@@ -130,8 +131,7 @@ impl Tensor {
 
     /// What these values are kept in, if they are the result of [`Tensor::kept_in`], recorded and not yet computed.
     pub fn kept_as(&self) -> Option<Half> {
-        let Op::Custom(custom) = &self.node.op else { return None };
-        [Half::F16, Half::BF16].into_iter().find(|&half| custom.0 == KEPT[half as usize])
+        kept_as(&self.node.op)
     }
 
     /// The same values, rounded, and kept in 16 bits as long as somebody may need them: what is computed next, and the

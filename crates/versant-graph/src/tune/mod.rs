@@ -278,22 +278,16 @@ impl Tuning {
         caps: &Caps,
     ) -> Result<Option<attention::Variant>> {
         let usable = self.open(device).usable_attention(problem, caps);
-        let mut best: Option<(u64, attention::Variant)> = None;
-        for variant in usable {
+        let best = fastest(usable, |variant, enough| {
             if !self.attention_is_right(device, problem, variant)?.0 {
-                continue;
+                return Ok(None);
             }
             let mut trial = Trial::whole_attention(problem, variant);
             if trial.is_large() {
                 trial = Trial::attention(problem, variant);
             }
-            let enough = best.map_or(u64::MAX, |(time, _)| 2 * time);
-            let time = trial.time(device, &trial.ready(device)?, enough)?;
-            if best.is_none_or(|(least, _)| time < least) {
-                best = Some((time, variant));
-            }
-        }
-        let best = best.map(|(_, variant)| variant);
+            Ok(Some(trial.time(device, &trial.ready(device)?, enough)?))
+        })?;
         if let Some(variant) = best {
             let label = variant.label().to_owned();
             self.open(device).known.choices.insert(attention_key(problem), label);
@@ -310,27 +304,38 @@ impl Tuning {
         problem: &Contraction,
     ) -> Result<Option<VariantId>> {
         let usable = self.open(device).usable(problem, draft.caps());
-        let mut best: Option<(u64, VariantId)> = None;
-        for variant in usable {
+        let best = fastest(usable, |variant, enough| {
             let trial = self.trial(draft, k, problem, variant);
             let texts = trial.launches.iter().map(|l| l.kernel.wgsl.as_str()).collect();
             let named = (variant.label(), family(problem));
             if !self.is_right(device, named, texts, || trial.clone())?.0 {
-                continue;
+                return Ok(None);
             }
-            let enough = best.map_or(u64::MAX, |(time, _)| 2 * time);
-            let time = trial.time(device, &trial.ready(device)?, enough)?;
-            if best.is_none_or(|(least, _)| time < least) {
-                best = Some((time, variant));
-            }
-        }
-        let best = best.map(|(_, variant)| variant);
+            Ok(Some(trial.time(device, &trial.ready(device)?, enough)?))
+        })?;
         if let Some(variant) = best {
             let label = variant.label();
             self.open(device).known.choices.insert(problem_key(problem, draft.caps().precision), label);
         }
         Ok(best)
     }
+}
+
+/// The variant of the least time. `time` gives up where a variant takes longer than `enough`, and has none for a wrong one.
+fn fastest<V: Copy>(
+    usable: impl IntoIterator<Item = V>,
+    mut time: impl FnMut(V, u64) -> Result<Option<u64>>,
+) -> Result<Option<V>> {
+    let mut best: Option<(u64, V)> = None;
+    for variant in usable {
+        let enough = best.map_or(u64::MAX, |(time, _)| 2 * time);
+        if let Some(time) = time(variant, enough)?
+            && best.is_none_or(|(least, _)| time < least)
+        {
+            best = Some((time, variant));
+        }
+    }
+    Ok(best.map(|(_, variant)| variant))
 }
 
 impl State {

@@ -2,8 +2,8 @@
 
 use versant_graph::Tensor;
 
+use crate::Scope;
 use crate::layers::{BatchNorm2d, Conv2d, Dropout, Linear, Mode, Module};
-use crate::{Param, Scope};
 
 /// Mean of ImageNet's red, green and blue in pictures of 0 to 1, which torchvision's weights want subtracted.
 pub const IMAGENET_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
@@ -154,11 +154,6 @@ impl MobileNetV2 {
     #[must_use]
     pub fn classify(&self, features: &Tensor, mode: Mode) -> Tensor {
         self.classifier.forward(&self.dropout.forward(&features.mean(&[2, 3], false), mode), mode)
-    }
-
-    /// The parameters of the last layer, weight and bias, which a new task trains first.
-    pub fn head(params: &crate::Params) -> Vec<Param> {
-        params.iter().filter(|p| p.name().contains("classifier.")).collect()
     }
 }
 

@@ -1,6 +1,6 @@
 //! The voice detector of Silero (Silero Team, "Silero VAD", 2021, version 6), for sound of 16 kHz.
 
-use versant_graph::{GraphError, Tensor};
+use versant_graph::Tensor;
 
 use crate::fault::invalid;
 use crate::layers::{Conv1d, Mode, Module};
@@ -119,11 +119,7 @@ impl SileroVad {
         let next = VadState { context, hidden: hidden.detach(), cell: cell.detach() };
         match versant_graph::eval(&[&p, &next.context, &next.hidden, &next.cell]) {
             Ok(()) => (p, next),
-            Err(error) => (failed(device, error), next),
+            Err(error) => (Tensor::failed(device, error), next),
         }
     }
-}
-
-fn failed(device: &versant_graph::Device, error: GraphError) -> Tensor {
-    Tensor::failed(device, error)
 }

@@ -3,8 +3,7 @@
 use versant_graph::Tensor;
 
 use super::flat::Flat;
-use super::{Now, Rule, at_least_zero, below_one, optimizer, scalar, setting};
-use crate::error::Result;
+use super::{Now, Rule, adam_rule, adam_settings, optimizer, scalar, setting};
 use crate::params::Params;
 
 /// Adam (Kingma and Ba, ICLR 2015) with weight decay as L2 regularisation, in PyTorch's form:
@@ -56,21 +55,7 @@ impl AdamW {
 macro_rules! settings {
     ($name:ident) => {
         impl $name {
-            /// Sets (β₁, β₂), each in `[0, 1)`.
-            #[must_use]
-            pub fn betas(mut self, first: f64, second: f64) -> Self {
-                self.rule.betas = (first, second);
-                self
-            }
-
-            setting! {
-                /// Sets ε.
-                eps: f64 => eps
-            }
-            setting! {
-                /// Sets λ.
-                weight_decay: f64 => weight_decay
-            }
+            adam_settings!();
             setting! {
                 /// Divides by the largest second moment so far, `max v`, in place of `v` (AMSGrad; Reddi et al., ICLR
                 /// 2018).
@@ -94,20 +79,7 @@ impl Rule for AdamRule {
         if self.amsgrad { &["mean", "square", "largest"] } else { &["mean", "square"] }
     }
 
-    fn check(&self) -> Result<()> {
-        below_one("the first beta", self.betas.0)?;
-        below_one("the second beta", self.betas.1)?;
-        at_least_zero("eps", self.eps)?;
-        at_least_zero("weight decay", self.weight_decay)
-    }
-
-    fn decay(&self, _class: usize) -> f64 {
-        self.weight_decay
-    }
-
-    fn momentum(&mut self) -> Option<&mut f64> {
-        Some(&mut self.betas.0)
-    }
+    adam_rule!();
 
     fn update(
         &self,

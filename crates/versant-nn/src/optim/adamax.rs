@@ -3,8 +3,7 @@
 use versant_graph::Tensor;
 
 use super::flat::Flat;
-use super::{Now, Rule, at_least_zero, below_one, optimizer, scalar, setting};
-use crate::error::Result;
+use super::{Now, Rule, adam_rule, adam_settings, optimizer, scalar};
 use crate::params::Params;
 
 /// Adamax, Adam by the infinity norm (Kingma and Ba, ICLR 2015, section 7.1), in PyTorch's form:
@@ -41,21 +40,7 @@ impl Adamax {
         Adamax { flat: Flat::new(params, lr), rule }
     }
 
-    /// Sets (β₁, β₂), each in `[0, 1)`.
-    #[must_use]
-    pub fn betas(mut self, first: f64, second: f64) -> Adamax {
-        self.rule.betas = (first, second);
-        self
-    }
-
-    setting! {
-        /// Sets ε.
-        eps: f64 => eps
-    }
-    setting! {
-        /// Sets λ.
-        weight_decay: f64 => weight_decay
-    }
+    adam_settings!();
 }
 
 optimizer!(Adamax);
@@ -69,20 +54,7 @@ impl Rule for AdamaxRule {
         &["mean", "norm"]
     }
 
-    fn check(&self) -> Result<()> {
-        below_one("the first beta", self.betas.0)?;
-        below_one("the second beta", self.betas.1)?;
-        at_least_zero("eps", self.eps)?;
-        at_least_zero("weight decay", self.weight_decay)
-    }
-
-    fn decay(&self, _class: usize) -> f64 {
-        self.weight_decay
-    }
-
-    fn momentum(&mut self) -> Option<&mut f64> {
-        Some(&mut self.betas.0)
-    }
+    adam_rule!();
 
     fn update(
         &self,

@@ -3,9 +3,8 @@
 use versant_graph::Tensor;
 
 use super::flat::{Flat, Order};
-use super::{Now, Rule, at_least_zero, below_one, optimizer, scalar, setting};
+use super::{Now, Rule, adam_rule, adam_settings, optimizer, scalar};
 use crate::clip::row_norms;
-use crate::error::Result;
 use crate::params::Params;
 
 /// LAMB, layer-wise adaptive moments for large batches (You et al., ICLR 2020, algorithm 2):
@@ -48,21 +47,7 @@ impl Lamb {
         Lamb { flat: Flat::ordered(params, lr, Order::ByLength), rule }
     }
 
-    /// Sets (β₁, β₂), each in `[0, 1)`.
-    #[must_use]
-    pub fn betas(mut self, first: f64, second: f64) -> Lamb {
-        self.rule.betas = (first, second);
-        self
-    }
-
-    setting! {
-        /// Sets ε.
-        eps: f64 => eps
-    }
-    setting! {
-        /// Sets λ.
-        weight_decay: f64 => weight_decay
-    }
+    adam_settings!();
 }
 
 optimizer!(Lamb);
@@ -76,20 +61,7 @@ impl Rule for LambRule {
         &["mean", "square"]
     }
 
-    fn check(&self) -> Result<()> {
-        below_one("the first beta", self.betas.0)?;
-        below_one("the second beta", self.betas.1)?;
-        at_least_zero("eps", self.eps)?;
-        at_least_zero("weight decay", self.weight_decay)
-    }
-
-    fn decay(&self, _class: usize) -> f64 {
-        self.weight_decay
-    }
-
-    fn momentum(&mut self) -> Option<&mut f64> {
-        Some(&mut self.betas.0)
-    }
+    adam_rule!();
 
     fn update(
         &self,

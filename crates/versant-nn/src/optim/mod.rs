@@ -195,6 +195,49 @@ macro_rules! setting {
 }
 use setting;
 
+/// The settings that the kin of Adam share, as methods of an optimiser: betas, eps and weight decay.
+macro_rules! adam_settings {
+    () => {
+        /// Sets (β₁, β₂), each in `[0, 1)`.
+        #[must_use]
+        pub fn betas(mut self, first: f64, second: f64) -> Self {
+            self.rule.betas = (first, second);
+            self
+        }
+
+        $crate::optim::setting! {
+            /// Sets ε.
+            eps: f64 => eps
+        }
+        $crate::optim::setting! {
+            /// Sets λ.
+            weight_decay: f64 => weight_decay
+        }
+    };
+}
+use adam_settings;
+
+/// What follows from those settings, as methods of a rule.
+macro_rules! adam_rule {
+    () => {
+        fn check(&self) -> $crate::Result<()> {
+            $crate::optim::below_one("the first beta", self.betas.0)?;
+            $crate::optim::below_one("the second beta", self.betas.1)?;
+            $crate::optim::at_least_zero("eps", self.eps)?;
+            $crate::optim::at_least_zero("weight decay", self.weight_decay)
+        }
+
+        fn decay(&self, _class: usize) -> f64 {
+            self.weight_decay
+        }
+
+        fn momentum(&mut self) -> Option<&mut f64> {
+            Some(&mut self.betas.0)
+        }
+    };
+}
+use adam_rule;
+
 /// The parts that all optimisers share: a rule over [`flat::Flat`].
 macro_rules! optimizer {
     ($name:ident) => {

@@ -3,7 +3,7 @@
 use versant_graph::Tensor;
 
 use super::flat::Flat;
-use super::{Now, Rule, at_least_zero, below_one, optimizer, scalar, setting};
+use super::{Now, Rule, adam_settings, at_least_zero, below_one, optimizer, scalar, setting};
 use crate::error::Result;
 use crate::params::Params;
 
@@ -51,24 +51,10 @@ impl NAdam {
         NAdam { flat: Flat::new(params, lr), rule }
     }
 
-    /// Sets (β₁, β₂), each in `[0, 1)`.
-    #[must_use]
-    pub fn betas(mut self, first: f64, second: f64) -> NAdam {
-        self.rule.betas = (first, second);
-        self
-    }
-
-    setting! {
-        /// Sets ε.
-        eps: f64 => eps
-    }
+    adam_settings!();
     setting! {
         /// Sets ψ.
         momentum_decay: f64 => momentum_decay
-    }
-    setting! {
-        /// Sets λ.
-        weight_decay: f64 => weight_decay
     }
     setting! {
         /// Whether weights are decayed apart from the gradient, `p ← p (1 - η λ)`, as in [`AdamW`](crate::AdamW).

@@ -12,6 +12,7 @@ use std::time::Instant;
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use versant::data::sampling;
+use versant::graph::Element;
 use versant::prelude::*;
 
 /// The result of everything that an example does: what fails is printed, and ends it.
@@ -128,17 +129,9 @@ impl Example {
 }
 
 /// Some samples of an array `[samples, ...shape]` as a tensor.
-pub fn pick(dev: &Device, values: &[f32], shape: &[usize], samples: &[usize]) -> Tensor {
+pub fn pick<T: Element>(dev: &Device, values: &[T], shape: &[usize], samples: &[usize]) -> Tensor {
     let each: usize = shape.iter().product();
-    let picked: Vec<f32> = samples.iter().flat_map(|&s| &values[s * each..][..each]).copied().collect();
-    let shape: Vec<usize> = std::iter::once(samples.len()).chain(shape.iter().copied()).collect();
-    Tensor::from_slice(dev, &picked, &shape)
-}
-
-/// The same of whole numbers.
-pub fn pick_i32(dev: &Device, values: &[i32], shape: &[usize], samples: &[usize]) -> Tensor {
-    let each: usize = shape.iter().product();
-    let picked: Vec<i32> = samples.iter().flat_map(|&s| &values[s * each..][..each]).copied().collect();
+    let picked: Vec<T> = samples.iter().flat_map(|&s| &values[s * each..][..each]).copied().collect();
     let shape: Vec<usize> = std::iter::once(samples.len()).chain(shape.iter().copied()).collect();
     Tensor::from_slice(dev, &picked, &shape)
 }
