@@ -4,16 +4,16 @@ use std::fmt;
 
 /// The type of a tensor's elements.
 ///
-/// Every type is stored in 32-bit words today; `F16` and `BF16` are named here so that packed
-/// storage can be added without changing a signature, and are refused at recording until then.
+/// Every type is stored in 32-bit words. `F16` and `BF16` name what the graph crate's `Half` packs two to a word: no kernel
+/// takes tensors of these types, and they are refused when an op is recorded.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum DType {
     /// IEEE 754 binary32.
     F32,
-    /// IEEE 754 binary16 (storage only; not yet supported by any kernel).
+    /// IEEE 754 binary16, a name only.
     F16,
-    /// bfloat16 (storage only; not yet supported by any kernel).
+    /// bfloat16, a name only.
     BF16,
     /// Two's complement 32-bit integer; arithmetic wraps.
     I32,

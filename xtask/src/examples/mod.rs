@@ -190,19 +190,23 @@ mod tests {
     }
 
     #[test]
-    fn every_example_has_its_files() {
+    fn every_example_has_its_files_and_every_twin_its_row() {
+        let root = run::root();
         for example in EXAMPLES {
-            let root = run::root();
             assert!(
                 root.join(format!("crates/versant/examples/{}.rs", example.name)).is_file(),
                 "{}",
                 example.name
             );
-            assert!(
-                root.join(format!("benches/reference/{}.py", example.name)).is_file(),
-                "{}",
-                example.name
-            );
         }
+        let twins = fs::read_dir(root.join("benches/reference")).unwrap();
+        let names = twins.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut twins: Vec<String> =
+            names.filter_map(|name| Some(name.strip_suffix(".py")?.to_owned())).collect();
+        twins.retain(|name| name != "common");
+        twins.sort();
+        let mut rows: Vec<&str> = EXAMPLES.iter().map(|example| example.name).collect();
+        rows.sort();
+        assert_eq!(twins, rows);
     }
 }

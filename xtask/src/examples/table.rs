@@ -115,6 +115,14 @@ pub const EXAMPLES: &[Example] = &[
         &["range.svg"],
     ),
     example(
+        "transfer",
+        "Transfer learning: MobileNetV2, frozen, then tuned",
+        "Fashion-MNIST, 1,000 images",
+        "test accuracy, tuned",
+        false,
+        &["grad-cam.png"],
+    ),
+    example(
         "fairness",
         "Fairness before and after mitigation",
         "Adult",

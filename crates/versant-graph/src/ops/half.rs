@@ -135,8 +135,8 @@ impl Tensor {
     }
 
     /// The same values, rounded, and kept in 16 bits as long as somebody may need them: what is computed next, and the
-    /// gradient much later, which sees the kept value wherever a rule asks for this one. It is rounded and kept likewise, as in training with 16-bit activations
-    /// (Micikevicius et al., "Mixed Precision Training", ICLR 2018).
+    /// gradient much later, which sees the kept value wherever a rule asks for this one. It is rounded and kept likewise, as
+    /// in training with 16-bit activations (Micikevicius et al., "Mixed Precision Training", ICLR 2018).
     ///
     /// ```
     /// use versant_graph::{Device, Half, Tensor};
