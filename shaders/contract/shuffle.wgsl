@@ -1,10 +1,11 @@
 // Matrix product for software adapters with subgroups of eight or more lanes: the contract of tile.wgsl without
 // workgroup memory or barriers.
 //
-// Layout: as tile.wgsl. The LANES invocations of a workgroup are in one subgroup; each takes four neighbouring columns
-// of 4 * LANES and all THREAD_M rows.
-// Tile: THREAD_M x (4 * LANES) results in registers, STEPS steps of k at a time. No element of a tile is loaded twice:
-// the lanes share the left operand out, and each of its elements reaches all of them through a shuffle by a constant.
+// Layout: as tile.wgsl. The LANES invocations of a workgroup are in one subgroup; each takes all THREAD_M rows, and four
+// neighbouring columns of each 4 * LANES.
+// Tile: THREAD_M x (THREAD_N * LANES) results in registers, STEPS steps of k at a time. No element of a tile is loaded
+// twice: the lanes share the left operand out, 16 rows at a time, and each of its elements reaches all of them through a
+// shuffle by a constant.
 // Rows and columns beyond the result repeat the last one and are dropped; steps beyond the last count as zero.
 // Memory: registers, which lavapipe keeps on the stack where there are too many.
 // Bound by: loads. lavapipe makes some ten instructions of each component of each lane of one, and two of a
@@ -17,16 +18,22 @@
 const LANES: u32 = 8u;
 const THREAD_M: u32 = 16u;
 const THREAD_N: u32 = 4u;
+// Elements that are neighbours in memory and loaded together.
+const QUAD: u32 = 4u;
 // Whether an operand is read along k rather than four elements along m or n.
 const LHS_ALONG_K: bool = false;
 const RHS_ALONG_K: bool = false;
 const TILE_M: u32 = THREAD_M;
 const TILE_N: u32 = THREAD_N * LANES;
 const STEPS: u32 = 2u;
-// Rows whose steps a lane loads, if they are read along k.
-const SHARE: u32 = THREAD_M / LANES;
-const QUADS: u32 = THREAD_M / 4u;
+// Parts of 16 rows, and quads of columns of a lane.
+const PARTS: u32 = THREAD_M / 16u;
+const QUADS_N: u32 = THREAD_N / QUAD;
+// Rows of a part whose steps a lane loads, if they are read along k; else a part has so many quads.
+const SHARE: u32 = 16u / LANES;
+const QUADS: u32 = 16u / QUAD;
 const RESULTS: u32 = THREAD_M * THREAD_N;
+const VECTORS: u32 = RESULTS / QUAD;
 
 // begin standalone
 @group(0) @binding(0) var<uniform> params: array<vec4<u32>, 3>;
@@ -54,7 +61,7 @@ fn lhs_load(m: i32, k: i32) -> f32 {
 }
 fn rhs_columns(base: i32, n: u32, last: u32) -> array<vec3<i32>, 4> {
     var cols: array<vec3<i32>, 4>;
-    for (var j = 0u; j < THREAD_N; j += 1u) {
+    for (var j = 0u; j < QUAD; j += 1u) {
         cols[j] = vec3<i32>(base + i32(min(n + j, last)), 0, 0);
     }
     return cols;
@@ -96,7 +103,7 @@ fn rhs_steps(k: array<vec3<i32>, STEPS>, n: vec3<i32>) -> array<f32, STEPS> {
 }
 // end narrow rhs
 
-// The steps of a lane's columns, zero where one is not live.
+// The steps of four of a lane's columns, zero where one is not live.
 fn rhs_block(
     rk: array<vec3<i32>, STEPS>,
     cols: array<vec3<i32>, 4>,
@@ -104,7 +111,7 @@ fn rhs_block(
 ) -> array<vec4<f32>, STEPS> {
     var r: array<vec4<f32>, STEPS>;
     if RHS_ALONG_K {
-        for (var j = 0u; j < THREAD_N; j += 1u) {
+        for (var j = 0u; j < QUAD; j += 1u) {
             let some = rhs_steps(rk, cols[j]);
             for (var s = 0u; s < STEPS; s += 1u) {
                 r[s][j] = select(0.0, some[s], live[s]);
@@ -118,7 +125,7 @@ fn rhs_block(
     return r;
 }
 
-// A lane's share of the steps of all rows: the steps of row `lid` and of row `lid` + 8, or quad `lid` % 4 of the rows at
+// A lane's share of the steps of 16 rows: the steps of row `lid` and of row `lid` + 8, or quad `lid` % 4 of the rows at
 // step `lid` / 4.
 fn lhs_share(rows: vec4<i32>, lk: array<i32, STEPS>, live: array<bool, STEPS>, lid: u32) -> vec4<f32> {
     var l: vec4<f32>;
@@ -170,14 +177,19 @@ fn main(
     let k_end = min(k_begin + tiles.w, size.z);
     let base = bases(batch);
 
-    var rows: vec4<i32>;
-    for (var j = 0u; j < THREAD_N; j += 1u) {
-        let m = select(lid % QUADS * 4u + j, lid + j * LANES, LHS_ALONG_K);
-        rows[j] = lhs_m(base.x, min(m0 + m, size.x - 1u));
+    var rows: array<vec4<i32>, PARTS>;
+    for (var p = 0u; p < PARTS; p += 1u) {
+        for (var j = 0u; j < QUAD; j += 1u) {
+            let m = select(lid % QUADS * QUAD + j, lid + j * LANES, LHS_ALONG_K);
+            rows[p][j] = lhs_m(base.x, min(m0 + 16u * p + m, size.x - 1u));
+        }
     }
-    let cols = rhs_columns(base.y, n0 + lid * THREAD_N, size.y - 1u);
+    var cols: array<array<vec3<i32>, 4>, QUADS_N>;
+    for (var q = 0u; q < QUADS_N; q += 1u) {
+        cols[q] = rhs_columns(base.y, n0 + (q * LANES + lid) * QUAD, size.y - 1u);
+    }
 
-    var acc: array<vec4<f32>, THREAD_M>;
+    var acc: array<vec4<f32>, VECTORS>;
     var at = k_at(k_begin);
     for (var k = k_begin; k < k_end; k += STEPS) {
         var live: array<bool, STEPS>;
@@ -192,14 +204,22 @@ fn main(
                 at = k_next(at);
             }
         }
-        let l = lhs_share(rows, lk, live, lid);
-        let r = rhs_block(rk, cols, live);
-        for (var s = 0u; s < STEPS; s += 1u) {
-            for (var i = 0u; i < THREAD_M; i += 1u) {
-                if LHS_ALONG_K {
-                    acc[i] = fma(vec4<f32>(subgroupShuffle(l[i / LANES * STEPS + s], i % LANES)), r[s], acc[i]);
-                } else {
-                    acc[i] = fma(vec4<f32>(subgroupShuffle(l[i % 4u], s * QUADS + i / 4u)), r[s], acc[i]);
+        var l: array<vec4<f32>, PARTS>;
+        for (var p = 0u; p < PARTS; p += 1u) {
+            l[p] = lhs_share(rows[p], lk, live, lid);
+        }
+        for (var q = 0u; q < QUADS_N; q += 1u) {
+            let r = rhs_block(rk, cols[q], live);
+            for (var s = 0u; s < STEPS; s += 1u) {
+                for (var i = 0u; i < THREAD_M; i += 1u) {
+                    let v = i * QUADS_N + q;
+                    var one: f32;
+                    if LHS_ALONG_K {
+                        one = subgroupShuffle(l[i / 16u][i % 16u / LANES * STEPS + s], i % LANES);
+                    } else {
+                        one = subgroupShuffle(l[i / 16u][i % QUAD], s * QUADS + i % 16u / QUAD);
+                    }
+                    acc[v] = fma(vec4<f32>(one), r[s], acc[v]);
                 }
             }
         }
@@ -207,12 +227,13 @@ fn main(
 
     // A copy that may be indexed at run time, so that the epilogue is compiled once and acc stays in registers.
     var results: array<f32, RESULTS>;
-    for (var i = 0u; i < THREAD_M; i += 1u) {
-        for (var j = 0u; j < THREAD_N; j += 1u) {
-            results[i * THREAD_N + j] = acc[i][j];
+    for (var v = 0u; v < VECTORS; v += 1u) {
+        for (var j = 0u; j < QUAD; j += 1u) {
+            results[v * QUAD + j] = acc[v][j];
         }
     }
     for (var e = 0u; e < RESULTS; e += 1u) {
-        finish(batch, split, m0 + e / THREAD_N, n0 + lid * THREAD_N + e % THREAD_N, results[e]);
+        let column = (e / QUAD % QUADS_N * LANES + lid) * QUAD + e % QUAD;
+        finish(batch, split, m0 + e / THREAD_N, n0 + column, results[e]);
     }
 }

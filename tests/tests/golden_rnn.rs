@@ -2,7 +2,7 @@
 
 use versant_graph::{Device, Tensor, eval};
 use versant_nn::layers::{Gru, Lstm, Rnn, RnnState, Sequence};
-use versant_nn::{Mode, Optimizer, Params, Scope, Seed, Sgd};
+use versant_nn::{Adam, Mode, Optimizer, Params, Scope, Seed, Sgd};
 use versant_tests::devices;
 use versant_tests::golden::{Case, Inputs, Report, Tolerance, cases, check_outputs, compare};
 
@@ -144,5 +144,30 @@ fn a_state_is_handed_on_and_can_be_detached() {
         }
         let early = |t: &Tensor| values(&t.narrow(1, 0, 3)).iter().any(|&g| g != 0.0);
         assert!(early(&through) && !early(&ends));
+    }
+}
+
+/// Truncated backpropagation through time: a step computes the state that the next one begins with, and no step before.
+#[test]
+fn a_detached_state_leaves_its_step_behind() {
+    for device in [Device::cpu(), Device::null()] {
+        let params = Params::new(&device, Seed(3));
+        let layer = Lstm::new(&params.root(), 3, 5).layers(2).batch_first();
+        let mut opt = Adam::new(&params, 0.01);
+        let mut state: Option<RnnState> = None;
+        let mut spent = Vec::new();
+        for step in 0..6 {
+            let x = Tensor::rand_normal(&device, &[2, 4, 3], versant_graph::RandomKey::new(step));
+            let given = Sequence { state: state.as_ref(), lengths: None };
+            let (y, next) = layer.run(&x, &given, Mode::Train);
+            state = Some(next.detach());
+            drop(next);
+            let loss = (&y * &y).mean_all();
+            drop(y);
+            let before = device.counters().dispatches;
+            opt.step(loss.backward().unwrap()).unwrap();
+            spent.push(device.counters().dispatches - before);
+        }
+        assert!(spent[1..].iter().all(|s| *s == spent[1]), "{spent:?} launches on {}", device.info().name);
     }
 }

@@ -232,6 +232,32 @@ fn nothing_is_computed_twice() {
     }
 }
 
+/// Truncated backpropagation through time: a state outlives its step, and what it was made from does not.
+#[test]
+fn a_detached_state_is_computed_with_its_step() {
+    for device in own() {
+        let w = real(&device, &[8, 8], 1);
+        let mut state = Tensor::zeros(&device, &[4, 8]);
+        // Nothing that is computed leads to this.
+        let other = (&w * 2.0).detach();
+        let mut spent = Vec::new();
+        for step in 0..6 {
+            let h = (real(&device, &[4, 8], step).matmul(&w) + &state).tanh();
+            state = (&h * 0.5).detach();
+            let loss = (&h * &h).mean_all();
+            drop(h);
+            let grad = grad_of(&loss, &[&w]).unwrap().remove(0);
+            let (before, misses) = (device.counters(), plan_stats(&device).misses);
+            eval(&[&loss, &grad]).unwrap();
+            assert!(state.is_ready() && !other.is_ready(), "step {step} on {}", device.info().name);
+            let counters = device.counters() - before;
+            spent.push((counters.dispatches, counters.submits, plan_stats(&device).misses - misses));
+        }
+        // From the second step on the state is one of the plan's results like any other.
+        assert!(spent[2..].iter().all(|s| *s == (spent[2].0, 1, 0)), "{spent:?}");
+    }
+}
+
 #[test]
 fn intermediate_buffers_are_reused() {
     for device in own() {

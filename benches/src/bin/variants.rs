@@ -47,9 +47,12 @@ fn main() -> Result<()> {
 /// Adapters with nothing optional, and with everything that a variant may ask for.
 fn caps(class: Class) -> [Caps; 2] {
     let least = Caps::webgpu(class);
+    // lavapipe has subgroups of eight.
+    let [min_subgroup, max_subgroup] = if class == Class::Software { [8, 8] } else { [32, 64] };
     let most = Caps {
-        min_subgroup: 32,
-        max_subgroup: 64,
+        min_subgroup,
+        max_subgroup,
+        int64: class == Class::Software,
         f16: true,
         coop_matrix: true,
         workgroup_bytes: 64 << 10,

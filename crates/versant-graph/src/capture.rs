@@ -56,9 +56,12 @@ pub(crate) struct Capture {
     pub hash: u64,
 }
 
-/// Walks from `roots` to the realised leaves. The caller holds the device's plan lock; `epoch` is new for
-/// every call.
-pub(crate) fn capture(roots: &[Arc<Node>], epoch: u32) -> Result<Capture> {
+/// Most pending nodes between a value and what is computed, for it to be computed alongside.
+const NEAR: usize = 64;
+
+/// Walks from `roots` to the realised leaves, and from those of `alongside` that depend on what is found. The caller holds
+/// the device's plan lock; `epoch` is new for every call.
+pub(crate) fn capture(roots: &[Arc<Node>], alongside: &[Arc<Node>], epoch: u32) -> Result<Capture> {
     let mut walk = Walk {
         epoch: u64::from(epoch) << 32,
         found: Capture {
@@ -78,6 +81,11 @@ pub(crate) fn capture(roots: &[Arc<Node>], epoch: u32) -> Result<Capture> {
     for root in roots {
         walk.visit(root)?;
     }
+    for node in alongside {
+        if walk.leads_to(node) {
+            walk.visit(node)?;
+        }
+    }
     walk.finish(roots);
     Ok(walk.found)
 }
@@ -95,6 +103,31 @@ impl Walk {
     fn index(&self, node: &Node) -> Option<usize> {
         let mark = node.mark.load(Ordering::Relaxed);
         (mark & !0xffff_ffff == self.epoch).then_some((mark & 0xffff_ffff) as usize)
+    }
+
+    /// Whether a node that is not found yet depends on one that is and will be computed, with few others between.
+    fn leads_to(&self, node: &Arc<Node>) -> bool {
+        let (mut stack, mut seen) = (vec![Arc::clone(node)], Vec::new());
+        let mut leads = false;
+        while let Some(node) = stack.pop() {
+            if let Some(i) = self.index(&node) {
+                // What is there already, or made of nothing, says nothing.
+                leads |= self.found.leaves[i].is_none() && !self.found.node_inputs(i).is_empty();
+                continue;
+            }
+            if seen.contains(&node.id) {
+                continue;
+            }
+            seen.push(node.id);
+            match &*node.state() {
+                State::Ready(_) => {}
+                State::Pending(inputs) if seen.len() <= NEAR && !matches!(node.op, Op::Hole) => {
+                    stack.extend(inputs.iter().cloned());
+                }
+                _ => return false,
+            }
+        }
+        leads
     }
 
     fn visit(&mut self, root: &Arc<Node>) -> Result<()> {

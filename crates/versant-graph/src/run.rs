@@ -1,7 +1,8 @@
 //! Evaluation: find or make the plan of a pending graph, run it, and hand out the values.
 
 use std::panic::Location;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use rustc_hash::FxHashMap;
 use versant_device::{Buffer, Device};
@@ -23,6 +24,8 @@ const MAX_PLANS: usize = 512;
 #[derive(Default)]
 pub(crate) struct Plans {
     inner: Mutex<Inner>,
+    /// Values to compute with what they depend on, if somebody holds them then.
+    alongside: Mutex<Vec<Weak<Node>>>,
 }
 
 #[derive(Default)]
@@ -50,13 +53,31 @@ impl Plans {
         // What it guards is consistent between statements: a panic elsewhere does not spoil it.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Has a value computed with what it depends on, if somebody holds it then.
+    pub fn alongside(&self, node: &Arc<Node>) {
+        let mut all = self.alongside.lock().unwrap_or_else(PoisonError::into_inner);
+        all.push(Arc::downgrade(node));
+    }
+
+    /// Those values that somebody holds and that are not computed.
+    fn held(&self) -> Vec<Arc<Node>> {
+        let mut all = self.alongside.lock().unwrap_or_else(PoisonError::into_inner);
+        let held: Vec<Arc<Node>> = all
+            .iter()
+            .filter_map(Weak::upgrade)
+            .filter(|n| n.handles.load(Ordering::Relaxed) > 0 && matches!(*n.state(), State::Pending(_)))
+            .collect();
+        *all = held.iter().map(Arc::downgrade).collect();
+        held
+    }
 }
 
 impl Inner {
-    fn capture(&mut self, roots: &[Arc<Node>]) -> Result<Capture> {
+    fn capture(&mut self, roots: &[Arc<Node>], alongside: &[Arc<Node>]) -> Result<Capture> {
         // Marks of an epoch of 2^32 evaluations ago would look current; nodes do not live that long.
         self.epoch = self.epoch.wrapping_add(1).max(1);
-        capture(roots, self.epoch)
+        capture(roots, alongside, self.epoch)
     }
 
     fn forget(&mut self) {
@@ -89,7 +110,8 @@ impl Inner {
     }
 }
 
-/// Computes these tensors and everything pending that somebody holds on the way, in one plan.
+/// Computes these tensors, everything pending that somebody holds on the way, and what is to be computed
+/// [alongside](Tensor::alongside) something on the way, in one plan.
 ///
 /// # Errors
 /// An error recorded in one of the tensors or in what they depend on; tensors of different devices; a
@@ -122,7 +144,7 @@ pub fn eval(tensors: &[&Tensor]) -> Result<()> {
     let plans = device.attachment::<Plans>();
     let mut inner = plans.lock();
     let span = device.span("capture");
-    let found = inner.capture(&roots)?;
+    let found = inner.capture(&roots, &plans.held())?;
     drop(span);
     if found.outputs.is_empty() {
         return Ok(());
@@ -137,7 +159,7 @@ pub(crate) fn capture_for_replay(device: &Device, results: &[Tensor]) -> Result<
     let roots: Vec<Arc<Node>> = results.iter().map(|t| Arc::clone(&t.node)).collect();
     let plans = device.attachment::<Plans>();
     let mut inner = plans.lock();
-    let mut found = inner.capture(&roots)?;
+    let mut found = inner.capture(&roots, &[])?;
     found.keep_inputs();
     let plan = inner.plan(device, &found)?;
     Ok((found, plan))
@@ -202,7 +224,7 @@ pub fn explain(tensors: &[&Tensor]) -> Result<Explanation> {
     };
     let plans = first.device().attachment::<Plans>();
     let mut inner = plans.lock();
-    let found = inner.capture(&roots)?;
+    let found = inner.capture(&roots, &plans.held())?;
     Ok(inner.plan(first.device(), &found)?.explanation.clone())
 }
 
@@ -224,7 +246,7 @@ pub fn explain_timed(tensors: &[&Tensor]) -> Result<Explanation> {
     let roots: Vec<Arc<Node>> = tensors.iter().map(|t| Arc::clone(&t.node)).collect();
     let plans = device.attachment::<Plans>();
     let mut inner = plans.lock();
-    let found = inner.capture(&roots)?;
+    let found = inner.capture(&roots, &plans.held())?;
     let plan = inner.plan(device, &found)?;
     let mut inputs = Vec::with_capacity(found.externals.len());
     for (buffer, &(_, donated)) in found.externals.iter().zip(&plan.key.externals) {
@@ -259,7 +281,7 @@ pub fn is_planned(tensors: &[&Tensor]) -> Result<bool> {
     let roots: Vec<Arc<Node>> = tensors.iter().map(|t| Arc::clone(&t.node)).collect();
     let plans = first.device().attachment::<Plans>();
     let mut inner = plans.lock();
-    let found = inner.capture(&roots)?;
+    let found = inner.capture(&roots, &plans.held())?;
     let known = inner.by_hash.get(&found.hash);
     Ok(known.is_some_and(|plans| plans.iter().any(|p| found.matches(&p.key))))
 }

@@ -7,6 +7,7 @@ use versant_kernels::{DType, MAX_RANK, ReduceKind};
 
 use crate::Tensor;
 use crate::op::{Op, reduce_name};
+use crate::run::Plans;
 
 /// Elements of a line up to which a GPU takes its running sum in sequence. Longer lines are too few invocations for a card,
 /// and lavapipe ends their loop (docs/drivers.md).
@@ -228,9 +229,36 @@ impl Tensor {
     }
 
     /// The same value, through which no gradient flows.
+    ///
+    /// While somebody holds the result, it is computed together with what it depends on. So a state that goes from one training
+    /// step to the next (truncated backpropagation through time) does not keep the steps before.
+    ///
+    /// ```
+    /// use versant_graph::{Device, Tensor};
+    /// let dev = Device::cpu();
+    /// let mut state = Tensor::zeros(&dev, &[2]);
+    /// for _ in 0..3 {
+    ///     let next = &state + 1.0;
+    ///     state = (&next * 2.0).detach();
+    ///     next.sum_all().item::<f32>()?;
+    ///     assert!(state.is_ready());
+    /// }
+    /// assert_eq!(state.to_vec::<f32>()?, [14.0, 14.0]);
+    /// # Ok::<(), versant_graph::GraphError>(())
+    /// ```
     #[track_caller]
     #[must_use]
     pub fn detach(&self) -> Tensor {
-        Tensor::record(Op::Detach, &[self], self.dims(), self.dtype(), Location::caller())
+        Tensor::record(Op::Detach, &[self], self.dims(), self.dtype(), Location::caller()).alongside()
+    }
+
+    /// This value, computed together with what it depends on while somebody holds it, even where nothing that is asked for
+    /// depends on it: what a step hands to the next one. [`Tensor::detach`] does the same.
+    #[must_use]
+    pub fn alongside(self) -> Tensor {
+        if !self.is_ready() && self.error().is_none() {
+            self.device().attachment::<Plans>().alongside(&self.node);
+        }
+        self
     }
 }

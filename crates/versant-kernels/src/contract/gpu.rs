@@ -183,7 +183,8 @@ fn template(variant: &Variant, c: &Contraction, wide: [bool; 2], sections: &[&st
         Template::Dot => constants.push(("STEPS", 4)),
         Template::Shuffle => {
             set(&mut text, "STEPS", &format!("{}u", variant.step));
-            constants.extend([("SHARE", m / threads), ("STEPS", variant.step)]);
+            constants.extend([("PARTS", m / 16), ("SHARE", 16 / threads), ("STEPS", variant.step)]);
+            constants.extend([("QUAD", 4), ("QUADS_N", n / 4), ("VECTORS", m * n / 4)]);
         }
     }
     if variant.template != Template::Coop {

@@ -46,7 +46,7 @@ const fn row(
 }
 
 /// Hardware first, from large to small.
-pub(super) const VARIANTS: [Variant; 18] = [
+pub(super) const VARIANTS: [Variant; 20] = [
     row("coop64 128x64x16", Template::Coop, [128, 64], 16, [8, 4]),
     row("coop32 128x64x16", Template::Coop, [128, 64], 16, [8, 8]),
     row("half 128x128x8", Template::Half, [128, 128], 8, [8, 8]),
@@ -61,6 +61,8 @@ pub(super) const VARIANTS: [Variant; 18] = [
     row("dot 1x4", Template::Dot, [1, 4], 256, [1, 4]),
     row("dot 4x1", Template::Dot, [4, 1], 256, [4, 1]),
     row("dot 4x4", Template::Dot, [4, 4], 256, [4, 4]),
+    row("shuffle 32x64x2", Template::Shuffle, [32, 64], 2, [32, 8]),
+    row("shuffle 16x64x2", Template::Shuffle, [16, 64], 2, [16, 8]),
     row("shuffle 16x32x2", Template::Shuffle, [16, 32], 2, [16, 4]),
     row("shuffle 16x32x1", Template::Shuffle, [16, 32], 1, [16, 4]),
     row("lanes 8x64", Template::Lanes, [8, 64], 4, [8, 8]),

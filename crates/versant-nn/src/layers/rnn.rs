@@ -204,7 +204,8 @@ impl Recurrent {
         let y = if self.batch_first { y.transpose(0, 1) } else { y };
         let stacked = |list: &[Tensor]| Tensor::stack(&list.iter().collect::<Vec<_>>(), 0);
         let cell = (self.cell == Cell::Lstm).then(|| stacked(&last[1]));
-        (y, RnnState { hidden: stacked(&last[0]), cell })
+        let cell = cell.map(Tensor::alongside);
+        (y, RnnState { hidden: stacked(&last[0]).alongside(), cell })
     }
 
     /// What does not fit, as a failed tensor.
