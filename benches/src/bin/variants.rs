@@ -122,19 +122,51 @@ fn problems() -> Vec<(String, Contraction)> {
     let layouts = [("NN", &dense, &dense), ("NT", &dense, &turned), ("TN", &turned, &dense)];
     let mut all: Vec<(String, Contraction)> = Vec::new();
     for (name, a, b) in layouts {
-        let mm = MatMul { batch: Shape::SCALAR, m: N, n: N, k: N, a: a.clone(), b: b.clone() };
+        let mm = MatMul {
+            batch: Shape::SCALAR,
+            m: N,
+            n: N,
+            k: N,
+            a: a.clone(),
+            b: b.clone(),
+            types: [DType::F32; 2],
+        };
         all.push((format!("matmul {name}"), Contraction::MatMul(mm)));
     }
     // One row times a matrix, which is how a network answers a single question.
     let line = |dims: [usize; 2]| View::contiguous(Shape::new(&dims).expect("two dimensions"));
     for (name, b) in [("row NN", &dense), ("row NT", &turned)] {
-        let mm = MatMul { batch: Shape::SCALAR, m: 1, n: N, k: N, a: line([1, N]), b: b.clone() };
+        let mm = MatMul {
+            batch: Shape::SCALAR,
+            m: 1,
+            n: N,
+            k: N,
+            a: line([1, N]),
+            b: b.clone(),
+            types: [DType::F32; 2],
+        };
         all.push((format!("matmul {name}"), Contraction::MatMul(mm)));
     }
     // A matrix times one column, and few rows times a matrix that lies along k.
-    let mm = MatMul { batch: Shape::SCALAR, m: N, n: 1, k: N, a: dense.clone(), b: line([N, 1]) };
+    let mm = MatMul {
+        batch: Shape::SCALAR,
+        m: N,
+        n: 1,
+        k: N,
+        a: dense.clone(),
+        b: line([N, 1]),
+        types: [DType::F32; 2],
+    };
     all.push(("matmul column".into(), Contraction::MatMul(mm)));
-    let mm = MatMul { batch: Shape::SCALAR, m: 4, n: N, k: N, a: line([4, N]), b: turned.clone() };
+    let mm = MatMul {
+        batch: Shape::SCALAR,
+        m: 4,
+        n: N,
+        k: N,
+        a: line([4, N]),
+        b: turned.clone(),
+        types: [DType::F32; 2],
+    };
     all.push(("matmul 4 rows NT".into(), Contraction::MatMul(mm)));
     let (forward, dx, dw) = (ConvKind::Forward, ConvKind::InputGrad, ConvKind::WeightGrad);
     for (name, kind, taps, groups) in [
@@ -160,6 +192,7 @@ fn problems() -> Vec<(String, Contraction)> {
             dilation: [1; 2],
             a: View::contiguous(Shape::SCALAR),
             b: View::contiguous(Shape::SCALAR),
+            types: [DType::F32; 2],
         };
         let [a, b] = conv.operand_shapes();
         (conv.a, conv.b) = (View::contiguous(a), View::contiguous(b));

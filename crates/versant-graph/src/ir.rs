@@ -49,6 +49,7 @@ pub(crate) struct IrNode {
     pub op: IrOp,
     pub inputs: SmallVec<[Edge; 3]>,
     pub shape: Shape,
+    /// Of a stored node, the type of its buffer.
     pub dtype: DType,
     pub location: &'static Location<'static>,
 }
@@ -85,6 +86,11 @@ impl IrNode {
             IrOp::Partial => "partial",
             IrOp::Core(op) => op.name(),
         }
+    }
+
+    /// Words of a buffer for it.
+    pub fn words(&self) -> usize {
+        self.dtype.words(self.shape.numel())
     }
 
     /// Whether operand `k` must lie in memory, and whether it must be dense there.

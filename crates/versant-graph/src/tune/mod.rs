@@ -438,7 +438,8 @@ fn problem_key(c: &Contraction, precision: Precision) -> String {
             format!("{exact} {}", size(&[cv.n, cv.c_in, cv.c_out, cv.output[0], cv.output[1]]))
         }
     };
-    format!("{} {shape} {precision:?} {:016x}", family(c), contract::source_hash())
+    let [a, b] = c.types();
+    format!("{} {shape} {a} {b} {precision:?} {:016x}", family(c), contract::source_hash())
 }
 
 /// The name of a family of attention.

@@ -422,12 +422,13 @@ fn epilogues_follow_the_contraction_and_keep_its_parameters() {
     let e = epilogue_wgsl(&t.p, 2, &mut params);
     assert_eq!(params.words[0], 99);
     let text = format!(
-        "{}{}{}\
+        "{}{}{}{}\
          @group(0) @binding(2) var<storage, read> lhs: array<f32>;\n\
          @group(0) @binding(3) var<storage, read> rhs: array<f32>;\n\
          @compute @workgroup_size(1) fn main() {{ epilogue(params[0].x, lhs[0] * rhs[0]); }}",
         params.declaration(),
         e.decls,
+        lib_for(&e.func),
         e.func
     );
     let (module, info) = validate(&text);
