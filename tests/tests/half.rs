@@ -1,6 +1,8 @@
 //! Values kept in 16 bits: what rounding gives, on every device and layout; gradients; and that memory is saved.
 
-use versant_graph::{ConvOptions, DType, Device, Half, PoolOptions, Tensor, eval, explain, grad_of, scan};
+use versant_graph::{
+    Attention, ConvOptions, DType, Device, Half, PoolOptions, Tensor, eval, explain, grad_of, scan,
+};
 use versant_tests::devices;
 
 const HALVES: [Half; 2] = [Half::F16, Half::BF16];
@@ -94,6 +96,7 @@ fn uses(k: &Tensor) -> Vec<(&'static str, Tensor)> {
     let images = k.unsqueeze(0).unsqueeze(0);
     let weights = Tensor::arange(dev, 4, DType::F32).cos().reshape(&[2, 1, 1, 2]);
     let (image, weights) = (&ConvOptions::default(), weights.kept_in(Half::BF16));
+    let fused = Attention { fused: Some(true), ..Attention::default() };
     let step = |s: &[Tensor], x: &[Tensor]| {
         let next = (&s[0] * 0.5 + &x[0]).kept_in(Half::F16);
         (vec![next.clone()], vec![next.tanh()])
@@ -113,6 +116,7 @@ fn uses(k: &Tensor) -> Vec<(&'static str, Tensor)> {
             "convolution, kept, pooled",
             images.conv2d(&weights, image).kept_in(Half::F16).max_pool2d(&PoolOptions::new([2, 2])),
         ),
+        ("attention", images.attention(&images, &images.kept_in(Half::F16), &fused)),
         ("running sum", k.cumsum(1)),
         ("sorted", k.sort(1, false).0),
         ("joined", Tensor::cat(&[k, &k.exp()], 0)),
@@ -173,6 +177,14 @@ fn plans_count_halves() {
         let plan = explain(&[&z]).unwrap();
         let text = plan.to_string();
         assert!(text.contains("keep_f16 f16[64, 64]"), "{text}");
+        // Parts of one buffer are rounded together.
+        let all = Tensor::from_slice(&dev, &values(128), &[128]);
+        eval(&[&all]).unwrap();
+        let parts = [0, 64].map(|at| all.narrow(0, at, 64).reshape(&[8, 8]));
+        eval(&[&parts[0], &parts[1]]).unwrap();
+        let [a, b] = [0, 1].map(|i| parts[i].rounded_to(Half::BF16));
+        let plan = explain(&[&a.matmul(&b).matmul(&a).sum_all()]).unwrap();
+        assert_eq!(plan.launches_with("round_bf16").count(), 1, "{plan}");
     }
 }
 

@@ -2,10 +2,11 @@
 //!
 //! That is decided once kernels are, and changes types of buffers only: programs are the same, and so is every result.
 
-use crate::fuse::{Form, Kernel};
+use crate::fuse::{Form, Kernel, place_of};
 use crate::ir::{Ir, IrOp};
 use crate::lower::{Lowered, Place};
 use crate::memory::{reads, writes};
+use crate::op::Op;
 use crate::ops::half::{Half, rounds_to};
 use crate::problem::describe;
 
@@ -37,9 +38,16 @@ pub(crate) fn choose(ir: &mut Ir, kernels: &mut [Kernel]) {
     let mut chosen: Vec<Option<Half>> = (0..ir.nodes.len()).map(|n| rounded(ir, Place::Node(n))).collect();
     ir.outputs.iter().for_each(|&o| chosen[o] = None);
     for kernel in &*kernels {
-        // Contractions and programs load halves, the other families do not.
+        // Contractions, attention and programs load halves, the other families do not.
         let own = Kernel { form: kernel.form.clone(), members: Vec::new(), lowered: None };
-        let mut words = if matches!(own.form, Form::Contraction(..)) { Vec::new() } else { reads(ir, &own) };
+        let mut words = match own.form {
+            Form::Contraction(..) => Vec::new(),
+            Form::Family(node) if let IrOp::Core(Op::Attention(a)) = &ir.nodes[node].op => {
+                let mask = a.masked.then(|| place_of(ir, ir.nodes[node].inputs[3].node));
+                mask.into_iter().collect()
+            }
+            _ => reads(ir, &own),
+        };
         if kernel.lowered.as_ref().is_none_or(|lowered| !may_store(ir, &kernel.form, lowered)) {
             words.extend(writes(kernel).into_iter().map(Place::Node));
         }

@@ -78,6 +78,7 @@ pub(crate) fn describe_attention(ir: &Ir, node: usize) -> Option<Attention> {
             Some(_) => MaskKind::Words,
         },
         views,
+        types: n.inputs.iter().map(|e| ir.nodes[e.node].dtype).collect(),
     })
 }
 

@@ -135,9 +135,10 @@ impl Trial {
         let mut buffers = FxHashMap::default();
         for (i, view) in a.views.iter().enumerate() {
             let words_mask = i == 3 && a.mask == MaskKind::Words;
-            let dtype = if words_mask { DType::Bool } else { DType::F32 };
+            let dtype = if words_mask { DType::Bool } else { a.types[i] };
             // Quads of the last element are read whole.
-            buffers.insert(BufferRef::External(i as u32), (dtype, span(view).next_multiple_of(4)));
+            let words = dtype.words(span(view).next_multiple_of(4));
+            buffers.insert(BufferRef::External(i as u32), (dtype, words));
         }
         let reads: Vec<BufferRef> = (0..a.views.len() as u32).map(BufferRef::External).collect();
         buffers.insert(result, (DType::F32, a.len()));

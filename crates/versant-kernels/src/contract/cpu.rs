@@ -55,27 +55,29 @@ pub(super) fn kernel(c: &Contraction, epilogue: Program, label: &str) -> Contrac
     ContractLaunch { source, reads, writes }
 }
 
-/// Has the views of operands that are halves begin where their elements do; returns what elements those are.
+/// The same of both operands.
 fn widened(c: &mut Contraction) -> [Range<usize>; 2] {
     let types = c.types();
     let (a, b) = match c {
         Contraction::MatMul(m) => (&mut m.a, &mut m.b),
         Contraction::Conv(c) => (&mut c.a, &mut c.b),
     };
-    let range = |view: &mut View, dtype: DType| {
-        if !dtype.is_half() || view.shape.numel() == 0 {
-            return 0..0;
-        }
-        let ends = view.shape.iter().zip(&view.strides).map(|(&d, &s)| (d as isize - 1) * s);
-        let (low, high) = ends.fold((view.offset, view.offset), |(l, h), e| (l + e.min(0), h + e.max(0)));
-        view.offset -= low;
-        low as usize..high as usize + 1
-    };
-    [range(a, types[0]), range(b, types[1])]
+    [begin(a, types[0]), begin(b, types[1])]
+}
+
+/// Has the view of an operand that is halves begin where its elements do; returns what elements those are.
+pub(crate) fn begin(view: &mut View, dtype: DType) -> Range<usize> {
+    if !dtype.is_half() || view.shape.numel() == 0 {
+        return 0..0;
+    }
+    let ends = view.shape.iter().zip(&view.strides).map(|(&d, &s)| (d as isize - 1) * s);
+    let (low, high) = ends.fold((view.offset, view.offset), |(l, h), e| (l + e.min(0), h + e.max(0)));
+    view.offset -= low;
+    low as usize..high as usize + 1
 }
 
 /// An operand in f32. Halves are made so all at once, before the work is cut: the copy lives as long as the product.
-fn values<'a>(words: &'a [u32], dtype: DType, range: &Range<usize>) -> Cow<'a, [f32]> {
+pub(crate) fn values<'a>(words: &'a [u32], dtype: DType, range: &Range<usize>) -> Cow<'a, [f32]> {
     if !dtype.is_half() {
         return Cow::Borrowed(bytemuck::cast_slice(words));
     }

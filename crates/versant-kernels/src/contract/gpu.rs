@@ -113,7 +113,7 @@ fn run(epilogue: Option<&Program>) -> usize {
 }
 
 /// How four neighbouring elements of an operand are loaded at once.
-struct Quads {
+pub(crate) struct Quads {
     /// The loaders.
     text: &'static str,
     /// What the buffer holds.
@@ -122,12 +122,13 @@ struct Quads {
     sections: [&'static str; 2],
 }
 
-const WIDE_QUADS: Quads = Quads { text: WIDE, element: "vec4<f32>", sections: ["wide lhs", "wide rhs"] };
+pub(crate) const WIDE_QUADS: Quads =
+    Quads { text: WIDE, element: "vec4<f32>", sections: ["wide lhs", "wide rhs"] };
 const LONG_QUADS: Quads = Quads { text: LONG, element: "vec2<u64>", sections: ["long lhs", "long rhs"] };
 
 impl Quads {
     /// How the loaders bind an operand.
-    fn element(&self, dtype: DType, wide: bool) -> &'static str {
+    pub fn element(&self, dtype: DType, wide: bool) -> &'static str {
         match (dtype.is_half(), wide) {
             (true, true) => "vec2<u32>",
             (true, false) => "u32",
@@ -137,7 +138,7 @@ impl Quads {
     }
 
     /// The functions by which they read it.
-    fn access(&self, name: &str, dtype: DType, wide: bool) -> String {
+    pub fn access(&self, name: &str, dtype: DType, wide: bool) -> String {
         let half = dtype.is_half().then(|| dtype.name());
         if !wide {
             let value = match half {
@@ -153,7 +154,7 @@ impl Quads {
                 format!("array<f32, 2>(v_at_{half}({pair}, 0u), v_at_{half}({pair}, 1u))"),
             ),
             None if self.element == LONG_QUADS.element => {
-                (format!("bitcast<vec4<f32>>(v_four({name}[i]))"), format!("v_two({pair})"))
+                (format!("bitcast<vec4<f32>>(v_words({name}[i]))"), format!("v_two({pair})"))
             }
             None => (format!("{name}[i]"), String::new()),
         };

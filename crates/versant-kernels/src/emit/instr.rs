@@ -271,7 +271,7 @@ impl Emitter<'_> {
         };
         let mut value = format!("buf{binding}[{index}]");
         if self.wide.bindings[binding] == Array::Pairs {
-            value = of_words(stored, &format!("v_four({value})"), "vec4");
+            value = of_words(stored, &format!("v_words({value})"), "vec4");
         }
         if let Some(half) = self.half(binding) {
             value = format!("v_four_{half}({value})");
