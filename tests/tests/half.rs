@@ -180,7 +180,8 @@ fn plans_count_halves() {
         // Parts of one buffer are rounded together.
         let all = Tensor::from_slice(&dev, &values(128), &[128]);
         eval(&[&all]).unwrap();
-        let parts = [0, 64].map(|at| all.narrow(0, at, 64).reshape(&[8, 8]));
+        let pieces = [0, 64].map(|at| all.narrow(0, at, 64));
+        let parts = pieces.each_ref().map(|piece| piece.reshape(&[8, 8]));
         eval(&[&parts[0], &parts[1]]).unwrap();
         let [a, b] = [0, 1].map(|i| parts[i].rounded_to(Half::BF16));
         let plan = explain(&[&a.matmul(&b).matmul(&a).sum_all()]).unwrap();
