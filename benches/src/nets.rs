@@ -2,6 +2,7 @@
 
 use versant::graph::Attention;
 use versant::nn::Init;
+use versant::nn::mixed::kept;
 use versant::prelude::*;
 
 /// W1: 784-512-512-10.
@@ -74,7 +75,7 @@ impl Module for Block {
         let y = self.first.forward(x, mode).relu();
         let y = self.second.forward(&y, mode);
         let short = self.short.as_ref().map_or_else(|| x.clone(), |s| s.forward(x, mode));
-        (y + short).relu()
+        kept(&(y + short).relu())
     }
 }
 
@@ -104,7 +105,7 @@ impl Residual {
 
 impl Module for Residual {
     fn forward(&self, x: &Tensor, mode: Mode) -> Tensor {
-        let stem = self.stem.forward(x, mode).relu();
+        let stem = kept(&self.stem.forward(x, mode).relu());
         let y = self.blocks.iter().fold(stem, |y, block| block.forward(&y, mode));
         self.head.forward(&y.mean(&[2, 3], false), mode)
     }

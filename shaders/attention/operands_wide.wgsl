@@ -9,20 +9,33 @@
 @group(0) @binding(5) var<storage, read> gradient: array<vec4<f32>>;
 @group(0) @binding(6) var<storage, read> forward: array<vec4<f32>>;
 const LOG2E: f32 = 1.44269504;
+
+fn q_four(i: u32) -> vec4<f32> {
+    return q[i];
+}
+fn k_four(i: u32) -> vec4<f32> {
+    return k[i];
+}
+fn v_four(i: u32) -> vec4<f32> {
+    return v[i];
+}
+fn gradient_four(i: u32) -> vec4<f32> {
+    return gradient[i];
+}
 // end standalone
 
 fn q_quad(row: i32, d: u32) -> vec4<f32> {
-    return q[(u32(row) + d) / 4u];
+    return q_four((u32(row) + d) / 4u);
 }
 fn k_quad(row: i32, d: u32) -> vec4<f32> {
-    return k[(u32(row) + d) / 4u];
+    return k_four((u32(row) + d) / 4u);
 }
 fn v_quad(row: i32, d: u32) -> vec4<f32> {
-    return v[(u32(row) + d) / 4u];
+    return v_four((u32(row) + d) / 4u);
 }
 // begin wide backward
 fn gradient_quad(row: i32, d: u32) -> vec4<f32> {
-    return gradient[(u32(row) + d) / 4u];
+    return gradient_four((u32(row) + d) / 4u);
 }
 fn forward_quad(row: u32, d: u32) -> vec4<f32> {
     return forward[(params[9].y + row * params[1].w + d) / 4u];

@@ -15,6 +15,13 @@
 @group(0) @binding(0) var<uniform> params: array<vec4<u32>, 10>;
 @group(0) @binding(2) var<storage, read> lhs: array<f32>;
 @group(0) @binding(3) var<storage, read> rhs: array<f32>;
+
+fn lhs_element(i: i32) -> f32 {
+    return lhs[i];
+}
+fn rhs_element(i: i32) -> f32 {
+    return rhs[i];
+}
 // end standalone
 
 // Which of the three products, and whether the stride is 1 in both directions.
@@ -104,7 +111,7 @@ fn lhs_k(k: vec3<u32>) -> i32 {
 }
 // begin narrow lhs
 fn lhs_load(m: i32, k: i32) -> f32 {
-    return lhs[m + k];
+    return lhs_element(m + k);
 }
 // The same, for a tile that loads one element at a time.
 fn lhs_some(m: i32, k: i32) -> vec4<f32> {
@@ -164,7 +171,7 @@ fn rhs_load(k: vec3<i32>, n: vec3<i32>) -> f32 {
     // A negative coordinate is a large one as u32, so one comparison tests both ends.
     inside = inside && all(vec2<u32>(at) < params[7].xy);
     // Not a branch: lanes that lie outside read element 0 and drop it.
-    let value = rhs[select(0, index, inside)];
+    let value = rhs_element(select(0, index, inside));
     return select(0.0, value, inside);
 }
 fn rhs_some(k: vec3<i32>, n: vec3<i32>) -> vec4<f32> {

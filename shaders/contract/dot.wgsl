@@ -16,6 +16,8 @@ const THREAD_M: u32 = 1u;
 const THREAD_N: u32 = 4u;
 const RESULTS: u32 = THREAD_M * THREAD_N;
 const STEPS: u32 = 4u;
+// As in tile.wgsl.
+const RUN: u32 = 1u;
 
 // begin standalone
 @group(0) @binding(0) var<uniform> params: array<vec4<u32>, 3>;
@@ -140,7 +142,7 @@ fn main(
         }
         workgroupBarrier();
     }
-    if lid < RESULTS {
-        finish(batch, split, m0 + lid / THREAD_N, n0 + lid % THREAD_N, sums[lid * LANES]);
+    for (var e = lid * RUN; e < min((lid + 1u) * RUN, RESULTS); e += 1u) {
+        finish(batch, split, m0 + e / THREAD_N, n0 + e % THREAD_N, sums[e * LANES]);
     }
 }

@@ -9,6 +9,13 @@
 @group(0) @binding(0) var<uniform> params: array<vec4<u32>, 11>;
 @group(0) @binding(2) var<storage, read> lhs: array<f32>;
 @group(0) @binding(3) var<storage, read> rhs: array<f32>;
+
+fn lhs_element(i: i32) -> f32 {
+    return lhs[i];
+}
+fn rhs_element(i: i32) -> f32 {
+    return rhs[i];
+}
 // end standalone
 
 // Offsets of a batch's matrices.
@@ -42,7 +49,7 @@ fn lhs_k(k: vec3<u32>) -> i32 {
 }
 // begin narrow lhs
 fn lhs_load(m: i32, k: i32) -> f32 {
-    return lhs[m + k];
+    return lhs_element(m + k);
 }
 // The same, for a tile that loads one element at a time.
 fn lhs_some(m: i32, k: i32) -> vec4<f32> {
@@ -77,7 +84,7 @@ fn rhs_k(k: vec3<u32>) -> vec3<i32> {
 }
 // begin narrow rhs
 fn rhs_load(k: vec3<i32>, n: vec3<i32>) -> f32 {
-    return rhs[k.x + n.x];
+    return rhs_element(k.x + n.x);
 }
 fn rhs_some(k: vec3<i32>, n: vec3<i32>) -> vec4<f32> {
     return vec4<f32>(rhs_load(k, n), 0.0, 0.0, 0.0);

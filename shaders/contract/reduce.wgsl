@@ -1,11 +1,13 @@
 // Second half of a contraction whose sum over k was split: adds the partial results in order, then the epilogue.
 //
 // Layout: partial [split, output], row-major over the natural output.
-// Tile: one invocation per result. Memory: registers only.
+// Tile: one invocation per result, or per two that share a word. Memory: registers only.
 // Bound by: memory, `splits` words read per result.
 // Parameters: [0] results, splits.
 
 const WORKGROUP: u32 = 64u;
+// As in tile.wgsl.
+const RUN: u32 = 1u;
 
 // begin standalone
 @group(0) @binding(0) var<uniform> params: array<vec4<u32>, 1>;
@@ -24,15 +26,14 @@ fn main(
     @builtin(local_invocation_index) lid: u32,
 ) {
     let count = params[0].x;
-    let i = (wid.x + wid.y * groups.x) * WORKGROUP + lid;
-    if i >= count {
-        return;
+    let first = ((wid.x + wid.y * groups.x) * WORKGROUP + lid) * RUN;
+    for (var i = first; i < min(first + RUN, count); i += 1u) {
+        var sum = partial[i];
+        // Not a parameter alone, for whose value lavapipe would compile again at every dispatch: no place has 32 bits.
+        let splits = params[0].y + (i >> 31u);
+        for (var s = 1u; s < splits; s += 1u) {
+            sum += partial[s * count + i];
+        }
+        epilogue(i, sum);
     }
-    var sum = partial[i];
-    // Not a parameter alone, for whose value lavapipe would compile again at every dispatch: no place has 32 bits.
-    let splits = params[0].y + (i >> 31u);
-    for (var s = 1u; s < splits; s += 1u) {
-        sum += partial[s * count + i];
-    }
-    epilogue(i, sum);
 }

@@ -31,6 +31,8 @@ const RHS_WIDTH: u32 = 1u;
 const TABLE: bool = false;
 // Steps of k in one round of the inner loop.
 const STEPS: u32 = 4u;
+// Neighbouring results that one invocation hands to the epilogue: both halves of a word are.
+const RUN: u32 = 1u;
 
 const QUADS_M: u32 = THREAD_M / 4u;
 const QUADS_N: u32 = THREAD_N / 4u;
@@ -259,13 +261,15 @@ fn store(m0: u32, n0: u32, batch: u32, split: u32, lid: u32) {
     for (var round = 0u; round < ROUNDS; round += 1u) {
         keep_round(round, lid);
         workgroupBarrier();
-        let n = n0 + column_of(round, lid);
-        let run = n / params[2].x;
-        let first = run * params[2].y + (n - run * params[2].x) + batch * params[2].z + split * size.x * size.y * size.w;
-        for (var e = lid; e < ROUND_RESULTS; e += WORKGROUP) {
-            let m = m0 + row_of(round, e);
-            if m < size.x && n < size.y {
-                epilogue(first + m * params[2].w, kept(e));
+        for (var j = lid * RUN; j < (lid + 1u) * RUN; j += 1u) {
+            let n = n0 + column_of(round, j);
+            let run = n / params[2].x;
+            let first = run * params[2].y + (n - run * params[2].x) + batch * params[2].z + split * size.x * size.y * size.w;
+            for (var e = j; e < ROUND_RESULTS; e += WORKGROUP * RUN) {
+                let m = m0 + row_of(round, e);
+                if m < size.x && n < size.y {
+                    epilogue(first + m * params[2].w, kept(e));
+                }
             }
         }
         workgroupBarrier();

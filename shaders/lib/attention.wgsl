@@ -28,6 +28,19 @@ const HIDDEN: f32 = -6e37 * LOG2E;
 @group(0) @binding(6) var<storage, read> gradient: array<f32>;
 @group(0) @binding(7) var<storage, read> forward: array<f32>;
 @group(0) @binding(8) var<storage, read_write> out: array<f32>;
+
+fn q_some(i: vec4<i32>) -> vec4<f32> {
+    return vec4<f32>(q[i.x], q[i.y], q[i.z], q[i.w]);
+}
+fn k_some(i: vec4<i32>) -> vec4<f32> {
+    return vec4<f32>(k[i.x], k[i.y], k[i.z], k[i.w]);
+}
+fn v_some(i: vec4<i32>) -> vec4<f32> {
+    return vec4<f32>(v[i.x], v[i.y], v[i.z], v[i.w]);
+}
+fn gradient_some(i: vec4<i32>) -> vec4<f32> {
+    return vec4<f32>(gradient[i.x], gradient[i.y], gradient[i.z], gradient[i.w]);
+}
 // end standalone
 
 // Where a row of an operand begins.
@@ -42,19 +55,19 @@ fn q_quad(row: i32, d: u32) -> vec4<f32> {
     let at = vec4<u32>(d) + vec4<u32>(0u, 1u, 2u, 3u);
     let inside = at < vec4<u32>(params[1].z);
     let place = row + vec4<i32>(min(at, vec4<u32>(params[1].z - 1u))) * bitcast<i32>(params[3].w);
-    return select(vec4<f32>(), vec4<f32>(q[place.x], q[place.y], q[place.z], q[place.w]), inside);
+    return select(vec4<f32>(), q_some(place), inside);
 }
 fn k_quad(row: i32, d: u32) -> vec4<f32> {
     let at = vec4<u32>(d) + vec4<u32>(0u, 1u, 2u, 3u);
     let inside = at < vec4<u32>(params[1].z);
     let place = row + vec4<i32>(min(at, vec4<u32>(params[1].z - 1u))) * bitcast<i32>(params[4].w);
-    return select(vec4<f32>(), vec4<f32>(k[place.x], k[place.y], k[place.z], k[place.w]), inside);
+    return select(vec4<f32>(), k_some(place), inside);
 }
 fn v_quad(row: i32, d: u32) -> vec4<f32> {
     let at = vec4<u32>(d) + vec4<u32>(0u, 1u, 2u, 3u);
     let inside = at < vec4<u32>(params[1].w);
     let place = row + vec4<i32>(min(at, vec4<u32>(params[1].w - 1u))) * bitcast<i32>(params[5].w);
-    return select(vec4<f32>(), vec4<f32>(v[place.x], v[place.y], v[place.z], v[place.w]), inside);
+    return select(vec4<f32>(), v_some(place), inside);
 }
 // end narrow
 // begin narrow backward
@@ -62,7 +75,7 @@ fn gradient_quad(row: i32, d: u32) -> vec4<f32> {
     let at = vec4<u32>(d) + vec4<u32>(0u, 1u, 2u, 3u);
     let inside = at < vec4<u32>(params[1].w);
     let place = row + vec4<i32>(min(at, vec4<u32>(params[1].w - 1u))) * bitcast<i32>(params[6].w);
-    return select(vec4<f32>(), vec4<f32>(gradient[place.x], gradient[place.y], gradient[place.z], gradient[place.w]), inside);
+    return select(vec4<f32>(), gradient_some(place), inside);
 }
 fn forward_quad(row: u32, d: u32) -> vec4<f32> {
     let at = vec4<u32>(d) + vec4<u32>(0u, 1u, 2u, 3u);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use versant_device::{BufferRef, Cost, Device, DeviceKind, Kernel, Launch, Recording};
 use versant_kernels::attention::{Attention, MaskKind, Pass, attention, attention_with, variants};
-use versant_kernels::{Caps, Class, KernelSource, Shape, Target, View};
+use versant_kernels::{Caps, Class, DType, KernelSource, Shape, Target, View};
 use versant_tests::cases::Rng;
 
 /// Words around the result that no kernel may touch.
@@ -79,6 +79,7 @@ fn problem(text: &Text, data: &Data, pass: Pass) -> Attention {
         right,
         start,
         mask,
+        types: vec![DType::F32; views.len()],
         views,
     }
 }

@@ -8,7 +8,7 @@ use versant_device::{BufferRef, Cost, Device, DeviceKind, Kernel, Launch, Record
 use versant_kernels::program::ProgramBinding;
 use versant_kernels::{
     Block, Caps, Class, Contraction, ContractionKernels, Conv, ConvKind, DType, Instr, InstrKind, MatMul,
-    Operand, Precision, Program, Shape, Step, Store, Target, View, contract, contraction,
+    Operand, Precision, Program, Shape, Step, Store, Target, View, contract, contraction, math,
 };
 
 /// Words that no kernel may touch, before and after the result.
@@ -220,7 +220,7 @@ fn matmul(batch: &[usize], [m, n, k]: [usize; 3], transposed: [bool; 2], offset:
         stored(&[batch, &tail[..]].concat(), &axes, offset)
     };
     let (a, b) = (view([m, k], transposed[0]), view([k, n], transposed[1]));
-    Contraction::MatMul(MatMul { batch: shape(batch), m, n, k, a, b })
+    Contraction::MatMul(MatMul { batch: shape(batch), m, n, k, a, b, types: [DType::F32; 2] })
 }
 
 #[test]
@@ -380,6 +380,7 @@ fn conv(spec: Spec, kind: ConvKind, axes: [usize; 4], offset: isize) -> Contract
         dilation: spec.dilation,
         a: empty.clone(),
         b: empty,
+        types: [DType::F32; 2],
     };
     let [a, b] = conv.operand_shapes();
     (conv.a, conv.b) = (stored(&a, &axes, offset), stored(&b, &axes, offset));
@@ -432,6 +433,82 @@ fn convolutions() {
                 check(&gpu, &conv(spec, kind, [0, 1, 2, 3], 0));
                 // Channels last, and an offset.
                 check(&gpu, &conv(spec, kind, [0, 2, 3, 1], 5));
+            }
+        }
+    }
+}
+
+/// The accumulator as a half.
+fn halving(rows: Shape) -> Program {
+    let round = &versant_graph::ops::elementwise::KEEP_F16.f;
+    let acc = Instr { reg: 0, dtype: DType::F32, kind: InstrKind::Acc };
+    let kind = InstrKind::Map { f: round, args: [0; 3], operand: DType::F32 };
+    let rounded = Instr { reg: 1, dtype: DType::F32, kind };
+    let store = Store { binding: 0, view: View::contiguous(rows), value: 1, dtype: DType::F32 };
+    Program {
+        rows,
+        cols: Shape::SCALAR,
+        bindings: vec![ProgramBinding { dtype: DType::F16, written: true }],
+        steps: vec![Step::Row(Block { instrs: vec![acc, rounded], stores: vec![store] })],
+        regs: 2,
+    }
+}
+
+/// The halves that a contraction of halves gives.
+fn run_halves(device: &Device, kernels: &ContractionKernels, inputs: [&[u32]; 2], len: usize) -> Vec<f32> {
+    let sizes = [inputs[0].len(), inputs[1].len(), len.div_ceil(2)];
+    let mut recording = recording(kernels, [0; 5]);
+    recording.externals = sizes.to_vec();
+    let plan = device.prepare(recording).expect("valid kernels");
+    let fill = vec![UNTOUCHED; sizes[2]];
+    let all = [inputs[0], inputs[1], &fill];
+    let buffers: Vec<_> = all.iter().map(|data| device.upload(data).expect("memory")).collect();
+    device.run(&plan, &buffers, &[]).expect("a run");
+    let words = device.read(&buffers[2], sizes[2]).expect("a readback");
+    let halves = words.iter().flat_map(|w| [w & 0xffff, w >> 16]);
+    halves.map(|h| f32::from_bits(math::f16_value(h))).take(len).collect()
+}
+
+#[test]
+fn halves_of_every_variant() {
+    let odd = spec(3, [5, 6], [9, 6], [3, 3]);
+    for gpu in gpus() {
+        for mut c in [
+            matmul(&[], [132, 136, 44], [false, false], 0),
+            matmul(&[], [67, 70, 13], [false, true], 3),
+            matmul(&[2], [34, 34, 9], [true, false], 0),
+            matmul(&[], [1, 10, 1000], [false, true], 0),
+            matmul(&[], [6, 6, 3000], [false, true], 4),
+            conv(odd, ConvKind::Forward, [0, 1, 2, 3], 0),
+            conv(odd, ConvKind::InputGrad, [0, 1, 2, 3], 1),
+            conv(spec(2, [4, 70], [10, 10], [3, 2]).stride(2, 3), ConvKind::WeightGrad, [0, 1, 2, 3], 0),
+        ] {
+            assert!(c.may_halve());
+            let (Contraction::MatMul(MatMul { types, .. }) | Contraction::Conv(Conv { types, .. })) = &mut c;
+            *types = [DType::F16, DType::BF16];
+            let [a, b] = c.operands().map(span);
+            let pairs = |v: Vec<f32>, bits: fn(u32) -> u32| -> Vec<u32> {
+                let pair = |p: &[f32]| p.iter().rev().fold(0, |w, x| w << 16 | bits(x.to_bits()));
+                v.chunks(2).map(pair).collect()
+            };
+            let (a, b) = (pairs(noise(1, a), math::f16_bits), pairs(noise(2, b), math::bf16_bits));
+            let rows = c.output_shape();
+            let native = contraction(&c, halving(rows), "cpu", Target::Cpu);
+            let want = run_halves(&Device::cpu(), &native, [&a, &b], rows.numel());
+            let largest = want.iter().fold(0f32, |m, x| m.max(x.abs()));
+            assert!(largest > 0.5 && largest < 1e3);
+            for caps in [Caps::webgpu(Class::Discrete), software_caps(&gpu)] {
+                for id in contract::variants(&c, &caps) {
+                    if !Which::Quick.takes(&caps, &id.label()) && !id.label().ends_with("64x64x16") {
+                        continue;
+                    }
+                    let kernels = contract::contraction_with(&c, halving(rows), "gpu", Target::Gpu(caps), id);
+                    let got = run_halves(&gpu, &kernels, [&a, &b], rows.numel());
+                    for (i, (got, want)) in got.iter().zip(&want).enumerate() {
+                        let close = (got - want).abs() <= 1e-3 * want.abs() + 1e-5 * largest;
+                        assert!(close, "element {i}: {got} for {want}, {}, {c:?}", id.label());
+                    }
+                }
             }
         }
     }

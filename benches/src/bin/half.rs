@@ -4,7 +4,8 @@
 //!
 //! The images are the embedded part of Fashion-MNIST (for W3 in three channels with a border), the text is Moby Dick
 //! (`cargo xtask data moby-dick`), its characters by their number modulo 64. Losses are means over windows of steps, because
-//! those of single steps scatter.
+//! those of single steps scatter. How far f32 runs part by themselves is seen from one whose batches have their samples in
+//! the reverse order: that is another order of all sums over them.
 
 use clap::Parser;
 use versant::data::sampling::batches;
@@ -29,6 +30,9 @@ struct Options {
     /// Steps of a window.
     #[arg(long, default_value_t = 50)]
     window: usize,
+    /// No second run in f32.
+    #[arg(long)]
+    alone: bool,
     /// Print each run's plan, too: what is in memory at the peak stands at its end.
     #[arg(long)]
     explain: bool,
@@ -54,14 +58,14 @@ impl Source {
         })
     }
 
-    /// The batch of a step: equal for all runs.
-    fn batch(&self, device: &Device, step: usize) -> Result<(Tensor, Tensor)> {
+    /// The batch of a step: equal for all runs, but for the order of its samples.
+    fn batch(&self, device: &Device, step: usize, turned: bool) -> Result<(Tensor, Tensor)> {
         match self {
             Source::Images(set, batch) => {
                 let each = set.len() / batch;
                 let order = batches(set.len(), *batch, 1, (step / each) as u64);
                 let (mut x, mut y) = (Vec::new(), Vec::new());
-                for &sample in &order[step % each] {
+                for sample in turn(&order[step % each], turned) {
                     let mut image = Vec::new();
                     set.images().append(sample, &mut image)?;
                     image.iter_mut().for_each(|v| *v = (*v - 0.29) / 0.35);
@@ -76,11 +80,20 @@ impl Source {
             }
             Source::Text(text) => {
                 let order = batches(text.len(), 16, 1, 0);
-                let (x, y) = text.batch_on(device, &order[step])?;
+                let (x, y) = text.batch_on(device, &turn(&order[step], turned))?;
                 Ok((x, y.reshape(&[16 * 128])))
             }
         }
     }
+}
+
+/// The samples of a batch, in order or in reverse.
+fn turn(samples: &[usize], turned: bool) -> Vec<usize> {
+    let mut all = samples.to_vec();
+    if turned {
+        all.reverse();
+    }
+    all
 }
 
 /// An image of 28 by 28 in one of 32 by 32.
@@ -93,13 +106,31 @@ fn bordered(image: &[f32]) -> Vec<f32> {
     (0..32 * 32).map(pixel).collect()
 }
 
-/// Mean losses of the windows, bytes of intermediates, and steps skipped.
-fn train(options: &Options, source: &Source, half: Option<Half>) -> Result<(Vec<f32>, u64, f32)> {
+/// What a run gave.
+struct Run {
+    /// Mean losses of the windows.
+    losses: Vec<f32>,
+    /// Bytes of intermediates, and launches of a step.
+    bytes: u64,
+    launches: usize,
+    /// Steps that were skipped.
+    skipped: f32,
+}
+
+impl Run {
+    /// The largest difference of a window from another run's, in per cent.
+    fn off(&self, other: &Run) -> f32 {
+        let pairs = self.losses.iter().zip(&other.losses);
+        100.0 * pairs.map(|(a, b)| (a / b - 1.0).abs()).fold(0.0, f32::max)
+    }
+}
+
+fn train(options: &Options, source: &Source, half: Option<Half>, turned: bool) -> Result<Run> {
     let device = Device::by_name(&options.device)?;
     let mut training = Training::in_half(&options.workload, &device, half)?;
     let mut losses = Vec::new();
     for step in 0..options.steps {
-        let (x, y) = source.batch(&device, step)?;
+        let (x, y) = source.batch(&device, step, turned)?;
         training.set_batch(x, y);
         losses.push(training.step()?);
     }
@@ -107,29 +138,31 @@ fn train(options: &Options, source: &Source, half: Option<Half>) -> Result<(Vec<
     if options.explain {
         println!("{plan}");
     }
-    let bytes = plan.footprint.workspace;
     let means = losses.chunks(options.window).map(|w| w.iter().sum::<f32>() / w.len() as f32);
-    Ok((means.collect(), bytes, training.skipped()?.unwrap_or(0.0)))
+    Ok(Run {
+        losses: means.collect(),
+        bytes: plan.footprint.workspace,
+        launches: plan.launches.len(),
+        skipped: training.skipped()?.unwrap_or(0.0),
+    })
 }
 
 fn main() -> Result<()> {
     let options = Options::parse();
     let source = Source::new(&options.workload)?;
-    let (exact, whole, _) = train(&options, &source, None)?;
-    println!(
-        "{} on {}, {} steps, {whole} bytes of intermediates in f32",
-        options.workload, options.device, options.steps
-    );
-    println!("f32   {exact:.4?}");
+    let exact = train(&options, &source, None, false)?;
+    println!("{} on {}, {} steps", options.workload, options.device, options.steps);
+    println!("f32   {:.4?}\n      {} bytes, {} launches", exact.losses, exact.bytes, exact.launches);
+    if !options.alone {
+        let turned = train(&options, &source, None, true)?;
+        println!("      {:.4?}\n      {:.2} % off in reverse order", turned.losses, turned.off(&exact));
+    }
     for half in [Half::F16, Half::BF16] {
-        let (losses, bytes, skipped) = train(&options, &source, Some(half))?;
-        let off = losses.iter().zip(&exact).map(|(a, b)| (a / b - 1.0).abs()).fold(0.0, f32::max);
-        println!("{:<5} {losses:.4?}", half.name());
-        println!(
-            "      at most {:.2} % off, {skipped} steps skipped, {bytes} bytes: {:.2} of f32",
-            100.0 * off,
-            bytes as f64 / whole as f64
-        );
+        let run = train(&options, &source, Some(half), false)?;
+        println!("{:<5} {:.4?}", half.name(), run.losses);
+        let (part, skipped) = (run.bytes as f64 / exact.bytes as f64, run.skipped);
+        println!("      at most {:.2} % off, {skipped} steps skipped", run.off(&exact));
+        println!("      {} bytes: {part:.2} of f32; {} launches", run.bytes, run.launches);
     }
     Ok(())
 }

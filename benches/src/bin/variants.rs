@@ -124,21 +124,21 @@ fn problems() -> Vec<(String, Contraction)> {
     let turned = View { strides: dense.strides.iter().rev().copied().collect(), ..dense.clone() };
     let layouts = [("NN", &dense, &dense), ("NT", &dense, &turned), ("TN", &turned, &dense)];
     let mut all: Vec<(String, Contraction)> = Vec::new();
+    let product = |[m, n]: [usize; 2], a: &View, b: &View| {
+        let (a, b, types) = (a.clone(), b.clone(), [DType::F32; 2]);
+        Contraction::MatMul(MatMul { batch: Shape::SCALAR, m, n, k: N, a, b, types })
+    };
     for (name, a, b) in layouts {
-        let mm = MatMul { batch: Shape::SCALAR, m: N, n: N, k: N, a: a.clone(), b: b.clone() };
-        all.push((format!("matmul {name}"), Contraction::MatMul(mm)));
+        all.push((format!("matmul {name}"), product([N, N], a, b)));
     }
     // One row times a matrix, which is how a network answers a single question.
     let line = |dims: [usize; 2]| View::contiguous(Shape::new(&dims).expect("two dimensions"));
     for (name, b) in [("row NN", &dense), ("row NT", &turned)] {
-        let mm = MatMul { batch: Shape::SCALAR, m: 1, n: N, k: N, a: line([1, N]), b: b.clone() };
-        all.push((format!("matmul {name}"), Contraction::MatMul(mm)));
+        all.push((format!("matmul {name}"), product([1, N], &line([1, N]), b)));
     }
     // A matrix times one column, and few rows times a matrix that lies along k.
-    let mm = MatMul { batch: Shape::SCALAR, m: N, n: 1, k: N, a: dense.clone(), b: line([N, 1]) };
-    all.push(("matmul column".into(), Contraction::MatMul(mm)));
-    let mm = MatMul { batch: Shape::SCALAR, m: 4, n: N, k: N, a: line([4, N]), b: turned.clone() };
-    all.push(("matmul 4 rows NT".into(), Contraction::MatMul(mm)));
+    all.push(("matmul column".into(), product([N, 1], &dense, &line([N, 1]))));
+    all.push(("matmul 4 rows NT".into(), product([4, N], &line([4, N]), &turned)));
     let (forward, dx, dw) = (ConvKind::Forward, ConvKind::InputGrad, ConvKind::WeightGrad);
     for (name, kind, taps, groups) in [
         ("forward", forward, 3, 1),
@@ -163,6 +163,7 @@ fn problems() -> Vec<(String, Contraction)> {
             dilation: [1; 2],
             a: View::contiguous(Shape::SCALAR),
             b: View::contiguous(Shape::SCALAR),
+            types: [DType::F32; 2],
         };
         let [a, b] = conv.operand_shapes();
         (conv.a, conv.b) = (View::contiguous(a), View::contiguous(b));

@@ -143,8 +143,8 @@ impl Tape {
         // What is kept in 16 bits is what a gradient sees: the exact value is not kept for it.
         let mut kept: HashMap<usize, usize> = HashMap::new();
         for (i, node) in self.nodes.iter().enumerate() {
-            if kept_as(&node.op).is_some() {
-                kept.insert(self.inputs[i][1], i);
+            if let (Some(_), Some(&from)) = (kept_as(&node.op), self.inputs[i].first()) {
+                kept.insert(from, i);
             }
         }
         let seen = |j: usize| Tensor::from_node(Arc::clone(&self.nodes[*kept.get(&j).unwrap_or(&j)]));

@@ -72,13 +72,12 @@ impl Explanation {
         launches: Vec<LaunchNote>,
         prepared: &Prepared,
     ) -> Self {
-        let bytes = |alive: &[(usize, u32)]| -> usize {
-            alive.iter().map(|&(n, _)| 4 * ir.nodes[n].shape.numel()).sum()
-        };
+        let bytes =
+            |alive: &[(usize, u32)]| -> usize { alive.iter().map(|&(n, _)| 4 * ir.nodes[n].words()).sum() };
         let top = (0..memory.live.len()).max_by_key(|&k| bytes(&memory.live[k]));
         let peak = top.map_or((0, 0, Vec::new()), |k| {
             let mut alive = memory.live[k].clone();
-            alive.sort_by_key(|&(n, _)| std::cmp::Reverse(ir.nodes[n].shape.numel()));
+            alive.sort_by_key(|&(n, _)| std::cmp::Reverse(ir.nodes[n].words()));
             let name = |&(n, holder): &(usize, u32)| {
                 let (node, slot) = (&ir.nodes[n], memory.slot_of[holder as usize]);
                 format!("{} {}{} in slot {slot}, {}", node.name(), node.dtype, node.shape, node.location)

@@ -9,8 +9,9 @@ use std::rc::Rc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::SmallVec;
-use versant_kernels::{Shape, View};
+use versant_kernels::{DType, Shape, View};
 
+use crate::halves;
 use crate::ir::{Ir, IrOp};
 use crate::loops::Loop;
 use crate::lower::{Domain, Group, Lowered, Place, Refusal, lower};
@@ -114,6 +115,8 @@ pub(crate) fn fuse(ir: Ir, limits: Limits) -> Fused {
 
 /// Fuses a graph, inserting copies where a view cannot be read through.
 fn with_copies(mut ir: Ir, limits: Limits) -> Fused {
+    // Halves are chosen anew.
+    ir.nodes.iter_mut().filter(|n| n.dtype.is_half()).for_each(|n| n.dtype = DType::F32);
     // Every round copies operands that no later round has to copy, so there are fewer rounds than nodes.
     let rounds = ir.nodes.len() + 8;
     for _ in 0..rounds {
@@ -121,7 +124,8 @@ fn with_copies(mut ir: Ir, limits: Limits) -> Fused {
             ir.verify();
         }
         match Fusion::new(&ir, limits).run() {
-            Ok((stored, kernels)) => {
+            Ok((stored, mut kernels)) => {
+                halves::choose(&mut ir, &mut kernels);
                 return Fused { ir, stored, kernels, loops: FxHashMap::default() };
             }
             Err(copies) => ir = ir.with_copies(&copies),
@@ -412,6 +416,9 @@ impl<'a> Fusion<'a> {
         let Ok(lowered) = self.group(domain.clone(), &members, acc, MAX_MERGED) else {
             return false;
         };
+        if !halves::may_store(self.ir, &form, &lowered) {
+            return false;
+        }
         // A contraction binds its two operands beside the epilogue's buffers.
         let operands = if acc.is_some() { 2 } else { 0 };
         let count = lowered.places.len() + operands;

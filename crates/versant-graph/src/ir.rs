@@ -8,9 +8,10 @@ use rustc_hash::FxHashMap;
 use smallvec::{SmallVec, smallvec};
 use versant_kernels::{DType, ReduceKind, Shape, View};
 
-use crate::capture::Key;
+use crate::capture::{Key, KeyNode};
 use crate::op::Op;
 use crate::ops::create::word_of;
+use crate::ops::half::rounds_to;
 use crate::scan::Item;
 
 /// Reductions to no more results than this and of at least so many elements each are taken in this many parts.
@@ -49,6 +50,7 @@ pub(crate) struct IrNode {
     pub op: IrOp,
     pub inputs: SmallVec<[Edge; 3]>,
     pub shape: Shape,
+    /// Of a stored node, the type of its buffer.
     pub dtype: DType,
     pub location: &'static Location<'static>,
 }
@@ -85,6 +87,11 @@ impl IrNode {
             IrOp::Partial => "partial",
             IrOp::Core(op) => op.name(),
         }
+    }
+
+    /// Words of a buffer for it.
+    pub fn words(&self) -> usize {
+        self.dtype.words(self.shape.numel())
     }
 
     /// Whether operand `k` must lie in memory, and whether it must be dense there.
@@ -190,6 +197,11 @@ pub(crate) fn build(key: &Key, locations: &[&'static Location<'static>]) -> Ir {
                 b.compose(movement.view(input, shape), inputs[0].clone(), input, dtype)
             }
             (None, Op::Detach | Op::Custom(_)) => inputs[0].clone(),
+            (None, Op::Map(_)) if is_rounded_whole(key, node) => {
+                let Edge { node: leaf, view } = inputs[0].clone();
+                let (op, flat) = (IrOp::Core(node.op.clone()), b.ir.nodes[leaf].shape);
+                Edge { node: b.push(op, smallvec![Edge::whole(leaf)], flat, dtype), view }
+            }
             (None, Op::Map(_)) => {
                 let shapes: SmallVec<[Shape; 3]> =
                     node.inputs.iter().map(|&j| key.nodes[j as usize].shape).collect();
@@ -225,6 +237,22 @@ pub(crate) fn build(key: &Key, locations: &[&'static Location<'static>]) -> Ir {
     b.ir.paired = key.paired;
     b.ir.donated = key.externals.iter().map(|&(words, donated)| donated.then_some(words)).collect();
     b.ir.without_dead()
+}
+
+/// The external buffer that a node rounds elements of, if that is what it does.
+fn rounded_leaf(key: &Key, node: &KeyNode) -> Option<u32> {
+    rounds_to(&node.op)?;
+    let (external, view) = key.nodes[node.inputs[0] as usize].leaf.as_ref()?;
+    view.guards.is_empty().then_some(*external)
+}
+
+/// Whether a node rounds a part of a buffer most of which is rounded so: a network's parameters are parts of one, which
+/// is then rounded whole, in one launch.
+fn is_rounded_whole(key: &Key, node: &KeyNode) -> bool {
+    let Some(external) = rounded_leaf(key, node) else { return false };
+    let same = key.nodes.iter().filter(|n| n.op == node.op && rounded_leaf(key, n) == Some(external));
+    let (count, words) = same.fold((0, 0), |(count, words), n| (count + 1, words + n.shape.numel()));
+    count > 1 && 2 * words >= key.externals[external as usize].0
 }
 
 impl Builder<'_> {
@@ -315,7 +343,7 @@ impl Builder<'_> {
         axes: u8,
         edge: &Edge,
         input: Shape,
-        node: &crate::capture::KeyNode,
+        node: &KeyNode,
     ) -> Option<Edge> {
         let cols: usize = (0..input.rank()).filter(|a| axes >> a & 1 == 1).map(|a| input[a]).product();
         let rows = node.shape.numel();
@@ -356,13 +384,7 @@ impl Builder<'_> {
     }
 
     /// Any other operation, with its memory operands put in order.
-    fn core(
-        &mut self,
-        op: Op,
-        mut inputs: SmallVec<[Edge; 3]>,
-        node: &crate::capture::KeyNode,
-        key: &Key,
-    ) -> usize {
+    fn core(&mut self, op: Op, mut inputs: SmallVec<[Edge; 3]>, node: &KeyNode, key: &Key) -> usize {
         let probe = IrNode {
             op: IrOp::Core(op.clone()),
             inputs: smallvec![],

@@ -326,7 +326,8 @@ fn program_bytes(lowered: &Lowered) -> u64 {
             touch(store.binding, &store.view);
         }
     }
-    words.iter().map(|&w| 4 * w as u64).sum()
+    let all = words.iter().zip(&lowered.program.bindings);
+    all.map(|(&elements, b)| 4 * b.dtype.words(elements) as u64).sum()
 }
 
 /// The names of a kernel's members, shortened.

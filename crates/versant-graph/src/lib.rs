@@ -12,6 +12,7 @@ mod capture;
 mod error;
 mod explain;
 mod fuse;
+mod halves;
 pub mod interp;
 mod ir;
 mod launches;

@@ -155,7 +155,7 @@ impl Planner<'_> {
             if self.memory.buffers.contains_key(&node) {
                 continue;
             }
-            let words = fused.ir.nodes[node].shape.numel();
+            let words = fused.ir.nodes[node].words();
             let buffer = match self.output_of.get(&node) {
                 Some(&output) => {
                     let external = self.memory.externals;
@@ -297,7 +297,7 @@ impl Planner<'_> {
                 if !lowered.program.bindings[w].written || self.memory.buffers.contains_key(&node) {
                     continue;
                 }
-                let words = fused.ir.nodes[node].shape.numel();
+                let words = fused.ir.nodes[node].words();
                 for (r, source) in lowered.places.iter().enumerate() {
                     let dies = self.last_read.get(source) == Some(&step) && !kept.contains(source);
                     if lowered.program.bindings[r].written
@@ -331,7 +331,7 @@ impl Planner<'_> {
                 donated && !self.taken[e] && have == words && output.is_some()
             }
             Place::Node(old) => {
-                let same = fused.ir.nodes[old].shape.numel() == words;
+                let same = fused.ir.nodes[old].words() == words;
                 same && !self.output_of.contains_key(&old) && !self.output_of.contains_key(&node)
             }
         }

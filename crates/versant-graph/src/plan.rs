@@ -272,14 +272,14 @@ impl Draft {
             unreachable!("only contractions are tried")
         };
         let ir = &self.fused.ir;
-        let operands = ir.nodes[node].inputs.iter().map(|e| (place_of(ir, e.node), DType::F32));
+        let operands = ir.nodes[node].inputs.iter().map(|e| (place_of(ir, e.node), ir.nodes[e.node].dtype));
         let bound = lowered.places.iter().zip(&lowered.program.bindings).map(|(p, b)| (*p, b.dtype));
         let mut places: Vec<Place> = Vec::new();
         let mut buffers: FxHashMap<BufferRef, (DType, usize)> = FxHashMap::default();
         for (place, dtype) in operands.chain(bound) {
             let words = match place {
                 Place::External(e) => self.externals[e],
-                Place::Node(n) => ir.nodes[n].shape.numel(),
+                Place::Node(n) => ir.nodes[n].words(),
             };
             // The views of a loop's body may be loosened.
             let words = if self.moving { words + words / 3 + 1 } else { words };

@@ -15,13 +15,14 @@ use crate::op::Op;
 pub(crate) fn describe(ir: &Ir, node: usize) -> Contraction {
     let n = &ir.nodes[node];
     let (a, b) = (n.inputs[0].full_view(ir), n.inputs[1].full_view(ir));
+    let types = [0, 1].map(|k| ir.nodes[n.inputs[k].node].dtype);
     let crate::ir::IrOp::Core(op) = &n.op else { unreachable!("a contraction is a core op") };
     match op {
         Op::MatMul => {
             let rank = n.shape.rank();
             let batch = Shape::new(&n.shape[..rank - 2]).expect("a part of a shape");
             let (m, n, k) = (n.shape[rank - 2], n.shape[rank - 1], a.shape[rank - 1]);
-            Contraction::MatMul(MatMul { batch, m, n, k, a, b })
+            Contraction::MatMul(MatMul { batch, m, n, k, a, b, types })
         }
         Op::Conv(kind, attrs) => {
             let (input, weight, output) = match kind {
@@ -43,6 +44,7 @@ pub(crate) fn describe(ir: &Ir, node: usize) -> Contraction {
                 dilation: attrs.dilation,
                 a,
                 b,
+                types,
             })
         }
         _ => unreachable!("not a contraction"),
@@ -76,6 +78,7 @@ pub(crate) fn describe_attention(ir: &Ir, node: usize) -> Option<Attention> {
             Some(_) => MaskKind::Words,
         },
         views,
+        types: n.inputs.iter().map(|e| ir.nodes[e.node].dtype).collect(),
     })
 }
 

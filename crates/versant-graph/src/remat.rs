@@ -54,8 +54,8 @@ impl Life {
             if let (true, Some(&last)) = (life.made[i] != usize::MAX, life.read[i].last())
                 && !ir.outputs.contains(&i)
             {
-                change[life.made[i]] += node.shape.numel() as isize;
-                change[last + 1] -= node.shape.numel() as isize;
+                change[life.made[i]] += node.words() as isize;
+                change[last + 1] -= node.words() as isize;
             }
         }
         let mut sum = 0;
@@ -93,7 +93,7 @@ pub(crate) fn remat(fused: &Fused, life: &Life, loads: usize) -> Option<Ir> {
         life.made[*n] < at
             && reads.last().is_some_and(|&last| last > at)
             && !reads.contains(&at)
-            && ir.nodes[*n].shape.numel() * SMALL >= peak
+            && ir.nodes[*n].words() * SMALL >= peak
             && is_elementwise(&ir.nodes[*n].op)
     };
     let nodes: Vec<usize> = (0..ir.nodes.len()).filter(over).collect();
@@ -107,7 +107,7 @@ pub(crate) fn remat(fused: &Fused, life: &Life, loads: usize) -> Option<Ir> {
     }
     let mut all: Vec<Candidate> =
         nodes.iter().filter_map(|&n| candidate(fused, life, at, n, &users[n], &runs, loads)).collect();
-    all.sort_by_key(|c| (Reverse(ir.nodes[c.again.node].shape.numel()), c.again.node));
+    all.sort_by_key(|c| (Reverse(ir.nodes[c.again.node].words()), c.again.node));
     let mut chosen: Vec<Candidate> = Vec::new();
     for c in all {
         // What is made again is not there for others to be made from it.
@@ -180,15 +180,15 @@ fn candidate(
     }
     from.sort_unstable();
     from.dedup();
-    let words = ir.nodes[node].shape.numel();
-    let large = from.iter().filter(|&&f| ir.nodes[f].shape.numel() >= words).count();
+    let words = ir.nodes[node].words();
+    let large = from.iter().filter(|&&f| ir.nodes[f].words() >= words).count();
     // With two tensors to read for one, keeping it would be as good.
     if large > 1 || from.len() + given.len() > loads {
         return None;
     }
     // All of it is there at that time without this, or takes at most half as much: what was packed.
     let kept = |f: &&usize| life.read[**f].last() < Some(&first) && !ir.outputs.contains(f);
-    let kept: usize = from.iter().filter(kept).map(|&f| ir.nodes[f].shape.numel()).sum();
+    let kept: usize = from.iter().filter(kept).map(|&f| ir.nodes[f].words()).sum();
     if 2 * kept > words {
         return None;
     }

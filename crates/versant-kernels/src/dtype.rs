@@ -4,16 +4,17 @@ use std::fmt;
 
 /// The type of a tensor's elements.
 ///
-/// Every type is stored in 32-bit words. `F16` and `BF16` name what the graph crate's `Half` packs two to a word: no kernel
-/// takes tensors of these types, and they are refused when an op is recorded.
+/// Buffers are 32-bit words, one an element. `F16` and `BF16` are types of buffers only: two neighbours lie in a word, the
+/// even one in its lower half; programs and contractions load them as F32 and store F32 that was rounded before. No tensor
+/// has such a type: they are refused when an op is recorded.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum DType {
     /// IEEE 754 binary32.
     F32,
-    /// IEEE 754 binary16, a name only.
+    /// IEEE 754 binary16, in buffers only.
     F16,
-    /// bfloat16, a name only.
+    /// bfloat16, in buffers only.
     BF16,
     /// Two's complement 32-bit integer; arithmetic wraps.
     I32,
@@ -36,19 +37,24 @@ impl DType {
         }
     }
 
-    /// Whether kernels can load, compute with and store this type today.
+    /// Whether tensors may have this type: whether kernels compute with it.
     pub const fn is_supported(self) -> bool {
-        !matches!(self, Self::F16 | Self::BF16)
+        !self.is_half()
+    }
+
+    /// Whether an element takes half a word.
+    pub const fn is_half(self) -> bool {
+        matches!(self, Self::F16 | Self::BF16)
+    }
+
+    /// Words of a buffer with so many elements.
+    pub const fn words(self, elements: usize) -> usize {
+        if self.is_half() { elements.div_ceil(2) } else { elements }
     }
 
     /// Whether the type holds real numbers, so that it can carry a gradient.
     pub const fn is_float(self) -> bool {
         matches!(self, Self::F32 | Self::F16 | Self::BF16)
-    }
-
-    /// Bytes an element takes in a device buffer.
-    pub const fn size(self) -> usize {
-        4
     }
 }
 

@@ -102,8 +102,8 @@ impl Evaluator {
         if self.plan.rows == 0 {
             return;
         }
-        let shared: Vec<Shared<'_>> = writes.iter_mut().map(|w| Shared::new(w)).collect();
-        let buffers = Buffers { reads, writes: &shared, scalars, acc: &[], acc_start: 0 };
+        let (shared, types) = (self.written(writes), &self.plan.types);
+        let buffers = Buffers { reads, types, writes: &shared, scalars, acc: &[], acc_start: 0 };
         let jobs = self.plan.rows.div_ceil(self.job_rows);
         let job = |scratch: &mut Scratch, job: usize| {
             let start = job * self.job_rows;
@@ -128,13 +128,19 @@ impl Evaluator {
         scalars: &[u32],
         f: impl FnOnce(&(dyn Fn(usize, &[f32]) + Sync)) -> R,
     ) -> R {
-        let shared: Vec<Shared<'_>> = writes.iter_mut().map(|w| Shared::new(w)).collect();
+        let (shared, types) = (self.written(writes), &self.plan.types);
         f(&|start, acc| {
             let acc: &[u32] = bytemuck::cast_slice(acc);
-            let buffers = Buffers { reads, writes: &shared, scalars, acc, acc_start: start };
+            let buffers = Buffers { reads, types, writes: &shared, scalars, acc, acc_start: start };
             let mut scratch = Scratch::new(&self.plan, true, &buffers, self.lanes(acc.len()));
             self.rows(start, start + acc.len(), &buffers, &mut scratch);
         })
+    }
+
+    /// The written buffers, to be used by several jobs.
+    fn written<'w>(&self, writes: &'w mut [&mut [u32]]) -> Vec<Shared<'w>> {
+        let types = &self.plan.types[self.plan.reads..];
+        writes.iter_mut().zip(types).map(|(words, &dtype)| Shared::new(words, dtype)).collect()
     }
 
     /// The most lanes that a block of at most `rows` rows has.

@@ -20,7 +20,8 @@ mod trig;
 
 pub use erf::erf;
 pub use exp::{exp, exp2, expm1, sigmoid, tanh};
-pub use half::{bf16_bits, f16_bits, f16_value, half_of};
+pub use half::{bf16_bits, f16_bits, f16_exact, f16_value};
+pub(crate) use half::{narrow, widen};
 pub use log::{ln, log1p, log2};
 pub use philox::{philox_lanes, philox4x32};
 pub use pow::pow;

@@ -7,7 +7,7 @@
 //! | --- | --- | --- |
 //! | products: `Linear`, convolutions, attention and its maps, the input maps of recurrent layers | rounded | kept in 16 bits |
 //! | normalisations | kept in 16 bits | f32 |
-//! | recurrent steps, activations, pooling, residual sums | as they come | f32, computed where they are read |
+//! | recurrent steps, activations, pooling, residual sums | as they come | f32, computed where they are read; see [`kept`] |
 //! | softmax, losses, optimisers | as they come | f32 |
 //!
 //! Gradients are rounded where values were, so f16 wants the loss scaled
@@ -82,9 +82,20 @@ pub(crate) fn operand(x: &Tensor) -> Tensor {
     }
 }
 
-/// The result of a product, and the operand of a normalisation.
+/// What layers do with the result of a product, and with the operand of a normalisation: kept in 16 bits inside of
+/// [`autocast`], and as it is elsewhere. A block's own sums are better kept, too, if they are read more than once.
+///
+/// ```
+/// use versant_graph::{Device, Half, Tensor};
+/// use versant_nn::mixed::{autocast, kept};
+/// let x = Tensor::from_slice(&Device::cpu(), &[2049.0f32], &[1]);
+/// let (all, rounded) = (kept(&x), autocast(Half::F16, || kept(&x)));
+/// assert_eq!((all.item::<f32>()?, rounded.item::<f32>()?), (2049.0, 2048.0));
+/// # Ok::<(), versant_graph::GraphError>(())
+/// ```
 #[track_caller]
-pub(crate) fn kept(y: &Tensor) -> Tensor {
+#[must_use]
+pub fn kept(y: &Tensor) -> Tensor {
     match about(y) {
         Some(half) if y.kept_as() != Some(half) => y.kept_in(half),
         _ => y.clone(),

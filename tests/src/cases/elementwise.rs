@@ -22,9 +22,8 @@ pub fn apply(row: &Elementwise, x: &[Tensor]) -> Tensor {
     }
     rows! {
         neg abs exp exp2 ln log2 log1p expm1 sqrt rsqrt recip sin cos tanh sigmoid erf relu floor ceil
-        round sign isnan logical_not round_f16 round_bf16;
+        round sign isnan logical_not round_f16 round_bf16 keep_f16 keep_bf16;
         add sub mul div rem pow minimum maximum atan2 eq ne lt le gt ge and or xor
-        pack_f16 pack_bf16 unpack_f16 unpack_bf16
     }
 }
 

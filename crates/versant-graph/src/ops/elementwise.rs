@@ -37,7 +37,7 @@ pub struct Elementwise {
     pub is_test: bool,
     /// Its derivative.
     pub derivative: Derivative,
-    /// Whether its result is always stored: nobody packs numbers who does not want them kept so.
+    /// Whether its result is always stored: it is asked for so that it takes less memory.
     pub in_memory: bool,
     /// A constant that leaves the first operand unchanged as the second operand.
     pub right_identity: Option<f32>,
@@ -57,7 +57,6 @@ impl std::fmt::Debug for Elementwise {
 const FLOAT: &[DType] = &[DType::F32];
 const SIGNED: &[DType] = &[DType::F32, DType::I32];
 const NUMBER: &[DType] = &[DType::F32, DType::I32, DType::U32];
-const WORD: &[DType] = &[DType::U32];
 const TRUTH: &[DType] = &[DType::Bool];
 const ANY: &[DType] = &[DType::F32, DType::I32, DType::U32, DType::Bool];
 
@@ -423,25 +422,17 @@ table! {
         cpu: |_, d, a, _, _| unary_u32(d, a, |x| math::bf16_bits(x) << 16),
         grad: Straight(|g| g.round_bf16()), domain: (-10.0, 10.0), tolerance: 0.0 }
 
-    /// The bits of two f32, rounded to f16, in one word: this one's in the lower half.
-    PACK_F16 pack_f16(b) same { wgsl: "(v_f16_bits({a}) | (v_f16_bits({b}) << 16u))", lib: "half", cost: 20, types: WORD,
-        cpu: |_, d, a, b, _| binary_u32(d, a, b, |x, y| math::f16_bits(x) | math::f16_bits(y) << 16),
-        grad: Zero, domain: (0.0, 10.0), tolerance: 0.0, in_memory: true }
+    /// What [`Tensor::round_f16`] gives, which always lies in memory, two elements in a word; its gradient likewise.
+    KEEP_F16 keep_f16() same {
+        wgsl: "bitcast<f32>(v_f16_value(v_f16_bits(bitcast<u32>({a}))))", lib: "half", cost: 12, types: FLOAT,
+        cpu: |_, d, a, _, _| unary_u32(d, a, |x| math::f16_value(math::f16_bits(x))),
+        grad: Straight(|g| g.keep_f16()), domain: (-70_000.0, 70_000.0), tolerance: 0.0, in_memory: true }
 
-    /// The bits of two f32, rounded to bf16, in one word: this one's in the lower half.
-    PACK_BF16 pack_bf16(b) same { wgsl: "(v_bf16_bits({a}) | (v_bf16_bits({b}) << 16u))", lib: "half", cost: 8, types: WORD,
-        cpu: |_, d, a, b, _| binary_u32(d, a, b, |x, y| math::bf16_bits(x) | math::bf16_bits(y) << 16),
-        grad: Zero, domain: (0.0, 10.0), tolerance: 0.0, in_memory: true }
-
-    /// The bits of the f32 that is a half of this packed word of f16: the lower one where `odd` is even.
-    UNPACK_F16 unpack_f16(odd) same { wgsl: "v_f16_value(v_half_of({a}, {b}))", lib: "half", cost: 8, types: WORD,
-        cpu: |_, d, a, b, _| binary_u32(d, a, b, |x, y| math::f16_value(math::half_of(x, y))),
-        grad: Zero, domain: (0.0, 10.0), tolerance: 0.0 }
-
-    /// The bits of the f32 that is a half of this packed word of bf16: the lower one where `odd` is even.
-    UNPACK_BF16 unpack_bf16(odd) same { wgsl: "(v_half_of({a}, {b}) << 16u)", lib: "half", cost: 4, types: WORD,
-        cpu: |_, d, a, b, _| binary_u32(d, a, b, |x, y| math::half_of(x, y) << 16),
-        grad: Zero, domain: (0.0, 10.0), tolerance: 0.0 }
+    /// What [`Tensor::round_bf16`] gives, which always lies in memory, two elements in a word; its gradient likewise.
+    KEEP_BF16 keep_bf16() same {
+        wgsl: "bitcast<f32>(v_bf16_bits(bitcast<u32>({a})) << 16u)", lib: "half", cost: 5, types: FLOAT,
+        cpu: |_, d, a, _, _| unary_u32(d, a, |x| math::bf16_bits(x) << 16),
+        grad: Straight(|g| g.keep_bf16()), domain: (-10.0, 10.0), tolerance: 0.0, in_memory: true }
 }
 
 /// `d/da a^b = b a^(b-1)` (0 for `b = 0`), `d/db a^b = a^b ln a` (0 where `a = 0` and `b >= 0`), as PyTorch

@@ -421,7 +421,8 @@ fn attention_key(a: &Attention) -> String {
     let extents = size(&[a.batch * a.heads, a.heads / a.kv_heads.max(1), a.queries, a.keys]);
     let family = family_of(a.pass);
     let hash = attention::source_hash();
-    format!("{family} {extents} {} {} {:?} {windowed:?} {hash:016x}", a.width, a.value, a.mask)
+    let halves: Vec<bool> = a.types.iter().map(|t| t.is_half()).collect();
+    format!("{family} {extents} {} {} {:?} {windowed:?} {halves:?} {hash:016x}", a.width, a.value, a.mask)
 }
 
 /// Problems that share a choice: the same family, layout of operands and precision, extents within a factor of two.
@@ -438,7 +439,8 @@ fn problem_key(c: &Contraction, precision: Precision) -> String {
             format!("{exact} {}", size(&[cv.n, cv.c_in, cv.c_out, cv.output[0], cv.output[1]]))
         }
     };
-    format!("{} {shape} {precision:?} {:016x}", family(c), contract::source_hash())
+    let [a, b] = c.types();
+    format!("{} {shape} {a} {b} {precision:?} {:016x}", family(c), contract::source_hash())
 }
 
 /// The name of a family of attention.

@@ -4,6 +4,7 @@ use rustc_hash::FxHashMap;
 use versant_device::{Buffer, BufferRef, Cost, Device, Launch, Prepared, Recording};
 use versant_kernels::attention::{self, Attention, MaskKind};
 use versant_kernels::contract::{self, Contraction, Operand, VariantId};
+use versant_kernels::math::{f16_bits, f16_value};
 use versant_kernels::program::ProgramBinding;
 use versant_kernels::random::uniform;
 use versant_kernels::{
@@ -108,13 +109,15 @@ impl Trial {
         };
         let [a, b] = c.operands().map(span);
         let scratch = contract::scratch_words(&c, target, Some(variant));
-        let sizes = [a, b, rows.numel(), scratch];
+        let types = c.types();
+        let sizes = [(types[0], a), (types[1], b), (DType::F32, rows.numel()), (DType::F32, scratch)];
         let places = [place(&Operand::A), place(&Operand::B), place(&Operand::Epilogue(0)), SCRATCH];
-        let buffers = places.into_iter().zip(sizes).filter(|(_, words)| *words > 0);
+        let sizes = sizes.map(|(dtype, elements)| (dtype, dtype.words(elements)));
+        let buffers = places.into_iter().zip(sizes).filter(|(_, (_, words))| *words > 0);
         Trial {
             launches: launches(target),
             twin: launches(Target::Cpu),
-            buffers: buffers.map(|(place, words)| (place, (DType::F32, words))).collect(),
+            buffers: buffers.collect(),
             scalar_words: 0,
             stepped: false,
             rounding: variant.rounding(),
@@ -132,9 +135,10 @@ impl Trial {
         let mut buffers = FxHashMap::default();
         for (i, view) in a.views.iter().enumerate() {
             let words_mask = i == 3 && a.mask == MaskKind::Words;
-            let dtype = if words_mask { DType::Bool } else { DType::F32 };
+            let dtype = if words_mask { DType::Bool } else { a.types[i] };
             // Quads of the last element are read whole.
-            buffers.insert(BufferRef::External(i as u32), (dtype, span(view).next_multiple_of(4)));
+            let words = dtype.words(span(view).next_multiple_of(4));
+            buffers.insert(BufferRef::External(i as u32), (dtype, words));
         }
         let reads: Vec<BufferRef> = (0..a.views.len() as u32).map(BufferRef::External).collect();
         buffers.insert(result, (DType::F32, a.len()));
@@ -213,6 +217,10 @@ impl Trial {
     }
 
     fn difference(&self, dtype: DType, found: &[u32], expected: &[u32]) -> Option<String> {
+        if dtype.is_half() {
+            let values = |words: &[u32]| words.iter().flat_map(|&w| halves(dtype, w)).collect::<Vec<_>>();
+            return self.difference(DType::F32, &values(found), &values(expected));
+        }
         let float = dtype == DType::F32;
         let number = |w: u32| if float { f64::from(f32::from_bits(w)) } else { f64::from(w) };
         let finite = expected.iter().map(|&w| number(w).abs()).filter(|x| x.is_finite());
@@ -280,11 +288,18 @@ fn run_native(launch: &Launch, order: &FxHashMap<BufferRef, u32>, memory: &mut [
     }
 }
 
+/// The bits of the two f32 in a word of halves.
+fn halves(dtype: DType, word: u32) -> [u32; 2] {
+    [word & 0xffff, word >> 16].map(|h| if dtype == DType::F16 { f16_value(h) } else { h << 16 })
+}
+
 /// Numbers that every kernel can work on: floats around zero, small integers, and truth values.
 fn random(key: &RandomKey, dtype: DType, words: usize) -> Vec<u32> {
     let map = |x: f32| match dtype {
         DType::Bool => u32::from(x < 0.5),
         DType::I32 | DType::U32 => (8.0 * x) as u32,
+        // Two numbers, the same as f16 and about so as bf16.
+        DType::F16 | DType::BF16 => f16_bits((2.0 * x - 1.0).to_bits()) * 0x1_0001,
         _ => (2.0 * x - 1.0).to_bits(),
     };
     uniform(key.words(), words).into_iter().map(map).collect()

@@ -9,7 +9,7 @@ use pulp::NullaryFnOnce;
 use rayon::prelude::*;
 
 use super::{Attention, HIDDEN, MaskKind, Pass};
-use crate::contract::cpu::with_scratch;
+use crate::contract::cpu::{begin, values, with_scratch};
 use crate::contract::gemm_call::gemm;
 use crate::contract::panel::Mat;
 use crate::lanes::vectorised;
@@ -25,7 +25,8 @@ const ONE_PASS: usize = 8;
 const LANES: usize = 16;
 
 pub(super) fn kernel(a: &Attention, label: &str) -> KernelSource {
-    let a = a.clone();
+    let mut a = a.clone();
+    let ranges: Vec<Range<usize>> = a.views.iter_mut().zip(&a.types).map(|(v, &t)| begin(v, t)).collect();
     KernelSource {
         label: label.to_owned(),
         wgsl: String::new(),
@@ -37,7 +38,10 @@ pub(super) fn kernel(a: &Attention, label: &str) -> KernelSource {
         grid: [1; 3],
         native: Some(Arc::new(move |reads, writes, _| {
             let out = bytemuck::cast_slice_mut(&mut *writes[0]);
-            let work = Work { a: &a, reads };
+            let all = reads.iter().zip(&a.types).zip(&ranges);
+            let values: Vec<_> = all.map(|((words, &dtype), range)| values(words, dtype, range)).collect();
+            let reads: Vec<&[u32]> = values.iter().map(|v| bytemuck::cast_slice(v)).collect();
+            let work = Work { a: &a, reads: &reads };
             match a.pass {
                 Pass::Forward => work.forward(&mut out[..a.len()]),
                 Pass::Backward => work.backward(&mut out[..a.len()]),

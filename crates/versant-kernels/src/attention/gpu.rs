@@ -4,9 +4,9 @@ use std::fmt::Write;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::{Attention, MaskKind, Pass, Variant};
-use crate::contract::gpu::{set, strip, unroll};
-use crate::emit::{ParamBlock, grid};
-use crate::{Caps, Class, KernelSource, View};
+use crate::contract::gpu::{WIDE_QUADS, set, strip, unroll};
+use crate::emit::{ParamBlock, grid, lib_for};
+use crate::{Caps, Class, DType, KernelSource, View};
 
 const OPERANDS: &str = include_str!("../../../../shaders/lib/attention.wgsl");
 const WIDE: &str = include_str!("../../../../shaders/attention/operands_wide.wgsl");
@@ -185,6 +185,15 @@ pub(super) fn kernel(a: &Attention, label: &str, variant: Variant) -> KernelSour
     if wide {
         loaders += &strip(WIDE, &sections);
     }
+    for (name, operand) in operands(a) {
+        loaders += &WIDE_QUADS.access(name, a.types[operand], wide);
+        if !wide {
+            let each = ["x", "y", "z", "w"].map(|c| format!("{name}_element(i.{c})")).join(", ");
+            loaders +=
+                &format!("fn {name}_some(i: vec4<i32>) -> vec4<f32> {{\n    return vec4<f32>({each});\n}}\n");
+        }
+    }
+    loaders = lib_for(&loaders) + &loaders;
     let body = row.text(a);
     let params = params(a);
     let wgsl = format!("{}{}{loaders}{body}", params.declaration(), bindings(a, wide));
@@ -201,15 +210,21 @@ pub(super) fn kernel(a: &Attention, label: &str, variant: Variant) -> KernelSour
     }
 }
 
+/// The operands that may be halves, each with its number among the reads.
+fn operands(a: &Attention) -> impl Iterator<Item = (&'static str, usize)> {
+    let gradient = (a.pass == Pass::Backward).then_some(("gradient", a.gradient()));
+    [("q", 0), ("k", 1), ("v", 2)].into_iter().chain(gradient)
+}
+
 /// Declarations of the buffers in order.
 fn bindings(a: &Attention, wide: bool) -> String {
-    let element = if wide { "vec4<f32>" } else { "f32" };
-    let mut all = vec![("q", element), ("k", element), ("v", element)];
+    let element = |operand: usize| WIDE_QUADS.element(a.types[operand], wide);
+    let mut all = vec![("q", element(0)), ("k", element(1)), ("v", element(2))];
     if a.mask != MaskKind::None {
         all.push(("mask", "u32"));
     }
     if a.pass == Pass::Backward {
-        all.extend([("gradient", element), ("forward", element)]);
+        all.extend([("gradient", element(a.gradient())), ("forward", WIDE_QUADS.element(DType::F32, wide))]);
     }
     let mut text = String::new();
     for (i, (name, element)) in all.iter().enumerate() {

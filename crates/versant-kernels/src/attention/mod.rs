@@ -19,7 +19,7 @@ mod tests;
 
 use std::ops::Range;
 
-use crate::{Caps, KernelSource, Shape, Target, View};
+use crate::{Caps, DType, KernelSource, Shape, Target, View};
 
 pub use gpu::source_hash;
 
@@ -81,6 +81,8 @@ pub struct Attention {
     /// Where the reads lie, in order: views of rank 4 without guards, `[batch, heads, position, element]`, the mask's
     /// `[batch, heads, query, key]`. The forward result is dense from its view's offset.
     pub views: Vec<View>,
+    /// What the buffers of the reads hold: F32 or halves, words of the mask, F32 of the forward result.
+    pub types: Vec<DType>,
 }
 
 impl Attention {
@@ -130,7 +132,7 @@ impl Attention {
         let words = |v: &View| -> usize {
             v.shape.iter().zip(&v.strides).filter(|(_, s)| **s != 0).map(|(d, _)| *d).product()
         };
-        let read: usize = self.views.iter().map(words).sum();
+        let read: usize = self.views.iter().zip(&self.types).map(|(v, t)| t.words(words(v))).sum();
         (flops as u64, 4 * (read + self.len()) as u64)
     }
 }

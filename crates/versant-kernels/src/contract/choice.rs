@@ -154,7 +154,7 @@ pub fn probe(variant: VariantId, c: &Contraction) -> Contraction {
             let batch = Shape::new(&batch).expect("as many dimensions as before");
             let dims = |tail: [usize; 2]| [batch.dims(), &tail[..]].concat();
             let (a, b) = (resized(&mm.a, &dims([m, k])), resized(&mm.b, &dims([k, n])));
-            Contraction::MatMul(MatMul { batch, m, n, k, a, b })
+            Contraction::MatMul(MatMul { batch, m, n, k, a, b, types: mm.types })
         }
         conv => conv,
     }

@@ -4,6 +4,7 @@
 //! thread's own scratch, then hands each run to the epilogue while it is in cache. So the result does not
 //! depend on the number of threads.
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::ops::Range;
 use std::sync::Arc;
@@ -16,10 +17,14 @@ use super::gpu::epilogue_bindings;
 use super::panel::Mat;
 use super::{ContractLaunch, Contraction, MatMul, Operand};
 use crate::eval::Evaluator;
-use crate::{KernelSource, Program, View};
+use crate::math::widen;
+use crate::{DType, KernelSource, Program, View};
 
 /// Takes a run of accumulators: the row-major index of the first in the result, and the values.
 pub(super) type Sink<'a> = dyn Fn(usize, &[f32]) + Sync + 'a;
+
+/// Halves that a thread makes f32 of at a time.
+const WIDENED: usize = 1 << 14;
 
 /// Below this many multiply-adds a contraction stays on the calling thread.
 pub(super) const SEQUENTIAL_MACS: usize = 1 << 19;
@@ -30,7 +35,9 @@ pub(super) fn kernel(c: &Contraction, epilogue: Program, label: &str) -> Contrac
     reads.splice(0..0, [Operand::A, Operand::B]);
     let uses_scalars = epilogue.uses_scalars();
     let evaluator = Evaluator::new(epilogue);
-    let c = c.clone();
+    let mut c = c.clone();
+    let [a_range, b_range] = widened(&mut c);
+    let types = c.types();
     let source = KernelSource {
         label: label.to_owned(),
         wgsl: String::new(),
@@ -41,12 +48,48 @@ pub(super) fn kernel(c: &Contraction, epilogue: Program, label: &str) -> Contrac
         trusted: true,
         grid: [1, 1, 1],
         native: Some(Arc::new(move |reads, writes, scalars| {
-            let a: &[f32] = bytemuck::cast_slice(reads[0]);
-            let b: &[f32] = bytemuck::cast_slice(reads[1]);
-            evaluator.shared(&reads[2..], writes, scalars, |sink| accumulate(&c, a, b, sink));
+            let (a, b) = (values(reads[0], types[0], &a_range), values(reads[1], types[1], &b_range));
+            evaluator.shared(&reads[2..], writes, scalars, |sink| accumulate(&c, &a, &b, sink));
         })),
     };
     ContractLaunch { source, reads, writes }
+}
+
+/// The same of both operands.
+fn widened(c: &mut Contraction) -> [Range<usize>; 2] {
+    let types = c.types();
+    let (a, b) = match c {
+        Contraction::MatMul(m) => (&mut m.a, &mut m.b),
+        Contraction::Conv(c) => (&mut c.a, &mut c.b),
+    };
+    [begin(a, types[0]), begin(b, types[1])]
+}
+
+/// Has the view of an operand that is halves begin where its elements do; returns what elements those are.
+pub(crate) fn begin(view: &mut View, dtype: DType) -> Range<usize> {
+    if !dtype.is_half() || view.shape.numel() == 0 {
+        return 0..0;
+    }
+    let ends = view.shape.iter().zip(&view.strides).map(|(&d, &s)| (d as isize - 1) * s);
+    let (low, high) = ends.fold((view.offset, view.offset), |(l, h), e| (l + e.min(0), h + e.max(0)));
+    view.offset -= low;
+    low as usize..high as usize + 1
+}
+
+/// An operand in f32. Halves are made so all at once, before the work is cut: the copy lives as long as the product.
+pub(crate) fn values<'a>(words: &'a [u32], dtype: DType, range: &Range<usize>) -> Cow<'a, [f32]> {
+    if !dtype.is_half() {
+        return Cow::Borrowed(bytemuck::cast_slice(words));
+    }
+    let halves: &[u16] = &bytemuck::cast_slice(words)[range.clone()];
+    let mut copy = vec![0f32; halves.len()];
+    let chunk = |(to, from): (&mut [f32], &[u16])| {
+        let to: &mut [u32] = bytemuck::cast_slice_mut(to);
+        to.iter_mut().zip(from).for_each(|(to, &h)| *to = u32::from(h));
+        widen(dtype, to);
+    };
+    copy.par_chunks_mut(WIDENED).zip(halves.par_chunks(WIDENED)).for_each(chunk);
+    Cow::Owned(copy)
 }
 
 /// Computes every accumulator of `c` and passes each to `sink` once.

@@ -4,8 +4,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::tiles::{self, Plan, Template, Variant, VariantId};
 use super::{ContractLaunch, Contraction, ContractionKernels, Conv, ConvKind, MatMul, Operand};
-use crate::emit::{ParamBlock, epilogue_wgsl, grid};
-use crate::{KernelSource, Program};
+use crate::emit::{ParamBlock, epilogue_wgsl, grid, lib_for};
+use crate::{DType, KernelSource, Program};
 
 const TILE: &str = include_str!("../../../../shaders/contract/tile.wgsl");
 const HALF: &str = include_str!("../../../../shaders/contract/half.wgsl");
@@ -70,7 +70,10 @@ fn product(c: &Contraction, plan: &Plan, epilogue: Option<&Program>, label: &str
     if wide != [false; 2] {
         loaders += &strip(quads.text, &sections);
     }
-    let body = template(variant, c, wide, &sections);
+    let [lhs, rhs] = order.map(|o| c.types()[usize::from(o == Operand::B)]);
+    loaders += &quads.access("lhs", lhs, wide[0]);
+    loaders += &quads.access("rhs", rhs, wide[1]);
+    let body = template(variant, c, wide, &sections, run(epilogue));
     let (store, bindings, uses_scalars) = match epilogue {
         Some(p) => {
             let e = epilogue_wgsl(p, 2, &mut params);
@@ -86,11 +89,12 @@ fn product(c: &Contraction, plan: &Plan, epilogue: Option<&Program>, label: &str
     reads.splice(0..0, order);
     let wgsl = format!(
         "{}{}@group(0) @binding(2) var<storage, read> lhs: array<{}>;\n\
-         @group(0) @binding(3) var<storage, read> rhs: array<{}>;\n{store}{loaders}{body}",
+         @group(0) @binding(3) var<storage, read> rhs: array<{}>;\n{store}{}{loaders}{body}",
         enables(variant.template),
         params.declaration(),
-        quads.element(wide[0]),
-        quads.element(wide[1]),
+        quads.element(lhs, wide[0]),
+        quads.element(rhs, wide[1]),
+        lib_for(&format!("{store}{loaders}")),
     );
     launch(
         format!("{label} [{}]", variant.label),
@@ -103,8 +107,13 @@ fn product(c: &Contraction, plan: &Plan, epilogue: Option<&Program>, label: &str
     )
 }
 
+/// Neighbouring results that one invocation hands to an epilogue.
+fn run(epilogue: Option<&Program>) -> usize {
+    if epilogue.is_some_and(Program::stores_halves) { 2 } else { 1 }
+}
+
 /// How four neighbouring elements of an operand are loaded at once.
-struct Quads {
+pub(crate) struct Quads {
     /// The loaders.
     text: &'static str,
     /// What the buffer holds.
@@ -113,13 +122,47 @@ struct Quads {
     sections: [&'static str; 2],
 }
 
-const WIDE_QUADS: Quads = Quads { text: WIDE, element: "vec4<f32>", sections: ["wide lhs", "wide rhs"] };
+pub(crate) const WIDE_QUADS: Quads =
+    Quads { text: WIDE, element: "vec4<f32>", sections: ["wide lhs", "wide rhs"] };
 const LONG_QUADS: Quads = Quads { text: LONG, element: "vec2<u64>", sections: ["long lhs", "long rhs"] };
 
 impl Quads {
     /// How the loaders bind an operand.
-    fn element(&self, wide: bool) -> &'static str {
-        if wide { self.element } else { "f32" }
+    pub fn element(&self, dtype: DType, wide: bool) -> &'static str {
+        match (dtype.is_half(), wide) {
+            (true, true) => "vec2<u32>",
+            (true, false) => "u32",
+            (false, true) => self.element,
+            (false, false) => "f32",
+        }
+    }
+
+    /// The functions by which they read it.
+    pub fn access(&self, name: &str, dtype: DType, wide: bool) -> String {
+        let half = dtype.is_half().then(|| dtype.name());
+        if !wide {
+            let value = match half {
+                Some(half) => format!("v_at_{half}({name}[u32(i) >> 1u], u32(i))"),
+                None => format!("{name}[i]"),
+            };
+            return format!("fn {name}_element(i: i32) -> f32 {{\n    return {value};\n}}\n");
+        }
+        let pair = format!("{name}[i / 4u][i / 2u % 2u]");
+        let (four, two) = match half {
+            Some(half) => (
+                format!("v_four_{half}({name}[i])"),
+                format!("array<f32, 2>(v_at_{half}({pair}, 0u), v_at_{half}({pair}, 1u))"),
+            ),
+            None if self.element == LONG_QUADS.element => {
+                (format!("bitcast<vec4<f32>>(v_words({name}[i]))"), format!("v_two({pair})"))
+            }
+            None => (format!("{name}[i]"), String::new()),
+        };
+        let mut text = format!("fn {name}_four(i: u32) -> vec4<f32> {{\n    return {four};\n}}\n");
+        if self.element == LONG_QUADS.element {
+            text += &format!("fn {name}_two(i: u32) -> array<f32, 2> {{\n    return {two};\n}}\n");
+        }
+        text
     }
 
     /// The sections of the loader files for operands that are loaded so, or element by element.
@@ -139,7 +182,7 @@ fn enables(template: Template) -> &'static str {
 }
 
 /// A template with a tile's constants, its loops over them written out.
-fn template(variant: &Variant, c: &Contraction, wide: [bool; 2], sections: &[&str]) -> String {
+fn template(variant: &Variant, c: &Contraction, wide: [bool; 2], sections: &[&str], run: usize) -> String {
     let along_k = tiles::along_k(c);
     let mut text = match variant.template {
         Template::Tile => strip(TILE, &["f32", "vector"]),
@@ -152,6 +195,9 @@ fn template(variant: &Variant, c: &Contraction, wide: [bool; 2], sections: &[&st
     let ([m, n], threads) = (variant.thread, variant.threads());
     set(&mut text, "THREAD_M", &format!("{m}u"));
     set(&mut text, "THREAD_N", &format!("{n}u"));
+    if text.contains("const RUN: ") {
+        set(&mut text, "RUN", &format!("{run}u"));
+    }
     if variant.template != Template::Dot {
         set(&mut text, "LHS_ALONG_K", &along_k[0].to_string());
         set(&mut text, "RHS_ALONG_K", &along_k[1].to_string());
@@ -202,21 +248,23 @@ fn reduce(results: usize, splits: usize, epilogue: &Program, label: &str) -> Con
     params.push(results as u32);
     params.push(splits as u32);
     let e = epilogue_wgsl(epilogue, 1, &mut params);
+    let (run, mut body) = (run(Some(epilogue)), strip(REDUCE, &[]));
+    set(&mut body, "RUN", &format!("{run}u"));
     let (mut reads, writes) = epilogue_bindings(epilogue);
     reads.insert(0, Operand::Scratch);
     let wgsl = format!(
-        "{}@group(0) @binding(2) var<storage, read> partial: array<f32>;\n{}{}{}",
+        "{}@group(0) @binding(2) var<storage, read> partial: array<f32>;\n{}{}{}{body}",
         params.declaration(),
         e.decls,
+        lib_for(&e.func),
         e.func,
-        strip(REDUCE, &[])
     );
     launch(
         format!("{label} [sum of splits]"),
         wgsl,
         params,
         e.uses_scalars,
-        grid(results.div_ceil(REDUCE_GROUP)),
+        grid(results.div_ceil(REDUCE_GROUP * run)),
         reads,
         writes,
     )

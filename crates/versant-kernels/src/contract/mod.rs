@@ -29,7 +29,7 @@ pub use choice::{probe, variants};
 pub use gpu::source_hash;
 pub use tiles::VariantId;
 
-use crate::{KernelSource, Program, Shape, Target, View};
+use crate::{DType, KernelSource, Program, Shape, Target, View};
 
 /// A batched matrix product or a convolution.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -40,7 +40,7 @@ pub enum Contraction {
     Conv(Conv),
 }
 
-/// `out[batch, m, n] = Σ_k a[batch, m, k] · b[batch, k, n]` on F32.
+/// `out[batch, m, n] = Σ_k a[batch, m, k] · b[batch, k, n]`, summed in F32.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct MatMul {
     /// Extents of the batch dimensions; at most six.
@@ -55,6 +55,8 @@ pub struct MatMul {
     pub a: View,
     /// Where `b` lies: a view of shape `batch ++ [k, n]` without guards.
     pub b: View,
+    /// What both buffers hold, F32 or halves.
+    pub types: [DType; 2],
 }
 
 /// Which member of the convolution family.
@@ -68,7 +70,7 @@ pub enum ConvKind {
     WeightGrad,
 }
 
-/// A 2-D cross-correlation (what deep learning calls convolution) or one of its gradients, on F32.
+/// A 2-D cross-correlation (what deep learning calls convolution) or one of its gradients, summed in F32.
 ///
 /// Output pixel `(oy, ox)` meets tap `(ky, kx)` at input pixel
 /// `(oy·stride + ky·dilation − padding, …)`; pixels outside the input are zero. The three kinds share this
@@ -101,6 +103,8 @@ pub struct Conv {
     pub a: View,
     /// The second operand, likewise.
     pub b: View,
+    /// What both buffers hold, F32 or halves.
+    pub types: [DType; 2],
 }
 
 /// What a buffer of a [`ContractLaunch`] is.
@@ -224,7 +228,8 @@ impl Conv {
         let a = view([m, k], [0, c_out as isize * w[0], along_m, along_k], self.b.offset);
         let b = view([k, n], [image[0], k as isize * image[1], image[1], along_n], self.a.offset);
         let batch = Shape::new(&[self.n, self.groups]).expect("two is below the largest rank");
-        Some(MatMul { batch, m, n, k, a, b })
+        let types = [self.types[1], self.types[0]];
+        Some(MatMul { batch, m, n, k, a, b, types })
     }
 
     /// The natural shapes of the operands `a` and `b`.
@@ -294,6 +299,27 @@ impl Contraction {
             Contraction::MatMul(m) => [&m.a, &m.b],
             Contraction::Conv(c) => [&c.a, &c.b],
         }
+    }
+
+    /// What the operands' buffers hold.
+    pub fn types(&self) -> [DType; 2] {
+        match self {
+            Contraction::MatMul(m) => m.types,
+            Contraction::Conv(c) => c.types,
+        }
+    }
+
+    /// Whether an epilogue may store halves: its results come in runs of whole words.
+    pub fn may_halve(&self) -> bool {
+        let run = match self {
+            Contraction::MatMul(m) => m.n,
+            Contraction::Conv(c) => match c.kind {
+                ConvKind::Forward => c.output[0] * c.output[1],
+                ConvKind::InputGrad => c.input[0] * c.input[1],
+                ConvKind::WeightGrad => c.c_in / c.groups * c.kernel[0] * c.kernel[1],
+            },
+        };
+        run.is_multiple_of(2)
     }
 }
 
@@ -382,14 +408,17 @@ pub fn scratch_words(c: &Contraction, target: Target, variant: Option<VariantId>
 /// element written once.
 pub fn cost(c: &Contraction) -> (u64, u64) {
     let out = c.output_shape().numel();
-    let (macs, operands) = match c {
-        Contraction::MatMul(mm) => (out * mm.k, mm.batch.numel() * mm.k * (mm.m + mm.n)),
+    let (macs, [a, b]) = match c {
+        Contraction::MatMul(mm) => {
+            let batch = mm.batch.numel();
+            (out * mm.k, [mm.m, mm.n].map(|extent| batch * mm.k * extent))
+        }
         Contraction::Conv(cv) => {
-            let [a, b] = cv.operand_shapes();
             let taps = cv.weight_shape().numel();
             let pixels = cv.n * cv.output[0] * cv.output[1];
-            (pixels * taps, a.numel() + b.numel())
+            (pixels * taps, cv.operand_shapes().map(|s| s.numel()))
         }
     };
-    (2 * macs as u64, 4 * (operands + out) as u64)
+    let types = c.types();
+    (2 * macs as u64, 4 * (types[0].words(a) + types[1].words(b) + out) as u64)
 }

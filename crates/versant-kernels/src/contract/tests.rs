@@ -174,7 +174,7 @@ pub(super) fn matmul(
     let (a, alen) = lay(&dims([m, k]), la);
     let (b, blen) = lay(&dims([k, n]), lb);
     let batch = Shape::new(batch).expect("small rank");
-    (Contraction::MatMul(MatMul { batch, m, n, k, a, b }), [alen, blen])
+    (Contraction::MatMul(MatMul { batch, m, n, k, a, b, types: [crate::DType::F32; 2] }), [alen, blen])
 }
 
 #[test]
@@ -290,6 +290,7 @@ impl Spec {
             dilation: self.dilation,
             a: empty.clone(),
             b: empty,
+            types: [crate::DType::F32; 2],
         };
         let [a, b] = conv.operand_shapes();
         let ((a, alen), (b, blen)) = (lay(&a, la), lay(&b, lb));

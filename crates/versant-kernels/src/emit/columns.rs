@@ -108,7 +108,7 @@ pub(super) fn rows_and_cols(
     }
     let shared = if crew == Crew::Workgroup { shared_memory(&e) } else { String::new() };
     let entry = if crew == Crew::Subgroup { entry_by_subgroups } else { entry };
-    let text = format!("{}{shared}{}", declarations(p, 0, &e), entry(group, &e.text));
+    let text = format!("{}{shared}{}", declarations(p, &e), entry(group, &e.text));
     (text, rows.div_ceil(group / lanes * together))
 }
 

@@ -60,16 +60,19 @@ impl Emitter<'_> {
                 DType::Bool => format!("u32({value})"),
                 _ => value,
             };
+            let half = self.half(*binding);
             if self.wide.axis.at(rank, view.strides.len()).is_none() {
                 let at = self.affine(&view.strides, view.offset);
-                let element = self.element(*binding, &format!("u32({at})"));
-                self.here(&format!("{element} = {};", stored(format!("r{value}"))));
+                self.put(*binding, &format!("u32({at})"), &stored(format!("r{value}")));
             } else if self.wide.axis.access(rank, view) == Access::Whole && self.has_fours(*binding) {
                 let at = self.affine(&view.strides, view.offset);
-                let four = match self.wide.regs[*value as usize] {
+                let mut four = match self.wide.regs[*value as usize] {
                     true if *dtype != DType::Bool => format!("r{value}"),
                     _ => vector(stored_type(*dtype), |k| stored(self.name(*value, k))),
                 };
+                if let Some(half) = half {
+                    four = format!("v_pack_{half}({four})");
+                }
                 self.here(&format!("buf{binding}[u32({at}) >> 2u] = {four};"));
             } else if self.wide.short && !self.loops() {
                 let stride = self.wide.axis.stride(rank, &view.strides);
@@ -78,14 +81,12 @@ impl Emitter<'_> {
                 let four = self.params.push(WIDTH as u32);
                 let value = stored(self.name(*value, 0).replace(".x", "[each]"));
                 self.nested(&format!("for (var each = 0u; each < {four}; each += 1u) {{"), |e| {
-                    let element = e.element(*binding, &format!("u32({base} + i32(each) * {stride})"));
-                    e.here(&format!("{element} = {value};"));
+                    e.put(*binding, &format!("u32({base} + i32(each) * {stride})"), &value);
                 });
             } else {
                 let at = self.spread(&view.strides, view.offset);
                 for (k, at) in at.iter().enumerate() {
-                    let element = self.element(*binding, &format!("u32({at})"));
-                    self.here(&format!("{element} = {};", stored(self.name(*value, k))));
+                    self.put(*binding, &format!("u32({at})"), &stored(self.name(*value, k)));
                 }
             }
         }
@@ -195,8 +196,41 @@ impl Emitter<'_> {
         self.wide.bindings[binding] != Array::Words
     }
 
+    /// The name of a buffer's type, if its elements take half a word.
+    fn half(&self, binding: usize) -> Option<&'static str> {
+        let dtype = self.p.bindings[binding].dtype;
+        dtype.is_half().then(|| dtype.name())
+    }
+
+    /// The word that holds a half in a buffer of them, and the half's index.
+    fn word_of_half(&mut self, binding: usize, index: &str) -> [String; 2] {
+        let n = self.fresh();
+        self.here(&format!("let i{n} = {index};"));
+        let word = match self.wide.bindings[binding] {
+            Array::Words => format!("buf{binding}[i{n} >> 1u]"),
+            _ => format!("buf{binding}[i{n} >> 2u][(i{n} >> 1u) & 1u]"),
+        };
+        [word, format!("i{n}")]
+    }
+
+    /// Writes an element. Of a word with two, the other stays: one invocation writes both.
+    fn put(&mut self, binding: usize, index: &str, value: &str) {
+        let line = match self.half(binding) {
+            Some(half) => {
+                let [word, i] = self.word_of_half(binding, index);
+                format!("{word} = v_with_{half}({word}, {i}, {value});")
+            }
+            None => format!("{} = {value};", self.element(binding, index)),
+        };
+        self.here(&line);
+    }
+
     /// An element of a buffer: a place, but for arrays that are only read.
     fn element(&mut self, binding: usize, index: &str) -> String {
+        if let Some(half) = self.half(binding) {
+            let [word, i] = self.word_of_half(binding, index);
+            return format!("v_at_{half}({word}, {i})");
+        }
         let array = self.wide.bindings[binding];
         if array == Array::Words {
             return format!("buf{binding}[{index}]");
@@ -237,9 +271,11 @@ impl Emitter<'_> {
         };
         let mut value = format!("buf{binding}[{index}]");
         if self.wide.bindings[binding] == Array::Pairs {
-            value = of_words(stored, &format!("v_four({value})"), "vec4");
+            value = of_words(stored, &format!("v_words({value})"), "vec4");
         }
-        if stored != dtype || dtype == DType::Bool {
+        if let Some(half) = self.half(binding) {
+            value = format!("v_four_{half}({value})");
+        } else if stored != dtype || dtype == DType::Bool {
             self.here(&format!("let m{n} = {value};"));
             value = vector(value_type(dtype), |k| from_stored(stored, dtype, &part(&format!("m{n}"), k)));
         }
@@ -345,6 +381,7 @@ pub(super) fn from_bits(dtype: DType, bits: &str) -> String {
 /// A value of a type from an element of a buffer, which usually has the same.
 fn from_stored(stored: DType, dtype: DType, word: &str) -> String {
     match (stored, dtype) {
+        (a, _) if a.is_half() => word.to_owned(),
         (a, b) if a == b && a != DType::Bool => word.to_owned(),
         (a, b) if stored_type(a) == "u32" => from_bits(b, word),
         (a, b) => from_bits(b, &to_bits(a, word)),

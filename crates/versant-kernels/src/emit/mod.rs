@@ -50,8 +50,8 @@ const TREE_GROUP: usize = 256;
 /// The text of a contraction's epilogue.
 #[derive(Clone, Debug)]
 pub struct Epilogue {
-    /// Module-scope declarations: the program's buffers, the host scalars where they are used, library functions.
-    /// The declaration of `params` is left to the caller, who knows its final size.
+    /// Module-scope declarations: the program's buffers, the host scalars where they are used. The declaration of `params`
+    /// is left to the caller, who knows its final size, and so are the library functions ([`lib_for`]).
     pub decls: String,
     /// `fn epilogue(i: u32, acc: f32)`: evaluates the program for the row with linear index `i`, which must be
     /// less than `rows.numel()`.
@@ -83,7 +83,7 @@ fn build(p: &Program, label: &str, caps: &Caps, words: &[usize]) -> KernelSource
     let mut params = ParamBlock::default();
     let mut wide = choose(&folded, caps.is_software());
     words.iter().for_each(|&b| wide.bindings[b] = Array::Words);
-    let across = if caps.is_software() { None } else { transpose::across(&folded) };
+    let across = if caps.is_software() || folded.stores_halves() { None } else { transpose::across(&folded) };
     let (body, groups) = if let Some(across) = across.filter(|_| folded.cols_steps() == 0) {
         transpose::tiled(&folded, &mut params, &across)
     } else if folded.cols_steps() == 0 {
@@ -118,7 +118,7 @@ pub fn epilogue_wgsl(p: &Program, operands: usize, params: &mut ParamBlock) -> E
     e.row_coords();
     rows::steps(&mut e, false);
     Epilogue {
-        decls: declarations(&folded, operands, &e),
+        decls: buffers(&folded, operands, &e),
         func: format!("fn epilogue(i: u32, acc: f32) {{\n{}}}\n", e.text),
         uses_scalars: p.uses_scalars(),
     }
@@ -145,7 +145,11 @@ fn entry_with(group: usize, place: &str, body: &str) -> String {
 }
 
 /// Buffers, host scalars and library functions.
-fn declarations(p: &Program, operands: usize, e: &Emitter) -> String {
+fn declarations(p: &Program, e: &Emitter) -> String {
+    buffers(p, 0, e) + &lib_for(&e.text)
+}
+
+fn buffers(p: &Program, operands: usize, e: &Emitter) -> String {
     let mut out = String::new();
     if p.uses_scalars() {
         out += "@group(0) @binding(1) var<uniform> scalars: array<vec4<u32>, 256>;\n";
@@ -158,12 +162,13 @@ fn declarations(p: &Program, operands: usize, e: &Emitter) -> String {
             2 + operands + i,
             match e.wide.bindings[i] {
                 Array::Words => of.to_owned(),
+                Array::Fours if b.dtype.is_half() => "vec2<u32>".to_owned(),
                 Array::Fours => format!("vec4<{of}>"),
                 Array::Pairs => "vec2<u64>".to_owned(),
             }
         );
     }
-    out + &lib_for(&e.text)
+    out
 }
 
 /// The WGSL type of a register.
@@ -173,14 +178,14 @@ fn value_type(dtype: DType) -> &'static str {
         DType::I32 => "i32",
         DType::U32 => "u32",
         DType::Bool => "bool",
-        DType::F16 | DType::BF16 => unreachable!("16-bit types are refused when an op is recorded"),
+        DType::F16 | DType::BF16 => unreachable!("no register has a type of buffers only"),
     }
 }
 
-/// The WGSL type of a buffer's elements.
+/// The WGSL type of a buffer's elements, or of the words that hold them.
 fn stored_type(dtype: DType) -> &'static str {
     match dtype {
-        DType::Bool => "u32",
+        DType::Bool | DType::F16 | DType::BF16 => "u32",
         other => value_type(other),
     }
 }

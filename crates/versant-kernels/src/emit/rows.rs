@@ -35,12 +35,17 @@ pub(super) fn elementwise(
     let rows = p.rows.numel();
     let width = if wide.axis == Axis::None { 1 } else { WIDTH };
     let units = rows / width;
-    let items = (units / (ROW_GROUP * BUSY_GROUPS)).clamp(1, MAX_ITEMS[usize::from(software)]);
+    let mut items = (units / (ROW_GROUP * BUSY_GROUPS)).clamp(1, MAX_ITEMS[usize::from(software)]);
+    // The halves of a word belong to one invocation.
+    let halves = p.stores_halves();
+    if halves && width == 1 {
+        items = items.next_multiple_of(2);
+    }
     let mut e = Emitter::new(p, params, wide);
     let units_word = e.params.push(units as u32);
     let items_word = e.params.push(items as u32);
     e.line("let group = wid.x + wid.y * groups.x;");
-    let (first, end, by) = match software {
+    let (first, end, by) = match software || halves && width == 1 {
         true => {
             e.line(&format!("let first = (group * {ROW_GROUP}u + lid) * {items_word};"));
             ("first", format!("first + {items_word}"), "1u".to_owned())
@@ -59,7 +64,7 @@ pub(super) fn elementwise(
     e.line(&format!("for (var unit = {first}; unit < end; unit += {by}) {{\n{body}    }}"));
     let mut groups = units.div_ceil(ROW_GROUP * items);
     if width > 1 && p.rows.rank() == 1 {
-        // The first invocations of all take what is left.
+        // The first invocations of all take what is left, or the first of them the halves of words.
         let bindings = std::mem::take(&mut e.wide.bindings);
         e.wide = Widths::scalar(p, bindings);
         let body = e.in_loop(2, |e| {
@@ -67,10 +72,15 @@ pub(super) fn elementwise(
             steps(e, true);
         });
         let all = e.params.push(rows as u32);
-        e.line(&format!("let row = {units_word} * 4u + group * {ROW_GROUP}u + lid;"));
-        e.line(&format!("if (row < {all}) {{\n{body}    }}"));
+        if halves {
+            e.line(&format!("let rest = select({units_word} * 4u, {all}, group + lid > 0u);"));
+            e.line(&format!("for (var row = rest; row < {all}; row += 1u) {{\n{body}    }}"));
+        } else {
+            e.line(&format!("let row = {units_word} * 4u + group * {ROW_GROUP}u + lid;"));
+            e.line(&format!("if (row < {all}) {{\n{body}    }}"));
+        }
         groups = groups.max(usize::from(!rows.is_multiple_of(WIDTH)));
     }
-    let text = format!("{}{}", declarations(p, 0, &e), entry(ROW_GROUP, &e.text));
+    let text = format!("{}{}", declarations(p, &e), entry(ROW_GROUP, &e.text));
     (text, groups)
 }

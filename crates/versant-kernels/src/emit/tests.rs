@@ -357,11 +357,11 @@ fn long_rows_take_several_vectors_a_round_on_software() {
     };
     let [soft, long] = [&SORTS[0], &SORTS[1]];
     assert_eq!(text(16_384, soft).matches("= buf0[").count(), 4);
-    assert_eq!(text(16_384, long).matches("v_four(buf0[").count(), 4);
+    assert_eq!(text(16_384, long).matches("v_words(buf0[").count(), 4);
     assert_eq!(text(16_384, long), text(4096, long));
     // Not of short rows, of others than whole rounds, or where lanes share a row.
     for cols in [1024, 16_388] {
-        assert!(!text(cols, long).contains("v_four") && text(cols, long) == text(60, soft));
+        assert!(!text(cols, long).contains("v_words") && text(cols, long) == text(60, soft));
     }
     assert_eq!(text(16_384, &HARD), text(60, &HARD));
 }
@@ -422,12 +422,13 @@ fn epilogues_follow_the_contraction_and_keep_its_parameters() {
     let e = epilogue_wgsl(&t.p, 2, &mut params);
     assert_eq!(params.words[0], 99);
     let text = format!(
-        "{}{}{}\
+        "{}{}{}{}\
          @group(0) @binding(2) var<storage, read> lhs: array<f32>;\n\
          @group(0) @binding(3) var<storage, read> rhs: array<f32>;\n\
          @compute @workgroup_size(1) fn main() {{ epilogue(params[0].x, lhs[0] * rhs[0]); }}",
         params.declaration(),
         e.decls,
+        lib_for(&e.func),
         e.func
     );
     let (module, info) = validate(&text);

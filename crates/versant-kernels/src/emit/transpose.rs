@@ -95,7 +95,7 @@ pub(super) fn tiled(p: &Program, params: &mut ParamBlock, across: &Across) -> (S
     e.line(&format!("for (var line = lid >> 5u; line < 32u; line += 8u) {{\n{body}    }}"));
     let words = TILE * (TILE + 1);
     let tiles = (0..across.loads.len()).map(|n| format!("var<workgroup> tile{n}: array<u32, {words}>;\n"));
-    let text = format!("{}{}{}", declarations(p, 0, &e), tiles.collect::<String>(), entry(GROUP, &e.text));
+    let text = format!("{}{}{}", declarations(p, &e), tiles.collect::<String>(), entry(GROUP, &e.text));
     (text, groups)
 }
 

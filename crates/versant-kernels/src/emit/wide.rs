@@ -6,7 +6,7 @@
 //! structure, and so is an innermost extent that is one of several; the extent of a domain of one dimension is not,
 //! because a batch is usually part of it: there a remainder of up to three elements has scalar text of its own.
 
-use crate::{Block, DType, Guard, Instr, InstrKind, Program, Reg, Step, View};
+use crate::{Block, DType, Guard, Instr, InstrKind, Program, Reg, Step, View, fold};
 
 /// Elements of a vector.
 pub(super) const WIDTH: usize = 4;
@@ -104,7 +104,8 @@ impl Widths {
     /// Has vectors of what is only read loaded as words of 64 bits.
     pub fn pair(&mut self, p: &Program) {
         // Of what is written, two invocations may store the words of one pair.
-        let read = self.bindings.iter_mut().zip(&p.bindings).filter(|(_, b)| !b.written);
+        let read =
+            self.bindings.iter_mut().zip(&p.bindings).filter(|(_, b)| !b.written && !b.dtype.is_half());
         read.filter(|(array, _)| **array == Array::Fours).for_each(|(array, _)| *array = Array::Pairs);
     }
 
@@ -196,9 +197,6 @@ impl Widths {
 pub(super) fn choose(p: &Program, software: bool) -> Widths {
     let scalar = Widths::scalar(p, words(p));
     let has_cols = p.steps.iter().any(|s| matches!(s, Step::Col(..)));
-    let fits = |shape: &crate::Shape| {
-        shape.rank() > 0 && (shape.rank() == 1 || shape[shape.rank() - 1].is_multiple_of(WIDTH))
-    };
     if !has_cols {
         let (widths, whole, _) = Widths::along(p, Axis::Rows);
         return if fits(&p.rows) && whole > 0 { widths } else { scalar };
@@ -209,12 +207,42 @@ pub(super) fn choose(p: &Program, software: bool) -> Widths {
     // Rows that go together have no remainder.
     let whole_rows = fits(&p.rows) && p.rows[p.rows.rank() - 1].is_multiple_of(WIDTH);
     let worth = cols > 0 && !(software && apart > cols);
-    if fits(&p.cols) && worth && (cols >= rows || !whole_rows) {
+    let worth = worth && (cols >= rows || !whole_rows);
+    if fits(&p.cols) && (worth || p.stores_halves()) {
         by_col
     } else if whole_rows && rows > each {
         by_row
     } else {
         scalar
+    }
+}
+
+/// Whether the innermost extent is of whole vectors, or the only one.
+fn fits(shape: &crate::Shape) -> bool {
+    shape.rank() > 0 && (shape.rank() == 1 || shape[shape.rank() - 1].is_multiple_of(WIDTH))
+}
+
+impl Program {
+    /// Whether it stores to a buffer of halves.
+    pub(crate) fn stores_halves(&self) -> bool {
+        self.bindings.iter().any(|b| b.written && b.dtype.is_half())
+    }
+
+    /// Whether what it stores to a binding can be halves: both of a word must be written by one invocation. Without columns
+    /// that is so where elements are stored in the order of rows; with columns, where whole vectors of them are.
+    pub fn may_halve(&self, binding: usize) -> bool {
+        let p = fold(self);
+        let rank = p.rows.rank();
+        let has_cols = p.steps.iter().any(|s| matches!(s, Step::Col(..)));
+        let whole = fits(&p.cols) && p.cols.numel().is_multiple_of(WIDTH);
+        p.steps.iter().all(|step| {
+            let (Step::Row(block) | Step::Col(block, _)) = step;
+            let mut stores = block.stores.iter().filter(|s| s.binding == binding);
+            match step {
+                Step::Row(_) => stores.all(|s| !has_cols && s.view.is_identity()),
+                Step::Col(..) => stores.all(|s| whole && Axis::Cols.access(rank, &s.view) == Access::Whole),
+            }
+        })
     }
 }
 

@@ -8,11 +8,14 @@ use super::convert;
 use super::load::{self, Indices, Source};
 use super::reduce::State;
 use super::shared::Shared;
+use crate::DType;
 
 /// Everything outside that a block reads and writes.
 #[derive(Clone, Copy)]
 pub(super) struct Buffers<'a, 'w> {
     pub reads: &'a [&'a [u32]],
+    /// The types of all bindings.
+    pub types: &'a [DType],
     pub writes: &'a [Shared<'w>],
     pub scalars: &'a [u32],
     /// The accumulators of an epilogue, and the row number of the first.
@@ -23,6 +26,9 @@ pub(super) struct Buffers<'a, 'w> {
 impl<'a, 'w> Buffers<'a, 'w> {
     fn source(&self, binding: usize) -> Source<'a, 'w> {
         match binding.checked_sub(self.reads.len()) {
+            None if self.types[binding].is_half() => {
+                Source::Halves(bytemuck::cast_slice(self.reads[binding]), self.types[binding])
+            }
             None => Source::Read(self.reads[binding]),
             Some(write) => Source::Written(&self.writes[write]),
         }
@@ -160,7 +166,9 @@ impl PlanStep {
         Lanes { start, len }: Lanes,
     ) -> bool {
         let held = match &op.kind {
-            OpKind::Load { binding, access } if *binding < buffers.reads.len() => {
+            OpKind::Load { binding, access }
+                if *binding < buffers.reads.len() && !buffers.types[*binding].is_half() =>
+            {
                 access.dense(start, len).map(|at| Held::Read(*binding, at))
             }
             OpKind::Acc => Some(Held::Acc(start - buffers.acc_start)),

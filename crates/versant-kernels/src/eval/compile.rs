@@ -79,6 +79,8 @@ pub(super) struct Plan {
     pub tile_cols: usize,
     /// Number of read-only bindings.
     pub reads: usize,
+    /// The types of all bindings.
+    pub types: Vec<DType>,
     pub steps: Vec<PlanStep>,
     /// Frame slots to be filled before anything runs.
     pub uniforms: Vec<(usize, Uniform)>,
@@ -125,6 +127,7 @@ pub(super) fn compile(p: &Program) -> Plan {
         tile_rows,
         tile_cols,
         reads: p.reads(),
+        types: p.bindings.iter().map(|b| b.dtype).collect(),
         steps: Vec::new(),
         uniforms: Vec::new(),
         frame_slots: 0,

@@ -2,81 +2,128 @@
 
 use super::access::{Access, Run};
 use super::shared::Shared;
+use crate::DType;
+use crate::math::widen;
 
 /// Where loads come from.
 #[derive(Clone, Copy)]
 pub(super) enum Source<'a, 'w> {
     /// A buffer that nobody writes.
     Read(&'a [u32]),
+    /// The same of halves.
+    Halves(&'a [u16], DType),
     /// A buffer that this kernel also writes.
     Written(&'a Shared<'w>),
+}
+
+/// What lies in a buffer: words, or halves of them.
+pub(super) trait Element: Copy {
+    /// As a word.
+    fn word(self) -> u32;
+    /// Copies a run that is not short.
+    fn copy(from: &[Self], dst: &mut [u32]);
+}
+
+impl Element for u32 {
+    #[inline(always)]
+    fn word(self) -> u32 {
+        self
+    }
+    fn copy(from: &[u32], dst: &mut [u32]) {
+        dst.copy_from_slice(from);
+    }
+}
+
+impl Element for u16 {
+    #[inline(always)]
+    fn word(self) -> u32 {
+        u32::from(self)
+    }
+    fn copy(from: &[u16], dst: &mut [u32]) {
+        dst.iter_mut().zip(from).for_each(|(d, &s)| *d = u32::from(s));
+    }
 }
 
 /// Runs shorter than this are copied by a plain loop: a call of `memcpy` would cost more.
 const SHORT: usize = 16;
 
-/// Loads `dst.len()` words that lie `stride` apart from `at` on.
+/// Loads `dst.len()` elements that lie `stride` apart from `at` on.
 #[inline]
-pub(super) fn strided(src: &[u32], at: usize, stride: isize, dst: &mut [u32]) {
+pub(super) fn strided<T: Element>(src: &[T], at: usize, stride: isize, dst: &mut [u32]) {
     match stride {
         1 if dst.len() < SHORT => {
             let from = &src[at..at + dst.len()];
-            dst.iter_mut().zip(from).for_each(|(d, &s)| *d = s);
+            dst.iter_mut().zip(from).for_each(|(d, s)| *d = s.word());
         }
-        1 => dst.copy_from_slice(&src[at..at + dst.len()]),
-        0 => dst.fill(src[at]),
+        1 => T::copy(&src[at..at + dst.len()], dst),
+        0 => dst.fill(src[at].word()),
         2 => {
             // Pooling and strided convolution; pairs let the compiler use shuffles.
             let last = dst.len() - 1;
             let (pairs, _) = src[at..at + 2 * last].as_chunks::<2>();
-            dst.iter_mut().zip(pairs).for_each(|(d, pair)| *d = pair[0]);
-            dst[last] = src[at + 2 * last];
+            dst.iter_mut().zip(pairs).for_each(|(d, pair)| *d = pair[0].word());
+            dst[last] = src[at + 2 * last].word();
         }
         3.. => {
             let from = src[at..].iter().step_by(stride as usize);
-            dst.iter_mut().zip(from).for_each(|(d, &s)| *d = s);
+            dst.iter_mut().zip(from).for_each(|(d, s)| *d = s.word());
         }
         _ => {
             let from = src[..=at].iter().rev().step_by(stride.unsigned_abs());
-            dst.iter_mut().zip(from).for_each(|(d, &s)| *d = s);
+            dst.iter_mut().zip(from).for_each(|(d, s)| *d = s.word());
         }
     }
 }
 
 impl Source<'_, '_> {
+    /// Loads elements as they lie there.
     #[inline]
     fn strided(&self, at: isize, stride: isize, dst: &mut [u32]) {
         match self {
             Source::Read(words) => strided(words, at as usize, stride, dst),
+            Source::Halves(halves, _) => strided(halves, at as usize, stride, dst),
             Source::Written(shared) => shared.load(at, stride, dst),
+        }
+    }
+
+    /// Makes what was loaded so values.
+    fn widen(&self, dst: &mut [u32]) {
+        if let Source::Halves(_, dtype) = self {
+            widen(*dtype, dst);
         }
     }
 }
 
 /// Loads lanes `start..start + dst.len()`; zero where a guard fails, which is never touched.
 pub(super) fn gather(access: &Access, source: Source<'_, '_>, start: usize, dst: &mut [u32]) {
-    if let (Source::Read(words), true) = (source, access.has_table()) {
-        return access.periods(start, dst.len(), |p| {
-            let lanes = &mut dst[p.lane..p.lane + p.offsets.len()];
-            if access.guarded() {
-                for (i, (d, &at)) in lanes.iter_mut().zip(p.offsets).enumerate() {
-                    *d = if p.exists(i) { words[(p.base + at as isize) as usize] } else { 0 };
-                }
-            } else {
-                let words = &words[p.base as usize..];
-                lanes.iter_mut().zip(p.offsets).for_each(|(d, &at)| *d = words[at as usize]);
+    match source {
+        Source::Read(words) if access.has_table() => by_table(access, words, start, dst),
+        Source::Halves(halves, _) if access.has_table() => by_table(access, halves, start, dst),
+        _ => access.runs(start, dst.len(), |run| {
+            let (low, high) = run.valid;
+            let lanes = &mut dst[run.lane..run.lane + run.len];
+            if low > 0 || high < run.len {
+                lanes[..low].fill(0);
+                lanes[high..].fill(0);
             }
-        });
+            if low < high {
+                source.strided(run.first(), run.stride, &mut lanes[low..high]);
+            }
+        }),
     }
-    access.runs(start, dst.len(), |run| {
-        let (low, high) = run.valid;
-        let lanes = &mut dst[run.lane..run.lane + run.len];
-        if low > 0 || high < run.len {
-            lanes[..low].fill(0);
-            lanes[high..].fill(0);
-        }
-        if low < high {
-            source.strided(run.first(), run.stride, &mut lanes[low..high]);
+    source.widen(dst);
+}
+
+fn by_table<T: Element>(access: &Access, words: &[T], start: usize, dst: &mut [u32]) {
+    access.periods(start, dst.len(), |p| {
+        let lanes = &mut dst[p.lane..p.lane + p.offsets.len()];
+        if access.guarded() {
+            for (i, (d, &at)) in lanes.iter_mut().zip(p.offsets).enumerate() {
+                *d = if p.exists(i) { words[(p.base + at as isize) as usize].word() } else { 0 };
+            }
+        } else {
+            let words = &words[p.base as usize..];
+            lanes.iter_mut().zip(p.offsets).for_each(|(d, &at)| *d = words[at as usize].word());
         }
     });
 }
@@ -101,6 +148,7 @@ pub(super) fn gather_at(
         let index = Indices { words: &index.words[run.lane + low..run.lane + high], ..index };
         index.load(&run, source, &mut lanes[low..high]);
     });
+    source.widen(dst);
 }
 
 /// The data-dependent part of an address.

@@ -6,17 +6,21 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::DType;
+use crate::math::{narrow, widen};
+
 /// Words of a piece; few in tests, so that their small buffers have many.
 const PIECE: usize = if cfg!(test) { 50 } else { 1 << 14 };
 
 /// One written buffer.
 pub(super) struct Shared<'a> {
     pieces: Vec<Mutex<&'a mut [u32]>>,
+    dtype: DType,
 }
 
 impl<'a> Shared<'a> {
-    pub fn new(words: &'a mut [u32]) -> Shared<'a> {
-        Shared { pieces: words.chunks_mut(PIECE).map(Mutex::new).collect() }
+    pub fn new(words: &'a mut [u32], dtype: DType) -> Shared<'a> {
+        Shared { pieces: words.chunks_mut(PIECE).map(Mutex::new).collect(), dtype }
     }
 
     /// A panic of another job leaves words unwritten, nothing worse, and is passed on by rayon.
@@ -33,12 +37,13 @@ impl<'a> Shared<'a> {
         mut f: impl FnMut(&mut [u32], usize, std::ops::Range<usize>),
     ) {
         let mut lane = 0;
+        let size = if self.dtype.is_half() { 2 * PIECE } else { PIECE };
         while lane < len {
             let at = (offset + lane as isize * stride) as usize;
-            let (piece, within) = (at / PIECE, at % PIECE);
+            let (piece, within) = (at / size, at % size);
             let fit = match stride {
                 0 => len,
-                1.. => (PIECE - 1 - within) / stride as usize + 1,
+                1.. => (size - 1 - within) / stride as usize + 1,
                 _ => within / stride.unsigned_abs() + 1,
             };
             let end = len.min(lane + fit);
@@ -52,6 +57,19 @@ impl<'a> Shared<'a> {
         self.each(offset, stride, values.len(), |words, at, lanes| {
             let values = &values[lanes];
             match stride {
+                _ if self.dtype.is_half() => {
+                    // The lock is on both halves of a word.
+                    let halves: &mut [u16] = bytemuck::cast_slice_mut(words);
+                    match stride {
+                        0 => narrow(self.dtype, halves[at..=at].iter_mut(), &values[values.len() - 1..]),
+                        1 => narrow(self.dtype, halves[at..at + values.len()].iter_mut(), values),
+                        2.. => narrow(self.dtype, halves[at..].iter_mut().step_by(stride as usize), values),
+                        _ => {
+                            let slots = halves[..=at].iter_mut().rev();
+                            narrow(self.dtype, slots.step_by(stride.unsigned_abs()), values);
+                        }
+                    }
+                }
                 1 => words[at..at + values.len()].copy_from_slice(values),
                 2.. => {
                     let slots = words[at..].iter_mut().step_by(stride as usize);
@@ -69,15 +87,19 @@ impl<'a> Shared<'a> {
 
     /// Loads into `dst` from `offset` on, `stride` words apart.
     pub fn load(&self, offset: isize, stride: isize, dst: &mut [u32]) {
-        self.each(offset, stride, dst.len(), |words, at, lanes| {
-            super::load::strided(words, at, stride, &mut dst[lanes]);
+        self.each(offset, stride, dst.len(), |words, at, lanes| match self.dtype.is_half() {
+            true => super::load::strided::<u16>(bytemuck::cast_slice(words), at, stride, &mut dst[lanes]),
+            false => super::load::strided::<u32>(words, at, stride, &mut dst[lanes]),
         });
+        if self.dtype.is_half() {
+            widen(self.dtype, dst);
+        }
     }
 
-    /// Lets `f` write words `offset..offset + len` in place; false if they do not lie in one piece.
+    /// Lets `f` write words `offset..offset + len` in place; false if they do not lie in one piece, or hold halves.
     pub fn in_place(&self, offset: usize, len: usize, f: impl FnOnce(&mut [u32])) -> bool {
         let (piece, within) = (offset / PIECE, offset % PIECE);
-        if within + len > PIECE {
+        if within + len > PIECE || self.dtype.is_half() {
             return false;
         }
         f(&mut self.lock(piece)[within..within + len]);

@@ -2,6 +2,9 @@
 
 use half::f16;
 
+use crate::DType;
+use crate::lanes::arch;
+
 /// The bits of the binary16 nearest to the f32 with these bits, ties to even; what is too large becomes an infinity, a NaN
 /// the quiet one of its sign.
 #[inline(always)]
@@ -25,10 +28,29 @@ pub fn bf16_bits(x: u32) -> u32 {
     if x & 0x7fff_ffff > 0x7f80_0000 { x >> 16 | 0x40 } else { x.wrapping_add(0x7fff + (x >> 16 & 1)) >> 16 }
 }
 
-/// The half of a packed word that `odd` names.
+/// The bits of the binary16 that the f32 with these bits is exactly.
 #[inline(always)]
-pub fn half_of(word: u32, odd: u32) -> u32 {
-    word >> ((odd & 1) << 4) & 0xffff
+pub fn f16_exact(x: u32) -> u32 {
+    let size = x & 0x7fff_ffff;
+    let small = (f32::from_bits(size) * 16_777_216.0) as u32;
+    let normal = (size >> 13).wrapping_sub(if size >= 0x7f80_0000 { 0x3_8000 } else { 0x1_c000 });
+    (x >> 16) & 0x8000 | if size < 0x3880_0000 { small } else { normal }
+}
+
+/// Makes halves of this type, each in a word, the f32 that they are.
+pub(crate) fn widen(dtype: DType, words: &mut [u32]) {
+    arch().dispatch(|| match dtype {
+        DType::F16 => words.iter_mut().for_each(|w| *w = f16_value(*w)),
+        _ => words.iter_mut().for_each(|w| *w <<= 16),
+    });
+}
+
+/// Stores f32 that were rounded to this type.
+pub(crate) fn narrow<'a>(dtype: DType, to: impl Iterator<Item = &'a mut u16>, from: &[u32]) {
+    match dtype {
+        DType::F16 => to.zip(from).for_each(|(d, &x)| *d = f16_exact(x) as u16),
+        _ => to.zip(from).for_each(|(d, &x)| *d = (x >> 16) as u16),
+    }
 }
 
 #[cfg(test)]
@@ -47,6 +69,7 @@ mod tests {
             );
             if !value.is_nan() {
                 assert_eq!(f16_bits(value.to_bits()), u32::from(h));
+                assert_eq!(f16_exact(value.to_bits()), u32::from(h));
                 let wide = u32::from(h) << 16;
                 assert!(f32::from_bits(wide).is_nan() || bf16_bits(wide) == u32::from(h));
             }
@@ -67,6 +90,6 @@ mod tests {
         assert_eq!(f16_bits(65_519.9f32.to_bits()), 0x7bff);
         assert_eq!(f16_bits(65_520f32.to_bits()), 0x7c00);
         assert_eq!(f16_bits(f32::NAN.to_bits()), 0x7e00);
-        assert_eq!((half_of(0xabcd_1234, 0), half_of(0xabcd_1234, 1)), (0x1234, 0xabcd));
+        assert_eq!(f16_exact(f16_value(0x7e00)), 0x7e00);
     }
 }
