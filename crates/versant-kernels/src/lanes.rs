@@ -293,6 +293,8 @@ impl<T: Copy, F: Fn(T, T) -> T> NullaryFnOnce for FoldSlice<'_, T, F> {
                 *a = f(*a, v);
             }
         }
+        // A copy for the rest, whose length is not known: the accumulators above stay in registers.
+        let mut acc = acc;
         for (a, &v) in acc.iter_mut().zip(rest) {
             *a = f(*a, v);
         }

@@ -301,6 +301,8 @@ impl NullaryFnOnce for Online<'_> {
                     *sum += *s;
                 }
             }
+            // A copy, so that the sums above stay in registers.
+            let mut sums = sums;
             for (sum, s) in sums.iter_mut().zip(chunks.into_remainder()) {
                 *s = math::exp(*s - best);
                 *sum += *s;
