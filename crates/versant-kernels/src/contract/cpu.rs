@@ -144,9 +144,7 @@ fn matmul(mm: &MatMul, a: &[f32], b: &[f32], sink: &Sink<'_>) {
     let (row_tasks, col_tasks) = (m.div_ceil(height), n.div_ceil(cols));
     let count = batch.div_ceil(tasks.batches) * row_tasks * col_tasks;
     let macs = batch * m * n * k;
-    // The library's tile for narrower vectors is as good as ours, and packs faster.
-    let panels = rows() == WIDE && m >= WIDE && n >= COLS;
-    let shared = panels && batch == 1 && row_tasks > 1;
+    let shared = over_tiles(m, &matrix(&mm.b, b, 0)) && batch == 1 && row_tasks > 1;
     with_scratch(3, if shared { n.next_multiple_of(COLS) * k } else { 0 }, |packed| {
         if shared {
             pack_right(matrix(&mm.b, b, 0), packed, macs > SEQUENTIAL_MACS);
@@ -162,15 +160,9 @@ fn matmul(mm: &MatMul, a: &[f32], b: &[f32], sink: &Sink<'_>) {
                 for (i, acc) in matrices.clone().zip(acc.chunks_exact_mut(size)) {
                     let a = matrix(&mm.a, a, i).block([row.start, 0], [row.len(), k]);
                     let b = matrix(&mm.b, b, i).block([0, col.start], [k, col.len()]);
-                    if shared {
-                        over_panels(acc, a, packed, col.start);
-                    } else if panels {
-                        with_scratch(1, col.len().next_multiple_of(COLS) * k, |packed| {
-                            pack_right(b, packed, false);
-                            over_panels(acc, a, packed, 0);
-                        });
-                    } else {
-                        gemm(acc, a, b, false);
+                    match shared {
+                        true => over_panels(acc, a, packed, col.start, false),
+                        false => product(acc, a, b, false),
                     }
                 }
                 let start = matrices.start * m * n + row.start * n + col.start;
@@ -183,6 +175,23 @@ fn matmul(mm: &MatMul, a: &[f32], b: &[f32], sink: &Sink<'_>) {
                 }
             });
         });
+    });
+}
+
+/// Whether a product of `m` rows goes over tiles of our own: the library's for narrower vectors are as good, and it
+/// packs few columns that lie along the contracted index faster.
+fn over_tiles(m: usize, b: &Mat<'_>) -> bool {
+    rows() == WIDE && m >= if b.strides[1] == 1 { WIDE } else { 16 * WIDE } && b.size[1] >= COLS
+}
+
+/// `dst = a · b`, or `dst += a · b` if `add`, on the calling thread; `dst` is dense row-major.
+pub(crate) fn product(dst: &mut [f32], a: Mat<'_>, b: Mat<'_>, add: bool) {
+    if !over_tiles(a.size[0], &b) || a.size[1] == 0 {
+        return gemm(dst, a, b, add);
+    }
+    with_scratch(1, b.size[1].next_multiple_of(COLS) * b.size[0], |packed| {
+        pack_right(b, packed, false);
+        over_panels(dst, a, packed, 0, add);
     });
 }
 
@@ -209,8 +218,8 @@ fn pack_right(b: Mat<'_>, out: &mut [f32], parallel: bool) {
     }
 }
 
-/// `acc = a · b` for the columns of packed panels from number `col`, the first of a panel, on.
-fn over_panels(acc: &mut [f32], a: Mat<'_>, packed: &[f32], col: usize) {
+/// The same for the columns of packed panels from number `col`, the first of a panel, on.
+fn over_panels(acc: &mut [f32], a: Mat<'_>, packed: &[f32], col: usize, add: bool) {
     let [m, k] = a.size;
     let ld = acc.len() / m;
     let columns = packed.len() / k;
@@ -218,7 +227,7 @@ fn over_panels(acc: &mut [f32], a: Mat<'_>, packed: &[f32], col: usize) {
         let depth = depth_of(k).min(k - first);
         let b = &packed[columns * first + col * depth..][..ld.next_multiple_of(COLS) * depth];
         let a = a.block([0, first], [m, depth]);
-        let add = first > 0;
+        let add = add || first > 0;
         // Rows a page apart would share their places in the cache with one another, and with the panels.
         if a.strides[1] == 1 && (a.strides[0] % 1024 != 0 || ld < 16 * COLS) {
             RowsProduct { a, b, acc, add }.run();

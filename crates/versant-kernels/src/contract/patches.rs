@@ -2,12 +2,12 @@
 
 use std::ops::Range;
 
-use pulp::{NullaryFnOnce, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 
 use super::Conv;
 use super::cpu_conv::Planes;
 use super::panel::{COLS, NARROW, WIDE, put, steps};
-use crate::lanes::{arch, vectorised};
+use crate::lanes::arch;
 
 /// Zeros before and after the padded samples, so that a panel may be read in one piece where only a part is wanted.
 const SLACK: usize = COLS;
@@ -138,7 +138,7 @@ pub(super) struct PackPatches<'a> {
 
 impl PackPatches<'_> {
     pub fn run(self) {
-        vectorised(self);
+        arch().dispatch(self);
     }
 
     fn lanes(&self, panel: usize) -> Lanes {
@@ -164,10 +164,22 @@ impl PackPatches<'_> {
     }
 }
 
-impl NullaryFnOnce for PackPatches<'_> {
+impl WithSimd for PackPatches<'_> {
     type Output = ();
     #[inline(always)]
-    fn call(self) {
+    fn with_simd<S: Simd>(self, simd: S) {
+        match S::F32_LANES {
+            16 => self.pack::<S, 1>(simd),
+            8 => self.pack::<S, 2>(simd),
+            4 => self.pack::<S, 4>(simd),
+            _ => self.pack::<S, 16>(simd),
+        }
+    }
+}
+
+impl PackPatches<'_> {
+    #[inline(always)]
+    fn pack<S: Simd, const V: usize>(self, simd: S) {
         let words = self.from.words;
         let depth = self.taps.len();
         for number in 0..self.out.len() / (depth * COLS) {
@@ -181,14 +193,19 @@ impl NullaryFnOnce for PackPatches<'_> {
                     }
                 }
                 Lanes::Two(split, one, two) => {
-                    // Masks of bits, and hidden from the compiler, which makes sixteen choices of an address of them.
+                    // Vectors by name: of a choice for each lane the compiler makes sixteen loads.
                     let first: [u32; COLS] = std::array::from_fn(|i| if i < split { !0 } else { 0 });
-                    let first = std::hint::black_box(first);
+                    let first: [S::u32s; V] = bytemuck::cast(first);
                     for (row, tap) in rows {
-                        let (a, b) = (&words[one + tap..][..COLS], &words[two + tap..][..COLS]);
-                        for ((row, &first), (a, b)) in row.iter_mut().zip(&first).zip(a.iter().zip(b)) {
-                            *row = f32::from_bits(a.to_bits() & first | b.to_bits() & !first);
+                        let (mut a, mut b) = ([0.0; COLS], [0.0; COLS]);
+                        a.copy_from_slice(&words[one + tap..one + tap + COLS]);
+                        b.copy_from_slice(&words[two + tap..two + tap + COLS]);
+                        let (mut a, b): ([S::u32s; V], [S::u32s; V]) = (bytemuck::cast(a), bytemuck::cast(b));
+                        for (a, (b, first)) in a.iter_mut().zip(b.into_iter().zip(first)) {
+                            let other = simd.and_u32s(b, simd.not_u32s(first));
+                            *a = simd.or_u32s(simd.and_u32s(*a, first), other);
                         }
+                        *row = bytemuck::cast(a);
                     }
                 }
                 Lanes::Any(at) => {
