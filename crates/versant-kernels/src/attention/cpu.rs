@@ -1,4 +1,5 @@
-//! The CPU twin: blocks of queries and keys whose scores stay in cache, products by tiles or by `gemm`, rows of a block by vectors.
+//! The CPU twin: blocks of queries and keys whose scores stay in cache, products as elsewhere, rows of a block by
+//! vectors.
 //!
 //! Work is cut by shape only, so a result does not depend on the number of threads.
 
@@ -301,13 +302,13 @@ impl NullaryFnOnce for Online<'_> {
                 }
             }
             // A copy, so that the sums above stay in registers.
-            let mut sums = sums;
-            for (sum, s) in sums.iter_mut().zip(chunks.into_remainder()) {
+            let mut all = sums;
+            for (sum, s) in all.iter_mut().zip(chunks.into_remainder()) {
                 *s = math::exp(*s - best);
                 *sum += *s;
             }
             *max = best;
-            *sum = *sum * factor + sums.iter().sum::<f32>();
+            *sum = *sum * factor + all.iter().sum::<f32>();
             acc.iter_mut().for_each(|x| *x *= factor);
         }
     }

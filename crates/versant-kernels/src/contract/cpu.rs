@@ -13,7 +13,7 @@ use rayon::prelude::*;
 use super::cpu_conv;
 use super::gemm_call::gemm;
 use super::gpu::epilogue_bindings;
-use super::panel::{COLS, Mat, Product, RowsProduct, WIDE, rows};
+use super::panel::{COLS, Mat, Product, RowsProduct, Tiles, WIDE, rows};
 use super::{ContractLaunch, Contraction, MatMul, Operand};
 use crate::eval::Evaluator;
 use crate::{KernelSource, Program, View};
@@ -189,7 +189,7 @@ pub(crate) fn product(dst: &mut [f32], a: Mat<'_>, b: Mat<'_>, add: bool) {
     if !over_tiles(a.size[0], &b) || a.size[1] == 0 {
         return gemm(dst, a, b, add);
     }
-    with_scratch(1, b.size[1].next_multiple_of(COLS) * b.size[0], |packed| {
+    with_scratch(3, b.size[1].next_multiple_of(COLS) * b.size[0], |packed| {
         pack_right(b, packed, false);
         over_panels(dst, a, packed, 0, add);
     });

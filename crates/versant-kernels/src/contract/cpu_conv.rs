@@ -10,9 +10,8 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::cpu::{SEQUENTIAL_MACS, Sink, for_each_task, piece, with_scratch};
-use super::gemm_call::gemm;
-use super::panel::{COLS, Mat, NARROW, Product, WIDE, depths, rows};
+use super::cpu::{SEQUENTIAL_MACS, Sink, for_each_task, piece, product, with_scratch};
+use super::panel::{COLS, Mat, NARROW, Product, Tiles, WIDE, depths, rows};
 use super::patches::{PackPatches, PaddedShape, WeightProduct};
 use super::{Conv, ConvKind};
 use crate::View;
@@ -434,7 +433,7 @@ fn input_grad(e: &Extents<'_>, ops: &Operands<'_>, sink: &Sink<'_>) {
                 let pixels = lines.len() * c.output[1];
                 let ld = samples.len() * pixels;
                 with_scratch(1, rows * ld, |col| {
-                    with_grad(e, &ops.image, g, &samples, &lines, |grad| gemm(col, weight, grad, false));
+                    with_grad(e, &ops.image, g, &samples, &lines, |grad| product(col, weight, grad, false));
                     for (i, acc) in acc.chunks_exact_mut(image).enumerate() {
                         scatter(e, acc, &lines, col, ld, i * pixels);
                     }

@@ -108,6 +108,44 @@ pub(super) fn depths(k: usize) -> usize {
     k.div_ceil(k.div_ceil(DEPTH).max(1)).max(1)
 }
 
+/// A product over tiles. What differs is where rows and sums lie.
+pub(super) trait Tiles: Sized {
+    /// The number of panels of columns.
+    fn panels(&self) -> usize;
+
+    /// All rows of some panels of columns, `P` at once.
+    fn tiles<S: Simd, const R: usize, const P: usize, const V: usize>(
+        &mut self,
+        simd: S,
+        panels: Range<usize>,
+    );
+
+    /// Computes it on the calling thread.
+    fn run(self) {
+        arch().dispatch(OverTiles(self));
+    }
+}
+
+struct OverTiles<T>(T);
+
+impl<T: Tiles> WithSimd for OverTiles<T> {
+    type Output = ();
+    #[inline(always)]
+    fn with_simd<S: Simd>(mut self, simd: S) {
+        let panels = self.0.panels();
+        let pairs = panels / 2 * 2;
+        match S::F32_LANES {
+            16 => {
+                self.0.tiles::<S, WIDE, 2, 1>(simd, 0..pairs);
+                self.0.tiles::<S, WIDE, 1, 1>(simd, pairs..panels);
+            }
+            8 => self.0.tiles::<S, NARROW, 1, 2>(simd, 0..panels),
+            4 => self.0.tiles::<S, NARROW, 1, 4>(simd, 0..panels),
+            _ => self.0.tiles::<S, NARROW, 1, 16>(simd, 0..panels),
+        }
+    }
+}
+
 /// `acc = a · b` or `acc += a · b` over panels of one depth.
 pub(super) struct Product<'a> {
     /// Panels of rows.
@@ -126,13 +164,6 @@ pub(super) struct Product<'a> {
     pub add: bool,
 }
 
-impl Product<'_> {
-    /// Computes it on the calling thread.
-    pub fn run(self) {
-        arch().dispatch(self);
-    }
-}
-
 /// The same with the rows of `a` read where they lie; they are dense.
 pub(super) struct RowsProduct<'a> {
     pub a: Mat<'a>,
@@ -144,33 +175,11 @@ pub(super) struct RowsProduct<'a> {
     pub add: bool,
 }
 
-impl RowsProduct<'_> {
-    /// Computes it on the calling thread.
-    pub fn run(self) {
-        arch().dispatch(self);
+impl Tiles for RowsProduct<'_> {
+    fn panels(&self) -> usize {
+        self.b.len() / (self.a.size[1] * COLS)
     }
-}
 
-impl WithSimd for RowsProduct<'_> {
-    type Output = ();
-    #[inline(always)]
-    fn with_simd<S: Simd>(mut self, simd: S) {
-        let panels = self.b.len() / (self.a.size[1] * COLS);
-        let pairs = panels / 2 * 2;
-        match S::F32_LANES {
-            16 => {
-                self.tiles::<S, WIDE, 2, 1>(simd, 0..pairs);
-                self.tiles::<S, WIDE, 1, 1>(simd, pairs..panels);
-            }
-            8 => self.tiles::<S, NARROW, 1, 2>(simd, 0..panels),
-            4 => self.tiles::<S, NARROW, 1, 4>(simd, 0..panels),
-            _ => self.tiles::<S, NARROW, 1, 16>(simd, 0..panels),
-        }
-    }
-}
-
-impl RowsProduct<'_> {
-    /// All rows of some panels of columns, `P` at once.
     #[inline(always)]
     fn tiles<S: Simd, const R: usize, const P: usize, const V: usize>(
         &mut self,
@@ -205,26 +214,11 @@ impl RowsProduct<'_> {
 /// The accumulators of a tile of `R` rows over `P` panels of columns, `V` vectors a row of a panel.
 pub(super) type Tile<S, const R: usize, const P: usize, const V: usize> = [[[<S as Simd>::f32s; V]; P]; R];
 
-impl WithSimd for Product<'_> {
-    type Output = ();
-    #[inline(always)]
-    fn with_simd<S: Simd>(mut self, simd: S) {
-        let panels = self.b.len() / (self.depth * COLS);
-        let pairs = panels / 2 * 2;
-        match S::F32_LANES {
-            16 => {
-                self.tiles::<S, WIDE, 2, 1>(simd, 0..pairs);
-                self.tiles::<S, WIDE, 1, 1>(simd, pairs..panels);
-            }
-            8 => self.tiles::<S, NARROW, 1, 2>(simd, 0..panels),
-            4 => self.tiles::<S, NARROW, 1, 4>(simd, 0..panels),
-            _ => self.tiles::<S, NARROW, 1, 16>(simd, 0..panels),
-        }
+impl Tiles for Product<'_> {
+    fn panels(&self) -> usize {
+        self.b.len() / (self.depth * COLS)
     }
-}
 
-impl Product<'_> {
-    /// All rows of some panels of columns, `P` at once.
     #[inline(always)]
     fn tiles<S: Simd, const R: usize, const P: usize, const V: usize>(
         &mut self,

@@ -6,7 +6,7 @@ use pulp::{Simd, WithSimd};
 
 use super::Conv;
 use super::cpu_conv::Planes;
-use super::panel::{COLS, NARROW, WIDE, put, steps};
+use super::panel::{COLS, Tiles, put, steps};
 use crate::lanes::arch;
 
 /// Zeros before and after the padded samples, so that a panel may be read in one piece where only a part is wanted.
@@ -233,33 +233,12 @@ pub(super) struct WeightProduct<'a> {
     pub acc: &'a mut [f32],
 }
 
-impl WeightProduct<'_> {
-    pub fn run(self) {
-        arch().dispatch(self);
-    }
-}
-
-impl WithSimd for WeightProduct<'_> {
-    type Output = ();
-    #[inline(always)]
-    fn with_simd<S: Simd>(mut self, simd: S) {
+impl Tiles for WeightProduct<'_> {
+    fn panels(&self) -> usize {
         let [lines, width] = self.image.shape.out;
-        let panels = self.grad.len() / (lines * width * COLS);
-        let pairs = panels / 2 * 2;
-        match S::F32_LANES {
-            16 => {
-                self.tiles::<S, WIDE, 2, 1>(simd, 0..pairs);
-                self.tiles::<S, WIDE, 1, 1>(simd, pairs..panels);
-            }
-            8 => self.tiles::<S, NARROW, 1, 2>(simd, 0..panels),
-            4 => self.tiles::<S, NARROW, 1, 4>(simd, 0..panels),
-            _ => self.tiles::<S, NARROW, 1, 16>(simd, 0..panels),
-        }
+        self.grad.len() / (lines * width * COLS)
     }
-}
 
-impl WeightProduct<'_> {
-    /// All taps for some panels of out channels, `P` at once.
     #[inline(always)]
     fn tiles<S: Simd, const R: usize, const P: usize, const V: usize>(
         &mut self,
