@@ -87,7 +87,7 @@ impl Evaluator {
         if total <= 2 * work {
             return evaluator;
         }
-        if blocks < 8 {
+        if blocks < compile::FEW_BLOCKS {
             let tiles = plan.cols.div_ceil(plan.tile_cols);
             let tile_cost = plan.tile_rows * plan.tile_cols * plan.col_cost;
             let tiles_a_job = (work / tile_cost.max(1)).max(tiles.div_ceil(MAX_JOBS)).max(1);
@@ -182,9 +182,14 @@ impl Evaluator {
             if self.job_cols < cols {
                 self.col_jobs(step, first, tile_rows, buffers, scratch);
             } else {
-                let Scratch { frame, temps, states } = scratch;
-                let job = ColJob { step, frame, buffers, first, rows: tile_rows };
-                job.run(&self.plan, 0, cols, temps, states);
+                let take = if step.keep.is_empty() { cols.max(1) } else { self.plan.tile_cols };
+                for start in (0..cols).step_by(take) {
+                    let (Scratch { frame, temps, states }, end) = (&mut *scratch, (start + take).min(cols));
+                    let job = ColJob { step, frame, buffers, first, rows: tile_rows };
+                    job.run(&self.plan, start, end, temps, states);
+                    let at = (first * cols + start) % (self.plan.row_block * cols);
+                    keep(step, at, tile_rows * (end - start), buffers, scratch);
+                }
             }
             for reduce in &step.reduces {
                 let out = &mut scratch.frame[reduce.out][tile_row..tile_row + tile_rows];
@@ -250,11 +255,16 @@ impl Evaluator {
 
 /// Runs a `Row` step over a block of rows, and keeps what later steps need.
 fn row_step(step: &PlanStep, lanes: Lanes, buffers: &Buffers<'_, '_>, scratch: &mut Scratch) {
+    step.run(&scratch.frame, &mut scratch.temps, buffers, lanes);
+    keep(step, 0, lanes.len, buffers, scratch);
+}
+
+/// Copies what later steps need of the last `len` lanes into the frame, to lane `at` of its slots.
+fn keep(step: &PlanStep, at: usize, len: usize, buffers: &Buffers<'_, '_>, scratch: &mut Scratch) {
     let Scratch { frame, temps, .. } = scratch;
-    step.run(frame, temps, buffers, lanes);
     for &(value, slot) in &step.keep {
         let mut kept = std::mem::take(&mut frame[slot]);
-        kept[..lanes.len].copy_from_slice(operand(value, frame, temps, buffers, lanes.len));
+        kept[at..at + len].copy_from_slice(operand(value, frame, temps, buffers, len));
         frame[slot] = kept;
     }
 }

@@ -293,17 +293,19 @@ impl<T: Copy, F: Fn(T, T) -> T> NullaryFnOnce for FoldSlice<'_, T, F> {
                 *a = f(*a, v);
             }
         }
-        for (a, &v) in acc.iter_mut().zip(rest) {
+        // A copy for the rest, whose length is not known: the accumulators above stay in registers.
+        let mut all = acc;
+        for (a, &v) in all.iter_mut().zip(rest) {
             *a = f(*a, v);
         }
         let mut width = ACCUMULATORS;
         while width > 1 {
             width /= 2;
             for i in 0..width {
-                acc[i] = f(acc[i], acc[i + width]);
+                all[i] = f(all[i], all[i + width]);
             }
         }
-        acc[0]
+        all[0]
     }
 }
 

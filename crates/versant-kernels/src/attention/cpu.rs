@@ -1,4 +1,5 @@
-//! The CPU twin: blocks of queries and keys whose scores stay in cache, products by `gemm`, rows of a block by vectors.
+//! The CPU twin: blocks of queries and keys whose scores stay in cache, products as elsewhere, rows of a block by
+//! vectors.
 //!
 //! Work is cut by shape only, so a result does not depend on the number of threads.
 
@@ -9,8 +10,7 @@ use pulp::NullaryFnOnce;
 use rayon::prelude::*;
 
 use super::{Attention, HIDDEN, MaskKind, Pass};
-use crate::contract::cpu::{begin, values, with_scratch};
-use crate::contract::gemm_call::gemm;
+use crate::contract::cpu::{begin, product, values, with_scratch};
 use crate::contract::panel::Mat;
 use crate::lanes::vectorised;
 use crate::{KernelSource, View, math};
@@ -106,7 +106,7 @@ impl Work<'_> {
     /// Scaled and masked scores of a block, in place of the products; what a query does not see is -inf.
     fn scores(&self, head: Head, queries: &Range<usize>, keys: &Range<usize>, s: &mut [f32]) {
         let (q, k) = (self.rows(0, head.b, head.h, queries), self.rows(1, head.b, head.kv, keys));
-        gemm(s, q, k.t(), false);
+        product(s, q, k.t(), false);
         for (i, row) in queries.clone().zip(s.chunks_exact_mut(keys.len())) {
             let seen = self.a.seen(i);
             let low = seen.start.clamp(keys.start, keys.end) - keys.start;
@@ -149,7 +149,7 @@ impl Work<'_> {
                 let s = &mut scores[..n * keys.len()];
                 self.scores(head, &queries, &keys, s);
                 vectorised(Online { s, width: keys.len(), max, sum, acc, value: a.value });
-                gemm(acc, Mat::dense(s, n, keys.len()), self.rows(2, head.b, head.kv, &keys), true);
+                product(acc, Mat::dense(s, n, keys.len()), self.rows(2, head.b, head.kv, &keys), true);
             }
             for (r, acc) in acc.chunks_exact(a.value).enumerate() {
                 let (at, total) = (r * a.heads + head.h, sum[r]);
@@ -219,15 +219,15 @@ impl Work<'_> {
                             self.block(head, &rows, &cols, p, ds);
                             let [p, ds] = [p, ds].map(|x| Mat::dense(x, rows.len(), cols.len()));
                             if dq_out.is_some() {
-                                gemm(dq, ds, self.rows(1, b, kv, &cols), true);
+                                product(dq, ds, self.rows(1, b, kv, &cols), true);
                             }
                             if kv_out.is_some() {
                                 let from = cols.start - keys.start..cols.end - keys.start;
                                 let part = |width: usize| from.start * width..from.end * width;
                                 let (q, g) =
                                     (self.rows(0, b, h, &rows), self.rows(a.gradient(), b, h, &rows));
-                                gemm(&mut dk[part(a.width)], ds.t(), q, true);
-                                gemm(&mut dv[part(a.value)], p.t(), g, true);
+                                product(&mut dk[part(a.width)], ds.t(), q, true);
+                                product(&mut dv[part(a.value)], p.t(), g, true);
                             }
                         }
                         if let Some(out) = &mut dq_out {
@@ -250,7 +250,7 @@ impl Work<'_> {
         let Head { b, h, kv } = head;
         self.scores(head, rows, cols, p);
         let g = self.rows(a.gradient(), b, h, rows);
-        gemm(ds, g, self.rows(2, b, kv, cols).t(), false);
+        product(ds, g, self.rows(2, b, kv, cols).t(), false);
         let at = a.gradient() + 1;
         let forward: &[f32] = bytemuck::cast_slice(&self.reads[at][a.views[at].offset as usize..]);
         let (out, sums) = forward.split_at(a.batch * a.queries * a.heads * a.value);
@@ -305,12 +305,14 @@ impl NullaryFnOnce for Online<'_> {
                     *sum += *s;
                 }
             }
-            for (sum, s) in sums.iter_mut().zip(chunks.into_remainder()) {
+            // A copy, so that the sums above stay in registers.
+            let mut all = sums;
+            for (sum, s) in all.iter_mut().zip(chunks.into_remainder()) {
                 *s = math::exp(*s - best);
                 *sum += *s;
             }
             *max = best;
-            *sum = *sum * factor + sums.iter().sum::<f32>();
+            *sum = *sum * factor + all.iter().sum::<f32>();
             acc.iter_mut().for_each(|x| *x *= factor);
         }
     }

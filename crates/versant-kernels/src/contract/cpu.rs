@@ -14,7 +14,7 @@ use rayon::prelude::*;
 use super::cpu_conv;
 use super::gemm_call::gemm;
 use super::gpu::epilogue_bindings;
-use super::panel::Mat;
+use super::panel::{COLS, Mat, Product, RowsProduct, Tiles, WIDE, rows};
 use super::{ContractLaunch, Contraction, MatMul, Operand};
 use crate::eval::Evaluator;
 use crate::math::widen;
@@ -183,31 +183,104 @@ fn matmul(mm: &MatMul, a: &[f32], b: &[f32], sink: &Sink<'_>) {
     let [m, n, k] = [mm.m, mm.n, mm.k];
     let batch = mm.batch.numel();
     let tasks = MatMulTasks::new(batch, [m, n, k]);
-    let [rows, cols] = tasks.block;
-    let (row_tasks, col_tasks) = (m.div_ceil(rows), n.div_ceil(cols));
+    let [height, cols] = tasks.block;
+    let (row_tasks, col_tasks) = (m.div_ceil(height), n.div_ceil(cols));
     let count = batch.div_ceil(tasks.batches) * row_tasks * col_tasks;
-    for_each_task(count, batch * m * n * k, |task| {
-        let (outer, col) = (task / col_tasks, task % col_tasks);
-        let (outer, row) = (outer / row_tasks, outer % row_tasks);
-        let (row, col) = (piece(row, rows, m), piece(col, cols, n));
-        let matrices = piece(outer, tasks.batches, batch);
-        let size = row.len() * col.len();
-        with_scratch(0, matrices.len() * size, |acc| {
-            for (i, acc) in matrices.clone().zip(acc.chunks_exact_mut(size)) {
-                let a = matrix(&mm.a, a, i).block([row.start, 0], [row.len(), k]);
-                let b = matrix(&mm.b, b, i).block([0, col.start], [k, col.len()]);
-                gemm(acc, a, b, false);
-            }
-            let start = matrices.start * m * n + row.start * n + col.start;
-            if col.len() == n {
-                sink(start, acc);
-            } else {
-                for (r, acc) in acc.chunks_exact(col.len()).enumerate() {
-                    sink(start + r * n, acc);
+    let macs = batch * m * n * k;
+    let shared = over_tiles(m, &matrix(&mm.b, b, 0)) && batch == 1 && row_tasks > 1;
+    with_scratch(3, if shared { n.next_multiple_of(COLS) * k } else { 0 }, |packed| {
+        if shared {
+            pack_right(matrix(&mm.b, b, 0), packed, macs > SEQUENTIAL_MACS);
+        }
+        let packed = &*packed;
+        for_each_task(count, macs, |task| {
+            let (outer, col) = (task / col_tasks, task % col_tasks);
+            let (outer, row) = (outer / row_tasks, outer % row_tasks);
+            let (row, col) = (piece(row, height, m), piece(col, cols, n));
+            let matrices = piece(outer, tasks.batches, batch);
+            let size = row.len() * col.len();
+            with_scratch(0, matrices.len() * size, |acc| {
+                for (i, acc) in matrices.clone().zip(acc.chunks_exact_mut(size)) {
+                    let a = matrix(&mm.a, a, i).block([row.start, 0], [row.len(), k]);
+                    let b = matrix(&mm.b, b, i).block([0, col.start], [k, col.len()]);
+                    match shared {
+                        true => over_panels(acc, a, packed, col.start, false),
+                        false => product(acc, a, b, false),
+                    }
                 }
-            }
+                let start = matrices.start * m * n + row.start * n + col.start;
+                if col.len() == n {
+                    sink(start, acc);
+                } else {
+                    for (r, acc) in acc.chunks_exact(col.len()).enumerate() {
+                        sink(start + r * n, acc);
+                    }
+                }
+            });
         });
     });
+}
+
+/// Whether a product of `m` rows goes over tiles of our own: the library's for narrower vectors are as good, and it
+/// packs few columns that lie along the contracted index faster.
+fn over_tiles(m: usize, b: &Mat<'_>) -> bool {
+    rows() == WIDE && m >= if b.strides[1] == 1 { WIDE } else { 16 * WIDE } && b.size[1] >= COLS
+}
+
+/// `dst = a · b`, or `dst += a · b` if `add`, on the calling thread; `dst` is dense row-major.
+pub(crate) fn product(dst: &mut [f32], a: Mat<'_>, b: Mat<'_>, add: bool) {
+    if !over_tiles(a.size[0], &b) || a.size[1] == 0 {
+        return gemm(dst, a, b, add);
+    }
+    with_scratch(3, b.size[1].next_multiple_of(COLS) * b.size[0], |packed| {
+        pack_right(b, packed, false);
+        over_panels(dst, a, packed, 0, add);
+    });
+}
+
+/// Steps of the contracted index that are packed together: two panels of columns then fit the first-level cache.
+fn depth_of(k: usize) -> usize {
+    k.div_ceil(k.div_ceil(256))
+}
+
+/// Packs a right operand into panels of columns, some steps of the contracted index after the other.
+fn pack_right(b: Mat<'_>, out: &mut [f32], parallel: bool) {
+    let [k, n] = b.size;
+    let depth = depth_of(k);
+    for (i, out) in out.chunks_mut(n.next_multiple_of(COLS) * depth).enumerate() {
+        let depth = depth.min(k - i * depth);
+        let columns = if parallel { 4 * COLS } else { n };
+        let one = |(j, out): (usize, &mut [f32])| {
+            let width = columns.min(n - j * columns);
+            b.block([i * depth_of(k), j * columns], [depth, width]).pack::<COLS>(out);
+        };
+        match parallel {
+            true => out.par_chunks_mut(depth * columns).enumerate().for_each(one),
+            false => one((0, out)),
+        }
+    }
+}
+
+/// The same for the columns of packed panels from number `col`, the first of a panel, on.
+fn over_panels(acc: &mut [f32], a: Mat<'_>, packed: &[f32], col: usize, add: bool) {
+    let [m, k] = a.size;
+    let ld = acc.len() / m;
+    let columns = packed.len() / k;
+    for first in (0..k).step_by(depth_of(k)) {
+        let depth = depth_of(k).min(k - first);
+        let b = &packed[columns * first + col * depth..][..ld.next_multiple_of(COLS) * depth];
+        let a = a.block([0, first], [m, depth]);
+        let add = add || first > 0;
+        // Rows a page apart would share their places in the cache with one another, and with the panels.
+        if a.strides[1] == 1 && (a.strides[0] % 1024 != 0 || ld < 16 * COLS) {
+            RowsProduct { a, b, acc, add }.run();
+            continue;
+        }
+        with_scratch(2, m.next_multiple_of(WIDE) * depth, |panels| {
+            a.t().pack::<WIDE>(panels);
+            Product { a: panels, b, depth, acc, ld, size: [m, ld], add }.run();
+        });
+    }
 }
 
 /// Matrix number `index` (row-major over the leading dimensions) of a view.

@@ -10,15 +10,16 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::cpu::{SEQUENTIAL_MACS, Sink, for_each_task, piece, with_scratch};
-use super::gemm_call::gemm;
-use super::panel::{COLS, Mat, Product, ROWS, depths};
+use super::cpu::{SEQUENTIAL_MACS, Sink, for_each_task, piece, product, with_scratch};
+use super::panel::{COLS, Mat, NARROW, Product, Tiles, WIDE, depths, rows};
 use super::patches::{PackPatches, PaddedShape, WeightProduct};
 use super::{Conv, ConvKind};
 use crate::View;
 
 /// Floats of a patch matrix, as far as one output row allows: 192 KiB.
 const COL: usize = 3 << 14;
+/// Columns that are packed and multiplied at once.
+const PAIR: usize = 2 * COLS;
 /// Columns that a patch matrix should have at least; small images share one.
 const MIN_COLS: usize = 96;
 /// Tasks that a gradient is cut into at least, where the shape allows it.
@@ -254,7 +255,8 @@ fn forward<'w>(
     let (blocks, cuts) = (c.n.div_ceil(samples), c.output[0].div_ceil(lines));
     let direct =
         e.taps == 1 && samples == 1 && c.stride == [1, 1] && c.padding == [0, 0] && c.input == c.output;
-    let rows = e.c_out.next_multiple_of(ROWS);
+    let tile = rows();
+    let rows = e.c_out.next_multiple_of(tile);
     let size = rows * e.c_in * e.taps;
     // Blocks of channels, and where the panels of each begin.
     let parts = || (0..e.c_in).step_by(channels).map(|first| first..(first + channels).min(e.c_in));
@@ -263,7 +265,11 @@ fn forward<'w>(
             for part in parts() {
                 let (first, depth) = (part.start * e.taps, part.len() * e.taps);
                 let panels = &mut weights[rows * first..rows * (first + depth)];
-                weight(g).block([0, first], [e.c_out, depth]).t().pack::<ROWS>(panels);
+                let part = weight(g).block([0, first], [e.c_out, depth]).t();
+                match tile {
+                    WIDE => part.pack::<WIDE>(panels),
+                    _ => part.pack::<NARROW>(panels),
+                }
             }
         }
         let weights = &*weights;
@@ -273,23 +279,30 @@ fn forward<'w>(
             let pixels = lines.start * c.output[1]..lines.end * c.output[1];
             let ld = samples.len() * pixels.len();
             let shape = PaddedShape::new(c, channels, lines.len());
-            let columns = ld.next_multiple_of(COLS);
+            let columns = if direct { ld.next_multiple_of(COLS) } else { PAIR };
             with_buffers([e.c_out * ld, deep * columns, shape.len(samples.len())], |[acc, panels, words]| {
                 for part in parts() {
                     let (first, depth) = (part.start * e.taps, part.len() * e.taps);
-                    let panels = &mut panels[..depth * columns];
                     let part = g * e.c_in + part.start..g * e.c_in + part.end;
-                    if direct {
-                        image.matrix(samples.start, part, pixels.clone()).pack::<COLS>(panels);
-                    } else {
-                        let shape = PaddedShape::new(c, part.len(), lines.len());
-                        let words = &mut words[..shape.len(samples.len())];
-                        let from = &shape.fill(words, c, image, &samples, &part, lines.start);
-                        PackPatches { from, taps: depth, pixels: ld, out: panels }.run();
-                    }
                     let a = &weights[g * size + rows * first..][..rows * depth];
                     let add = first > 0;
-                    Product { a, b: panels, depth, acc, ld, size: [e.c_out, ld], add }.run();
+                    if direct {
+                        let b = &mut panels[..depth * columns];
+                        image.matrix(samples.start, part, pixels.clone()).pack::<COLS>(b);
+                        Product { a, b, depth, acc, ld, size: [e.c_out, ld], add }.run();
+                        continue;
+                    }
+                    let shape = PaddedShape::new(c, part.len(), lines.len());
+                    let words = &mut words[..shape.len(samples.len())];
+                    let from = &shape.fill(words, c, image, &samples, &part, lines.start);
+                    let taps = &shape.taps(depth);
+                    // Patches go into the first-level cache, and are used up while they are there.
+                    for col in (0..ld).step_by(PAIR) {
+                        let b = &mut panels[..depth * PAIR.min((ld - col).next_multiple_of(COLS))];
+                        PackPatches { from, taps, pixels: ld, first: col / COLS, out: b }.run();
+                        let acc = &mut acc[col..];
+                        Product { a, b, depth, acc, ld, size: [e.c_out, ld - col], add }.run();
+                    }
                 }
                 let start = (samples.start * c.c_out + g * e.c_out) * e.pixels;
                 emit_images(e, start, samples.len(), pixels, acc, sink);
@@ -420,7 +433,7 @@ fn input_grad(e: &Extents<'_>, ops: &Operands<'_>, sink: &Sink<'_>) {
                 let pixels = lines.len() * c.output[1];
                 let ld = samples.len() * pixels;
                 with_scratch(1, rows * ld, |col| {
-                    with_grad(e, &ops.image, g, &samples, &lines, |grad| gemm(col, weight, grad, false));
+                    with_grad(e, &ops.image, g, &samples, &lines, |grad| product(col, weight, grad, false));
                     for (i, acc) in acc.chunks_exact_mut(image).enumerate() {
                         scatter(e, acc, &lines, col, ld, i * pixels);
                     }

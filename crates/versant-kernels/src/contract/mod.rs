@@ -15,7 +15,7 @@
 mod choice;
 pub(crate) mod cpu;
 mod cpu_conv;
-pub(crate) mod gemm_call;
+mod gemm_call;
 pub(crate) mod gpu;
 #[cfg(test)]
 mod gpu_tests;

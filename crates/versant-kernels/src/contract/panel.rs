@@ -1,20 +1,29 @@
 //! The product of packed panels, the inner loop of convolutions on the CPU.
 //!
-//! A left operand lies in panels of [`ROWS`] rows, a right one in panels of [`COLS`] columns, each with the contracted
+//! A left operand lies in panels of [`rows`] rows, a right one in panels of [`COLS`] columns, each with the contracted
 //! index outermost, so that a step reads both in a row: on AVX2 two vectors and six broadcasts for twelve
-//! multiply-adds, whose accumulators are twelve of the sixteen registers. Patches of an image are packed straight into
-//! panels (`patches.rs`): a library's product would want them as a matrix first, which it then packs once more.
+//! multiply-adds, whose accumulators are twelve of the sixteen registers; on AVX-512 two panels of columns side by side,
+//! two vectors and eight broadcasts for sixteen. Patches of an image are packed straight into panels (`patches.rs`): a
+//! library's product would want them as a matrix first, which it then packs once more.
+
+use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
 
-use crate::lanes::arch;
+use crate::lanes::{arch, isa};
 
-/// Rows of a tile.
-pub(super) const ROWS: usize = 6;
-/// Columns of a tile.
+/// Rows of a tile where vectors have sixteen lanes, and where they have fewer.
+pub(super) const WIDE: usize = 8;
+pub(super) const NARROW: usize = 6;
+/// Columns of a panel.
 pub(super) const COLS: usize = 16;
 /// Most steps of the contracted index that are packed at once: a panel of columns then fits the first-level cache.
 pub(super) const DEPTH: usize = 384;
+
+/// Rows of a tile on this machine.
+pub(super) fn rows() -> usize {
+    if isa() == "avx512" { WIDE } else { NARROW }
+}
 
 /// A strided matrix in a slice.
 #[derive(Clone, Copy)]
@@ -99,6 +108,44 @@ pub(super) fn depths(k: usize) -> usize {
     k.div_ceil(k.div_ceil(DEPTH).max(1)).max(1)
 }
 
+/// A product over tiles. What differs is where rows and sums lie.
+pub(super) trait Tiles: Sized {
+    /// The number of panels of columns.
+    fn panels(&self) -> usize;
+
+    /// All rows of some panels of columns, `P` at once.
+    fn tiles<S: Simd, const R: usize, const P: usize, const V: usize>(
+        &mut self,
+        simd: S,
+        panels: Range<usize>,
+    );
+
+    /// Computes it on the calling thread.
+    fn run(self) {
+        arch().dispatch(OverTiles(self));
+    }
+}
+
+struct OverTiles<T>(T);
+
+impl<T: Tiles> WithSimd for OverTiles<T> {
+    type Output = ();
+    #[inline(always)]
+    fn with_simd<S: Simd>(mut self, simd: S) {
+        let panels = self.0.panels();
+        let pairs = panels / 2 * 2;
+        match S::F32_LANES {
+            16 => {
+                self.0.tiles::<S, WIDE, 2, 1>(simd, 0..pairs);
+                self.0.tiles::<S, WIDE, 1, 1>(simd, pairs..panels);
+            }
+            8 => self.0.tiles::<S, NARROW, 1, 2>(simd, 0..panels),
+            4 => self.0.tiles::<S, NARROW, 1, 4>(simd, 0..panels),
+            _ => self.0.tiles::<S, NARROW, 1, 16>(simd, 0..panels),
+        }
+    }
+}
+
 /// `acc = a · b` or `acc += a · b` over panels of one depth.
 pub(super) struct Product<'a> {
     /// Panels of rows.
@@ -117,59 +164,137 @@ pub(super) struct Product<'a> {
     pub add: bool,
 }
 
-impl Product<'_> {
-    /// Computes it on the calling thread.
-    pub fn run(self) {
-        arch().dispatch(self);
-    }
+/// The same with the rows of `a` read where they lie; they are dense.
+pub(super) struct RowsProduct<'a> {
+    pub a: Mat<'a>,
+    /// Panels of columns.
+    pub b: &'a [f32],
+    /// The result, row-major and dense.
+    pub acc: &'a mut [f32],
+    /// Whether to add to what is there.
+    pub add: bool,
 }
 
-/// The accumulators of a tile, `V` vectors a row.
-type Tile<S, const V: usize> = [[<S as Simd>::f32s; V]; ROWS];
-
-impl WithSimd for Product<'_> {
-    type Output = ();
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        match S::F32_LANES {
-            16 => self.tiles::<S, 1>(simd),
-            8 => self.tiles::<S, 2>(simd),
-            4 => self.tiles::<S, 4>(simd),
-            _ => self.tiles::<S, 16>(simd),
-        }
+impl Tiles for RowsProduct<'_> {
+    fn panels(&self) -> usize {
+        self.b.len() / (self.a.size[1] * COLS)
     }
-}
 
-impl Product<'_> {
     #[inline(always)]
-    fn tiles<S: Simd, const V: usize>(self, simd: S) {
-        let [rows, cols] = self.size;
-        for (j, b) in self.b.chunks_exact(self.depth * COLS).enumerate() {
-            let b = b.as_chunks::<COLS>().0;
-            let cols = COLS.min(cols - j * COLS);
-            for (i, a) in self.a.chunks_exact(self.depth * ROWS).enumerate() {
-                let mut tile = [[simd.splat_f32s(0.0); V]; ROWS];
-                for (a, b) in a.as_chunks::<ROWS>().0.iter().zip(b) {
-                    step(simd, &mut tile, *a, b);
+    fn tiles<S: Simd, const R: usize, const P: usize, const V: usize>(
+        &mut self,
+        simd: S,
+        panels: Range<usize>,
+    ) {
+        let [rows, depth] = self.a.size;
+        let (size, ld) = (depth * COLS, self.acc.len() / rows);
+        for first in panels.step_by(P) {
+            let b: [&[[f32; COLS]]; P] =
+                std::array::from_fn(|p| self.b[(first + p) * size..][..size].as_chunks::<COLS>().0);
+            for top in (0..rows).step_by(R) {
+                let mut from: [&[f32]; R] = [&[]; R];
+                for (r, line) in from.iter_mut().enumerate() {
+                    // Rows beyond the last one repeat it, and are not stored.
+                    let row = (top + r).min(rows - 1) as isize;
+                    *line = &self.a.data[(self.a.offset + row * self.a.strides[0]) as usize..][..depth];
                 }
-                let rows = ROWS.min(rows - i * ROWS);
-                let at = i * ROWS * self.ld + j * COLS;
-                for (r, row) in tile.iter().enumerate().take(rows) {
-                    put(&mut self.acc[at + r * self.ld..][..cols], bytemuck::cast(*row), self.add);
+                let mut tile = [[[simd.splat_f32s(0.0); V]; P]; R];
+                steps(simd, &mut tile, from, 1, b);
+                for (r, row) in (top..rows).zip(&tile) {
+                    for (sums, col) in row.iter().zip((first * COLS..ld).step_by(COLS)) {
+                        let dst = &mut self.acc[r * ld + col..][..COLS.min(ld - col)];
+                        put(dst, bytemuck::cast(*sums), self.add);
+                    }
                 }
             }
         }
     }
 }
 
+/// The accumulators of a tile of `R` rows over `P` panels of columns, `V` vectors a row of a panel.
+pub(super) type Tile<S, const R: usize, const P: usize, const V: usize> = [[[<S as Simd>::f32s; V]; P]; R];
+
+impl Tiles for Product<'_> {
+    fn panels(&self) -> usize {
+        self.b.len() / (self.depth * COLS)
+    }
+
+    #[inline(always)]
+    fn tiles<S: Simd, const R: usize, const P: usize, const V: usize>(
+        &mut self,
+        simd: S,
+        panels: Range<usize>,
+    ) {
+        let [rows, cols] = self.size;
+        let size = self.depth * COLS;
+        for first in panels.step_by(P) {
+            let b: [&[[f32; COLS]]; P] =
+                std::array::from_fn(|p| self.b[(first + p) * size..][..size].as_chunks::<COLS>().0);
+            for (i, a) in self.a.chunks_exact(self.depth * R).enumerate() {
+                let a = a.as_chunks::<R>().0;
+                let b = b.map(|b| &b[..a.len()]);
+                let mut tile = [[[simd.splat_f32s(0.0); V]; P]; R];
+                for (step_number, a) in a.iter().enumerate() {
+                    step(simd, &mut tile, *a, b.map(|b| &b[step_number]));
+                }
+                for (r, row) in (i * R..rows).zip(&tile) {
+                    for (sums, col) in row.iter().zip((first * COLS..cols).step_by(COLS)) {
+                        let dst = &mut self.acc[r * self.ld + col..][..COLS.min(cols - col)];
+                        put(dst, bytemuck::cast(*sums), self.add);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// As many steps as the panels of columns have, over rows that are read where they lie, `across` words a step.
+#[inline(always)]
+pub(super) fn steps<S: Simd, const R: usize, const P: usize, const V: usize>(
+    simd: S,
+    tile: &mut Tile<S, R, P, V>,
+    mut from: [&[f32]; R],
+    across: usize,
+    mut panels: [&[[f32; COLS]]; P],
+) {
+    // In a place of their own, or the sums would go through memory at each step.
+    let mut sums = *tile;
+    let depth = panels[0].len();
+    // Equal lengths, so that no step checks bounds.
+    for line in from.iter_mut().filter(|_| across == 1) {
+        *line = &line[..depth];
+    }
+    for panel in &mut panels {
+        *panel = &panel[..depth];
+    }
+    for x in 0..depth {
+        let (mut a, mut b) = ([0.0; R], [&[0.0; COLS]; P]);
+        for (a, line) in a.iter_mut().zip(from) {
+            *a = line[x * across];
+        }
+        for (b, panel) in b.iter_mut().zip(panels) {
+            *b = &panel[x];
+        }
+        step(simd, &mut sums, a, b);
+    }
+    *tile = sums;
+}
+
 /// One step of the contracted index.
 #[inline(always)]
-pub(super) fn step<S: Simd, const V: usize>(simd: S, tile: &mut Tile<S, V>, a: [f32; ROWS], b: &[f32; COLS]) {
-    let b: [S::f32s; V] = bytemuck::cast(*b);
+pub(super) fn step<S: Simd, const R: usize, const P: usize, const V: usize>(
+    simd: S,
+    tile: &mut Tile<S, R, P, V>,
+    a: [f32; R],
+    b: [&[f32; COLS]; P],
+) {
+    let b: [[S::f32s; V]; P] = b.map(|b| bytemuck::cast(*b));
     for (row, a) in tile.iter_mut().zip(a) {
         let a = simd.splat_f32s(a);
-        for (sum, &b) in row.iter_mut().zip(&b) {
-            *sum = simd.mul_add_e_f32s(a, b, *sum);
+        for (sums, b) in row.iter_mut().zip(&b) {
+            for (sum, &b) in sums.iter_mut().zip(b) {
+                *sum = simd.mul_add_e_f32s(a, b, *sum);
+            }
         }
     }
 }

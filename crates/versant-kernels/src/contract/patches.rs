@@ -2,12 +2,12 @@
 
 use std::ops::Range;
 
-use pulp::{NullaryFnOnce, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 
 use super::Conv;
 use super::cpu_conv::Planes;
-use super::panel::{COLS, ROWS, put, step};
-use crate::lanes::{arch, vectorised};
+use super::panel::{COLS, Tiles, put, steps};
+use crate::lanes::arch;
 
 /// Zeros before and after the padded samples, so that a panel may be read in one piece where only a part is wanted.
 const SLACK: usize = COLS;
@@ -66,6 +66,11 @@ impl PaddedShape {
         (channel * self.lines + ky * self.dilation[0]) * self.width + kx * self.dilation[1]
     }
 
+    /// Where each of the first `rows` taps lies, as in [`PaddedShape::tap`].
+    pub fn taps(&self, rows: usize) -> Vec<usize> {
+        (0..rows).map(|row| self.tap(row)).collect()
+    }
+
     /// Where output pixel `i` of all samples reads its first tap.
     fn pixel(&self, i: usize) -> usize {
         let [lines, width] = self.out;
@@ -118,28 +123,35 @@ enum Lanes {
     Any([usize; COLS]),
 }
 
-/// Packs the patches of all output pixels into panels of columns.
+/// Packs the patches of some output pixels into panels of columns.
 pub(super) struct PackPatches<'a> {
     pub from: &'a Padded<'a>,
-    /// Rows of the patches, over channels and taps.
-    pub taps: usize,
+    /// Where the rows of the patches, over channels and taps, lie: see [`PaddedShape::taps`].
+    pub taps: &'a [usize],
     /// Output pixels of all samples.
     pub pixels: usize,
+    /// Number of the first panel.
+    pub first: usize,
     /// Panels, whole.
     pub out: &'a mut [f32],
 }
 
 impl PackPatches<'_> {
     pub fn run(self) {
-        vectorised(self);
+        arch().dispatch(self);
     }
 
     fn lanes(&self, panel: usize) -> Lanes {
         let first = panel * COLS;
-        let at = std::array::from_fn(|lane| match first + lane {
-            pixel if pixel < self.pixels => self.from.shape.pixel(pixel),
-            _ => 0,
-        });
+        let (shape, mut at, mut next) = (&self.from.shape, [0; COLS], 0);
+        for (i, at) in (first..self.pixels).zip(&mut at) {
+            // Divisions at the beginning of a line only.
+            next = match i > first && i % shape.out[1] != 0 {
+                true => next + shape.stride[1],
+                false => shape.pixel(i),
+            };
+            *at = next;
+        }
         let run = |from: usize| (from + 1..COLS).find(|&i| at[i] != at[i - 1] + 1).unwrap_or(COLS);
         let split = run(0);
         if split == COLS {
@@ -152,18 +164,28 @@ impl PackPatches<'_> {
     }
 }
 
-impl NullaryFnOnce for PackPatches<'_> {
+impl WithSimd for PackPatches<'_> {
     type Output = ();
     #[inline(always)]
-    fn call(self) {
-        let shape = &self.from.shape;
+    fn with_simd<S: Simd>(self, simd: S) {
+        match S::F32_LANES {
+            16 => self.pack::<S, 1>(simd),
+            8 => self.pack::<S, 2>(simd),
+            4 => self.pack::<S, 4>(simd),
+            _ => self.pack::<S, 16>(simd),
+        }
+    }
+}
+
+impl PackPatches<'_> {
+    #[inline(always)]
+    fn pack<S: Simd, const V: usize>(self, simd: S) {
         let words = self.from.words;
-        let depth = self.taps;
-        let taps: Vec<usize> = (0..depth).map(|row| shape.tap(row)).collect();
+        let depth = self.taps.len();
         for number in 0..self.out.len() / (depth * COLS) {
-            let lanes = self.lanes(number);
+            let lanes = self.lanes(self.first + number);
             let panel = self.out[number * depth * COLS..][..depth * COLS].as_chunks_mut::<COLS>().0;
-            let rows = panel.iter_mut().zip(taps.iter().copied());
+            let rows = panel.iter_mut().zip(self.taps.iter().copied());
             match lanes {
                 Lanes::Run(at) => {
                     for (row, tap) in rows {
@@ -171,11 +193,19 @@ impl NullaryFnOnce for PackPatches<'_> {
                     }
                 }
                 Lanes::Two(split, one, two) => {
+                    // Vectors by name: of a choice for each lane the compiler makes sixteen loads.
+                    let first: [u32; COLS] = std::array::from_fn(|i| if i < split { !0 } else { 0 });
+                    let first: [S::u32s; V] = bytemuck::cast(first);
                     for (row, tap) in rows {
-                        let (a, b) = (&words[one + tap..][..COLS], &words[two + tap..][..COLS]);
-                        for (i, (row, (&a, &b))) in row.iter_mut().zip(a.iter().zip(b)).enumerate() {
-                            *row = if i < split { a } else { b };
+                        let (mut a, mut b) = ([0.0; COLS], [0.0; COLS]);
+                        a.copy_from_slice(&words[one + tap..one + tap + COLS]);
+                        b.copy_from_slice(&words[two + tap..two + tap + COLS]);
+                        let (mut a, b): ([S::u32s; V], [S::u32s; V]) = (bytemuck::cast(a), bytemuck::cast(b));
+                        for (a, (b, first)) in a.iter_mut().zip(b.into_iter().zip(first)) {
+                            let other = simd.and_u32s(b, simd.not_u32s(first));
+                            *a = simd.or_u32s(simd.and_u32s(*a, first), other);
                         }
+                        *row = bytemuck::cast(a);
                     }
                 }
                 Lanes::Any(at) => {
@@ -192,7 +222,7 @@ impl NullaryFnOnce for PackPatches<'_> {
 
 /// Adds the weight gradient of one sample: `acc[tap, out channel] += Σ patch[tap, pixel] · grad[pixel, out channel]`.
 ///
-/// Patches are not packed: six taps are six lines of the padded sample, read side by side.
+/// Patches are not packed: the taps of a tile are as many lines of the padded sample, read side by side.
 pub(super) struct WeightProduct<'a> {
     pub image: &'a Padded<'a>,
     /// Rows of the patches, over channels and taps.
@@ -203,58 +233,52 @@ pub(super) struct WeightProduct<'a> {
     pub acc: &'a mut [f32],
 }
 
-impl WeightProduct<'_> {
-    pub fn run(self) {
-        arch().dispatch(self);
+impl Tiles for WeightProduct<'_> {
+    fn panels(&self) -> usize {
+        let [lines, width] = self.image.shape.out;
+        self.grad.len() / (lines * width * COLS)
     }
-}
 
-impl WithSimd for WeightProduct<'_> {
-    type Output = ();
     #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        match S::F32_LANES {
-            16 => self.tiles::<S, 1>(simd),
-            8 => self.tiles::<S, 2>(simd),
-            4 => self.tiles::<S, 4>(simd),
-            _ => self.tiles::<S, 16>(simd),
-        }
-    }
-}
-
-impl WeightProduct<'_> {
-    #[inline(always)]
-    fn tiles<S: Simd, const V: usize>(self, simd: S) {
-        let shape = &self.image.shape;
+    fn tiles<S: Simd, const R: usize, const P: usize, const V: usize>(
+        &mut self,
+        simd: S,
+        panels: Range<usize>,
+    ) {
+        let Padded { words, shape } = self.image;
         let [lines, width] = shape.out;
         let across = shape.stride[1];
-        let panel = lines * width * COLS;
-        let ld = self.grad.len() / panel * COLS;
-        for (j, grad) in self.grad.chunks_exact(panel).enumerate() {
-            let grad = grad.as_chunks::<COLS>().0;
-            for first in (0..self.taps).step_by(ROWS) {
+        let (size, span) = (lines * width * COLS, (width - 1) * across + 1);
+        let ld = self.grad.len() / (lines * width);
+        for panel in panels.step_by(P) {
+            let grads: [&[[f32; COLS]]; P] =
+                std::array::from_fn(|p| self.grad[(panel + p) * size..][..size].as_chunks::<COLS>().0);
+            for first in (0..self.taps).step_by(R) {
                 // Rows beyond the last one repeat it, and are not stored.
-                let rows = ROWS.min(self.taps - first);
-                let at: [usize; ROWS] = std::array::from_fn(|r| SLACK + shape.tap(first + r.min(rows - 1)));
-                let mut tile = [[simd.splat_f32s(0.0); V]; ROWS];
-                for (y, grad) in grad.chunks_exact(width).enumerate() {
+                let rows = R.min(self.taps - first);
+                let at: [usize; R] = std::array::from_fn(|r| SLACK + shape.tap(first + r.min(rows - 1)));
+                let mut tile = [[[simd.splat_f32s(0.0); V]; P]; R];
+                for y in 0..lines {
                     let down = y * shape.stride[0] * shape.width;
-                    let span = (width - 1) * across + 1;
-                    let lines: [&[f32]; ROWS] = at.map(|at| &self.image.words[at + down..][..span]);
-                    if across == 1 {
-                        let [a, b, c, d, e, f] = lines.map(|l| &l[..grad.len()]);
-                        for (x, grad) in grad.iter().enumerate() {
-                            step(simd, &mut tile, [a[x], b[x], c[x], d[x], e[x], f[x]], grad);
-                        }
-                    } else {
-                        for (x, grad) in grad.iter().enumerate() {
-                            step(simd, &mut tile, lines.map(|l| l[x * across]), grad);
-                        }
+                    // Loops, not `map`: that is a call of its own for so many.
+                    let mut from: [&[f32]; R] = [&[]; R];
+                    for (line, at) in from.iter_mut().zip(at) {
+                        *line = &words[at + down..at + down + span];
+                    }
+                    let mut right: [&[[f32; COLS]]; P] = [&[]; P];
+                    for (line, grad) in right.iter_mut().zip(grads) {
+                        *line = &grad[y * width..(y + 1) * width];
+                    }
+                    match across {
+                        1 => steps(simd, &mut tile, from, 1, right),
+                        _ => steps(simd, &mut tile, from, across, right),
                     }
                 }
-                for (r, row) in tile.iter().enumerate().take(rows) {
-                    let at = (first + r) * ld + j * COLS;
-                    put(&mut self.acc[at..at + COLS], bytemuck::cast(*row), true);
+                for (r, row) in (first..first + rows).zip(&tile) {
+                    for (p, sums) in row.iter().enumerate() {
+                        let at = r * ld + (panel + p) * COLS;
+                        put(&mut self.acc[at..at + COLS], bytemuck::cast(*sums), true);
+                    }
                 }
             }
         }

@@ -209,6 +209,9 @@ fn a_large_matmul_is_cut_into_tasks_that_agree() {
         let (c, lengths) = matmul(&[], size, Layout::Dense, Layout::Transposed);
         check(&c, lengths);
     }
+    // Rows a page apart.
+    let (c, lengths) = matmul(&[], [130, 260, 1024], Layout::Dense, Layout::Dense);
+    check(&c, lengths);
     let (c, lengths) = matmul(&[300], [4, 9, 40], Layout::Transposed, Layout::Broadcast);
     check(&c, lengths);
 }

@@ -44,6 +44,8 @@ enum Held {
     Read(usize, usize),
     /// The accumulators from a position on.
     Acc(usize),
+    /// A frame slot from a lane on.
+    Kept(usize, usize),
     /// Nothing: the value has been evaluated right into its store.
     Stored,
 }
@@ -77,6 +79,11 @@ impl Scratch {
         let temps = (0..plan.temps).map(|_| temp(block())).collect();
         BLOCKS.set(spare);
         if with_frame {
+            for &slot in &plan.kept {
+                let columns = plan.row_block * plan.cols;
+                let more = columns.saturating_sub(frame[slot].len());
+                frame[slot].extend(std::iter::repeat_n(0, more));
+            }
             for &(slot, value) in &plan.uniforms {
                 frame[slot][..lanes].fill(match value {
                     Uniform::Const(bits) => bits,
@@ -119,6 +126,7 @@ pub(super) fn operand<'b>(
             Held::Words => &temps[temp].words[..len],
             Held::Read(binding, at) => &buffers.reads[binding][at..at + len],
             Held::Acc(at) => &buffers.acc[at..at + len],
+            Held::Kept(slot, at) => &frame[slot][at..at + len],
             Held::Stored => panic!("a value that is evaluated into its store has no other reader"),
         },
     }
@@ -172,6 +180,7 @@ impl PlanStep {
                 access.dense(start, len).map(|at| Held::Read(*binding, at))
             }
             OpKind::Acc => Some(Held::Acc(start - buffers.acc_start)),
+            OpKind::Kept { slot, size } => Some(Held::Kept(*slot, start % size)),
             _ => None,
         };
         if let Some(held) = held {
@@ -208,7 +217,7 @@ impl Op {
             OpKind::Map { f, operand } => (f.cpu)(*operand, dst, a, b, c),
             OpKind::Cast { from, to } => convert::cast(*from, *to, dst, a),
             OpKind::Philox => convert::philox(dst, a, b, c),
-            OpKind::Acc => unreachable!("accumulators are always borrowed"),
+            OpKind::Acc | OpKind::Kept { .. } => unreachable!("what is in memory already is always borrowed"),
         }
     }
 }

@@ -4,6 +4,13 @@ use super::access::Access;
 use super::blocking::{Order, access_cost, axes, blocking};
 use crate::{DType, Instr, InstrKind, MapFn, Program, ReduceKind, ReduceOut, Reg, Step, View};
 
+/// From this cost on, a value that several steps want is kept rather than computed again.
+const DEAR: u32 = 8;
+/// Words that such a value may take, for the columns of a block of rows: 128 KiB.
+const KEPT: usize = 1 << 15;
+/// Fewer blocks of rows than this are cut by columns.
+pub(super) const FEW_BLOCKS: usize = 8;
+
 /// Where an operand lies: temporaries live in a step, frame slots for a block of rows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Src {
@@ -13,14 +20,34 @@ pub(super) enum Src {
 
 /// An operation on a block.
 pub(super) enum OpKind {
-    Load { binding: usize, access: Access },
-    LoadAt { binding: usize, access: Access, signed: bool, stride: isize, bound: usize },
+    Load {
+        binding: usize,
+        access: Access,
+    },
+    LoadAt {
+        binding: usize,
+        access: Access,
+        signed: bool,
+        stride: isize,
+        bound: usize,
+    },
     Index(Access),
     InBounds(Access),
-    Map { f: &'static MapFn, operand: DType },
-    Cast { from: DType, to: DType },
+    Map {
+        f: &'static MapFn,
+        operand: DType,
+    },
+    Cast {
+        from: DType,
+        to: DType,
+    },
     Philox,
     Acc,
+    /// What an earlier step kept in this frame slot, for so many lanes at once.
+    Kept {
+        slot: usize,
+        size: usize,
+    },
 }
 
 pub(super) struct Op {
@@ -53,7 +80,8 @@ pub(super) struct PlanStep {
     pub is_col: bool,
     pub ops: Vec<Op>,
     pub stores: Vec<PlanStore>,
-    /// Row registers that this `Row` step defines for later ones: value and frame slot.
+    /// What this step computes for later ones: value and frame slot; one value a row in a `Row` step, all columns
+    /// of a block of rows in a `Col` step.
     pub keep: Vec<(Src, usize)>,
     /// Row registers that this `Col` step reads: frame slot by row, and by lane.
     pub expand: Vec<(usize, usize)>,
@@ -85,6 +113,8 @@ pub(super) struct Plan {
     /// Frame slots to be filled before anything runs.
     pub uniforms: Vec<(usize, Uniform)>,
     pub frame_slots: usize,
+    /// The frame slots that hold all columns of a block of rows.
+    pub kept: Vec<usize>,
     pub temps: usize,
     pub reduces: Vec<ReduceOut>,
     /// Cost of a row without its columns and of a column, in simple vector instructions a lane.
@@ -112,6 +142,8 @@ struct Compiler<'a> {
     expanded: Vec<Option<usize>>,
     /// For each register the last step that reads it.
     last_step: Vec<usize>,
+    /// For registers of `Col` steps that are dear and wanted by several: the first with that value, and its slot.
+    repeats: Vec<Option<(Reg, usize)>>,
     free: Vec<usize>,
     plan: Plan,
 }
@@ -131,6 +163,7 @@ pub(super) fn compile(p: &Program) -> Plan {
         steps: Vec::new(),
         uniforms: Vec::new(),
         frame_slots: 0,
+        kept: Vec::new(),
         temps: 0,
         reduces: Vec::new(),
         row_cost: 0,
@@ -142,11 +175,13 @@ pub(super) fn compile(p: &Program) -> Plan {
         place: vec![Place::Unknown; regs],
         expanded: vec![None; regs],
         last_step: vec![0; regs],
+        repeats: vec![None; regs],
         free: Vec::new(),
         plan,
     };
     compiler.find_aliases();
     compiler.find_last_steps();
+    compiler.find_repeats();
     for (number, step) in p.steps.iter().enumerate() {
         compiler.step(number, step);
     }
@@ -198,6 +233,87 @@ impl Compiler<'_> {
                 self.last_step[reg as usize] = number;
             }
         }
+    }
+
+    /// Finds what several `Col` steps compute alike, a softmax's exponentials: the first keeps it for a block of rows.
+    fn find_repeats(&mut self) {
+        let plan = &self.plan;
+        let in_jobs_of_columns = plan.rows < FEW_BLOCKS * plan.row_block;
+        if plan.order != Order::ColsInner || in_jobs_of_columns || plan.row_block * plan.cols > KEPT {
+            return;
+        }
+        let mut number = self.alias.clone();
+        let mut seen: Vec<(&Instr, usize)> = Vec::new();
+        let steps = self.p.steps.iter().enumerate().flat_map(|(i, step)| {
+            let (block, is_col) = match step {
+                Step::Row(block) => (block, false),
+                Step::Col(block, _) => (block, true),
+            };
+            block.instrs.iter().map(move |instr| (i, is_col, instr))
+        });
+        for (step, is_col, instr) in steps {
+            number[instr.reg as usize] = number[self.alias[instr.reg as usize] as usize];
+            let same = |(other, _): &&(&Instr, usize)| self.same(other, instr, &number);
+            let Some(&(first, at)) = seen.iter().find(same) else {
+                seen.push((instr, step));
+                continue;
+            };
+            number[instr.reg as usize] = first.reg;
+            let dear = matches!(instr.kind, InstrKind::Map { f, .. } if f.cost >= DEAR);
+            if dear && is_col && at != step {
+                let slot = self.repeats[first.reg as usize].map_or_else(
+                    || {
+                        self.plan.kept.push(self.plan.frame_slots);
+                        self.plan.frame_slots += 1;
+                        self.plan.frame_slots - 1
+                    },
+                    |(_, slot)| slot,
+                );
+                self.repeats[first.reg as usize] = Some((first.reg, slot));
+                self.repeats[instr.reg as usize] = Some((first.reg, slot));
+            }
+        }
+    }
+
+    /// Whether two instructions give the same value, if registers of the same number do.
+    fn same(&self, a: &Instr, b: &Instr, number: &[Reg]) -> bool {
+        let unchanged = |binding: usize| !self.p.bindings[binding].written;
+        let alike = match (&a.kind, &b.kind) {
+            (InstrKind::Const(x), InstrKind::Const(y)) | (InstrKind::Scalar(x), InstrKind::Scalar(y)) => {
+                std::mem::discriminant(&a.kind) == std::mem::discriminant(&b.kind) && x == y
+            }
+            (InstrKind::Load { binding: x, view: v }, InstrKind::Load { binding: y, view: w }) => {
+                x == y && v == w && unchanged(*x)
+            }
+            (InstrKind::Map { f, operand, .. }, InstrKind::Map { f: g, operand: other, .. }) => {
+                std::ptr::eq(*f, *g) && operand == other
+            }
+            _ => false,
+        };
+        let same_operands = || {
+            let of = |i: &Instr| operands(i).into_iter().map(|r| number[r as usize]).collect::<Vec<_>>();
+            of(a) == of(b)
+        };
+        alike && a.dtype == b.dtype && same_operands()
+    }
+
+    /// Which instructions of a step have a use: not what only repeated ones read.
+    fn live(&self, block: &crate::Block, reduces: &[ReduceOut], is_col: bool) -> Vec<bool> {
+        let mut wanted = vec![!is_col; self.p.regs as usize];
+        let ends = block.stores.iter().map(|s| s.value).chain(reduces.iter().map(|r| r.value));
+        ends.for_each(|reg| wanted[self.alias[reg as usize] as usize] = true);
+        for instr in block.instrs.iter().rev() {
+            let again = self.again(instr.reg).is_some();
+            if wanted[instr.reg as usize] && !again {
+                operands(instr).into_iter().for_each(|r| wanted[self.alias[r as usize] as usize] = true);
+            }
+        }
+        wanted
+    }
+
+    /// The slot that holds a register's value already.
+    fn again(&self, reg: Reg) -> Option<usize> {
+        self.repeats[reg as usize].filter(|&(first, _)| first != reg).map(|(_, slot)| slot)
     }
 
     fn frame_slot(&mut self) -> usize {
@@ -253,22 +369,27 @@ impl Compiler<'_> {
         self.free = (0..self.plan.temps).collect();
         // How often each register is still to be read in this step.
         let mut uses = vec![0usize; self.p.regs as usize];
-        let reads = block.instrs.iter().flat_map(operands);
+        let live = self.live(block, reduces, is_col);
+        let instrs = || block.instrs.iter().filter(|i| live[i.reg as usize]);
+        let reads = instrs().filter(|i| self.again(i.reg).is_none()).flat_map(operands);
         let reads = reads.chain(block.stores.iter().map(|s| s.value));
         for reg in reads.chain(reduces.iter().map(|r| r.value)) {
             uses[self.alias[reg as usize] as usize] += 1;
         }
         let mut cost = 2 * (block.stores.len() + reduces.len());
-        for instr in &block.instrs {
+        for instr in instrs() {
             cost += self.instr(instr, &axes, &mut uses, &mut out);
         }
-        for instr in &block.instrs {
+        for instr in instrs() {
             let reg = instr.reg as usize;
-            if let (false, Place::Temp(temp)) = (is_col, self.place[reg])
-                && self.last_step[reg] > number
-            {
-                let slot = self.frame_slot();
-                out.keep.push((Src::Temp(temp), slot));
+            let Place::Temp(temp) = self.place[reg] else { continue };
+            match self.repeats[reg] {
+                Some((first, slot)) if first == instr.reg => out.keep.push((Src::Temp(temp), slot)),
+                _ if !is_col && self.last_step[reg] > number => {
+                    let slot = self.frame_slot();
+                    out.keep.push((Src::Temp(temp), slot));
+                }
+                _ => {}
             }
         }
         for store in &block.stores {
@@ -322,8 +443,13 @@ impl Compiler<'_> {
             self.place[reg] = self.uniform(value);
             return 0;
         }
-        let (kind, cost) = self.kind(instr, axes);
-        let regs = operands(instr);
+        let ((kind, cost), regs) = match self.again(instr.reg) {
+            Some(slot) => {
+                let size = self.plan.row_block * self.plan.cols;
+                ((OpKind::Kept { slot, size }, 1), Vec::new())
+            }
+            None => (self.kind(instr, axes), operands(instr)),
+        };
         let mut args = [Src::Temp(0); 3];
         for (arg, &reg) in args.iter_mut().zip(&regs) {
             *arg = self.src(reg, step);
@@ -379,7 +505,10 @@ impl Compiler<'_> {
 
     /// Frees the temporary of a register that is not read any more.
     fn release(&mut self, reg: usize, uses: &[usize], step: &PlanStep) {
-        let later = !step.is_col && self.last_step[reg] > self.plan.steps.len();
+        let later = match step.is_col {
+            true => self.repeats[reg].is_some_and(|(first, _)| first as usize == reg),
+            false => self.last_step[reg] > self.plan.steps.len(),
+        };
         if let (Place::Temp(temp), 0, false) = (self.place[reg], uses[reg], later)
             && !self.free.contains(&temp)
         {
@@ -400,7 +529,8 @@ impl Compiler<'_> {
             });
             let stored_once = block.stores.iter().filter(|s| s.binding == store.binding).count() == 1;
             let value = out.stores[index].value;
-            if loaded || !stored_once || self.last_step[reg as usize] > number {
+            let kept = self.repeats[reg as usize].is_some();
+            if loaded || !stored_once || kept || self.last_step[reg as usize] > number {
                 continue;
             }
             let Src::Temp(temp) = value else { continue };

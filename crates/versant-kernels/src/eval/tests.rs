@@ -5,7 +5,7 @@ mod reference;
 
 use super::*;
 use crate::program::ProgramBinding;
-use crate::{Block, DType, Instr, InstrKind, ReduceKind, ReduceOut, Shape, Step, Store, View};
+use crate::{Block, DType, Instr, InstrKind, MapFn, ReduceKind, ReduceOut, Shape, Step, Store, View};
 use random::{SCALARS, random};
 use reference::Reference;
 
@@ -170,6 +170,73 @@ fn nan_wins_and_the_first_of_equals() {
                     assert_eq!(got[0], want[1], "{kind:?} over {cols} columns, {strides:?}");
                 }
             }
+        }
+    }
+}
+
+/// Something dear: `x / (x + 2)`.
+static DEAR: MapFn = MapFn {
+    name: "dear",
+    arity: 1,
+    wgsl: "",
+    lib: "",
+    cpu: |_, dst, a, _, _| crate::lanes::unary_f32(dst, a, |x| x / (x + 2.0)),
+    cost: 12,
+};
+static TIMES: MapFn = MapFn {
+    name: "times",
+    arity: 2,
+    wgsl: "",
+    lib: "",
+    cpu: |_, dst, a, b, _| crate::lanes::binary_f32(dst, a, b, |x, y| x * y),
+    cost: 1,
+};
+
+/// `dear(x) * max(dear(x))` along rows, and once more from what was stored, which nothing may keep.
+fn twice(rows: usize, cols: usize) -> Program {
+    let [rows, cols, whole] = [&[rows][..], &[cols], &[rows, cols]].map(|dims| Shape::new(dims).unwrap());
+    let view = View::contiguous(whole);
+    let load = |reg, binding| InstrKind::Load { binding, view: view.clone() }.of(reg);
+    let map = |reg, f: &'static MapFn, args| InstrKind::Map { f, args, operand: DType::F32 }.of(reg);
+    let store = |value| Store { binding: 1, view: view.clone(), value, dtype: DType::F32 };
+    let dear = |x: u32, from| vec![load(x, from), map(x + 1, &DEAR, [x, x, x])];
+    let max = |value| ReduceOut { kind: ReduceKind::Max, value, dtype: DType::F32, out: value + 1 };
+    let col = |instrs, stores, reduces| Step::Col(Block { instrs, stores }, reduces);
+    let mut last = dear(3, 0);
+    last.push(map(5, &TIMES, [4, 2, 2]));
+    let mut again = dear(6, 1);
+    again.push(map(8, &TIMES, [7, 2, 2]));
+    let binding = |written| ProgramBinding { dtype: DType::F32, written };
+    Program {
+        rows,
+        cols,
+        bindings: vec![binding(false), binding(true)],
+        steps: vec![
+            col(dear(0, 0), vec![], vec![max(1)]),
+            col(last, vec![store(5)], vec![]),
+            col(again, vec![store(8)], vec![]),
+        ],
+        regs: 9,
+    }
+}
+
+impl InstrKind {
+    fn of(self, reg: u32) -> Instr {
+        Instr { reg, dtype: DType::F32, kind: self }
+    }
+}
+
+#[test]
+fn what_two_steps_want_is_kept() {
+    for (rows, cols) in [(40, 1100), (70, 1025), (3000, 7), (64, 256), (3, 1100)] {
+        let p = twice(rows, cols);
+        let buffers = vec![noise(rows * cols), vec![0; rows * cols]];
+        let mut want = buffers.clone();
+        Reference { p: &p, scalars: &[], acc: &[] }.run(&mut want);
+        for work in [JOB, 1, 200] {
+            let evaluator = Evaluator::with_job(p.clone(), work);
+            assert_eq!(evaluator.plan.kept.len(), usize::from(rows > 3), "few rows are cut by columns");
+            assert!(run(&evaluator, &p, &buffers)[0] == want[1], "{rows} x {cols}, jobs of {work}");
         }
     }
 }
