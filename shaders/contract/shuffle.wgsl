@@ -125,6 +125,18 @@ fn rhs_block(
     return r;
 }
 
+// Where the rows lie that a lane loads; those beyond the last repeat it.
+fn lhs_rows(base: i32, m0: u32, last: u32, lid: u32) -> array<vec4<i32>, PARTS> {
+    var rows: array<vec4<i32>, PARTS>;
+    for (var p = 0u; p < PARTS; p += 1u) {
+        for (var j = 0u; j < QUAD; j += 1u) {
+            let m = select(lid % QUADS * QUAD + j, lid + j * LANES, LHS_ALONG_K);
+            rows[p][j] = lhs_m(base, min(m0 + 16u * p + m, last));
+        }
+    }
+    return rows;
+}
+
 // A lane's share of the steps of 16 rows: the steps of row `lid` and of row `lid` + 8, or quad `lid` % 4 of the rows at
 // step `lid` / 4.
 fn lhs_share(rows: vec4<i32>, lk: array<i32, STEPS>, live: array<bool, STEPS>, lid: u32) -> vec4<f32> {
@@ -177,13 +189,7 @@ fn main(
     let k_end = min(k_begin + tiles.w, size.z);
     let base = bases(batch);
 
-    var rows: array<vec4<i32>, PARTS>;
-    for (var p = 0u; p < PARTS; p += 1u) {
-        for (var j = 0u; j < QUAD; j += 1u) {
-            let m = select(lid % QUADS * QUAD + j, lid + j * LANES, LHS_ALONG_K);
-            rows[p][j] = lhs_m(base.x, min(m0 + 16u * p + m, size.x - 1u));
-        }
-    }
+    let rows = lhs_rows(base.x, m0, size.x - 1u, lid);
     var cols: array<array<vec3<i32>, 4>, QUADS_N>;
     for (var q = 0u; q < QUADS_N; q += 1u) {
         cols[q] = rhs_columns(base.y, n0 + (q * LANES + lid) * QUAD, size.y - 1u);

@@ -1,7 +1,7 @@
 //! Values in 16 bits: rounded where they are made, and two in each 32-bit word of memory, on every device.
 //!
 //! To the recorder they are f32. What is rounded needs no more than half a word where it lies in memory, so
-//! [`halves`](crate::halves) has kernels store and load it so wherever they can.
+//! `halves.rs` has kernels store and load it so wherever they can.
 
 use versant_kernels::DType;
 
