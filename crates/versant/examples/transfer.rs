@@ -20,18 +20,23 @@ use versant::prelude::*;
 const SIDE: usize = 64;
 const BATCH: usize = 32;
 
-/// Grey pictures enlarged by linear interpolation, in three channels of ImageNet's scale.
-fn enlarged(values: &[f32]) -> Vec<f32> {
+/// A square picture at another size, by linear interpolation.
+fn scaled(image: &[f32], from: usize, to: usize) -> Vec<f32> {
+    let place = |i: usize| ((i as f32 + 0.5) * from as f32 / to as f32 - 0.5).clamp(0.0, (from - 1) as f32);
+    let at = |y: usize, x: usize| image[y.min(from - 1) * from + x.min(from - 1)];
+    let pixel = |i: usize| {
+        let (y, x) = (place(i / to), place(i % to));
+        let row = |y: usize| at(y, x as usize) * (1.0 - x.fract()) + at(y, x as usize + 1) * x.fract();
+        row(y as usize) * (1.0 - y.fract()) + row(y as usize + 1) * y.fract()
+    };
+    (0..to * to).map(pixel).collect()
+}
+
+/// Grey pictures of 28 by 28 enlarged, in three channels of ImageNet's scale.
+fn enlarged(values: &[f32], side: usize) -> Vec<f32> {
     let mut all = Vec::new();
     for image in values.chunks_exact(28 * 28) {
-        let place = |i: usize| ((i as f32 + 0.5) * 28.0 / SIDE as f32 - 0.5).clamp(0.0, 27.0);
-        let pixel = |i: usize| {
-            let (y, x) = (place(i / SIDE), place(i % SIDE));
-            let at = |y: usize, x: usize| image[y.min(27) * 28 + x.min(27)];
-            let row = |y: usize| at(y, x as usize) * (1.0 - x.fract()) + at(y, x as usize + 1) * x.fract();
-            row(y as usize) * (1.0 - y.fract()) + row(y as usize + 1) * y.fract()
-        };
-        let grey: Vec<f32> = (0..SIDE * SIDE).map(pixel).collect();
+        let grey = scaled(image, 28, side);
         for (mean, std) in IMAGENET_MEAN.iter().zip(IMAGENET_STD) {
             all.extend(grey.iter().map(|v| (v - mean) / std));
         }
@@ -107,7 +112,7 @@ fn run(ex: &Example) -> Outcome {
     let parts = fashion()?;
     let (x, y) = images(&parts.train, ex.size(1000, 64))?;
     let (test, test_y) = images(&parts.test, ex.size(1000, 50))?;
-    let data = Data { x: enlarged(&x), y, test_x: enlarged(&test), test_y };
+    let data = Data { x: enlarged(&x, SIDE), y, test_x: enlarged(&test, SIDE), test_y };
     if ex.dump(|| Ok(arrays(&data)))? {
         return Ok(());
     }
@@ -122,7 +127,7 @@ fn run(ex: &Example) -> Outcome {
     train(ex, &params, &net, &data, ex.size(3, 1), 5e-4)?;
     let tuned = right(ex, &net, &data)?;
     println!("all of it tuned: {tuned:.4}");
-    cam(ex, &net, &data, &test)?;
+    cam(ex, &net, &test)?;
     let scratch = ex.store(1);
     let net = MobileNetV2::new(&scratch.root(), 10);
     train(ex, &scratch, &net, &data, ex.size(3, 1), 2e-3)?;
@@ -131,20 +136,22 @@ fn run(ex: &Example) -> Outcome {
     ex.result("test accuracy, frozen", frozen)
 }
 
-/// Test pictures, and below each the same in the colours of where the net looks.
-fn cam(ex: &Example, net: &MobileNetV2, data: &Data, grey: &[f32]) -> Outcome {
-    let count = 12;
-    let x = Tensor::from_slice(&ex.dev, &data.test_x[..count * 3 * SIDE * SIDE], &[count, 3, SIDE, SIDE]);
+/// Test pictures, and below each the same in the colours of where the net looks: at twice the size that it has learned
+/// from, where a map has 4 by 4 places in place of 2 by 2.
+fn cam(ex: &Example, net: &MobileNetV2, grey: &[f32]) -> Outcome {
+    let (count, side) = (12, 2 * SIDE);
+    let x = enlarged(&grey[..count * 784], side);
+    let x = Tensor::from_slice(&ex.dev, &x, &[count, 3, side, side]);
     let features = net.features(&x, Mode::Eval);
     let guess = net.classify(&features, Mode::Eval).argmax(-1, false).to_vec::<i32>()?;
     let map = grad_cam(|f| net.classify(f, Mode::Eval), &features, &guess)?;
-    let [_, height, width] = map.shape().try_into()?;
+    let places = map.shape()[1];
     let map = map.to_vec::<f32>()?;
     let mut shown: Vec<Vec<f32>> = (0..count).map(|i| grey[i * 784..][..784].repeat(3)).collect();
     for i in 0..count {
-        let own = &map[i * height * width..][..height * width];
+        let own = scaled(&map[i * places * places..][..places * places], places, 28);
         let most = own.iter().copied().fold(1e-6, f32::max);
-        let heat = |p: usize| own[p / 28 * height / 28 * width + p % 28 * width / 28] / most;
+        let heat = |p: usize| own[p] / most;
         let pixel = |plane: usize, p: usize| {
             let colour = [heat(p), 0.3 * heat(p), 1.0 - heat(p)][plane];
             0.55 * grey[i * 784 + p] + 0.45 * colour
