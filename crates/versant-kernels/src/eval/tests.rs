@@ -77,17 +77,17 @@ fn reduction(kind: ReduceKind, rows: &[usize], cols: &[usize], strides: &[isize]
         value: 1,
         dtype: if is_arg { DType::I32 } else { DType::F32 },
     };
+    let steps = vec![
+        Step::Col(Block { instrs: vec![load], stores: vec![] }, vec![reduce]),
+        Step::Row(Block { instrs: vec![], stores: vec![store] }),
+    ];
+    from_one_to_one(rows, cols, steps, 2)
+}
+
+/// A program that reads one buffer and writes one.
+fn from_one_to_one(rows: Shape, cols: Shape, steps: Vec<Step>, regs: u32) -> Program {
     let binding = |written| ProgramBinding { dtype: DType::F32, written };
-    Program {
-        rows,
-        cols,
-        bindings: vec![binding(false), binding(true)],
-        steps: vec![
-            Step::Col(Block { instrs: vec![load], stores: vec![] }, vec![reduce]),
-            Step::Row(Block { instrs: vec![], stores: vec![store] }),
-        ],
-        regs: 2,
-    }
+    Program { rows, cols, bindings: vec![binding(false), binding(true)], steps, regs }
 }
 
 /// Numbers in 0..1 with all their bits.
@@ -206,18 +206,12 @@ fn twice(rows: usize, cols: usize) -> Program {
     last.push(map(5, &TIMES, [4, 2, 2]));
     let mut again = dear(6, 1);
     again.push(map(8, &TIMES, [7, 2, 2]));
-    let binding = |written| ProgramBinding { dtype: DType::F32, written };
-    Program {
-        rows,
-        cols,
-        bindings: vec![binding(false), binding(true)],
-        steps: vec![
-            col(dear(0, 0), vec![], vec![max(1)]),
-            col(last, vec![store(5)], vec![]),
-            col(again, vec![store(8)], vec![]),
-        ],
-        regs: 9,
-    }
+    let steps = vec![
+        col(dear(0, 0), vec![], vec![max(1)]),
+        col(last, vec![store(5)], vec![]),
+        col(again, vec![store(8)], vec![]),
+    ];
+    from_one_to_one(rows, cols, steps, 9)
 }
 
 impl InstrKind {
