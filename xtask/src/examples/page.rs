@@ -14,8 +14,8 @@ const HEAD: &str = "# Gallery
 Made by `cargo xtask examples --python PYTHON`; do not edit. Each example is one file in
 [`crates/versant/examples`](../crates/versant/examples), and has a twin in PyTorch with the same net, data and recipe in
 [`benches/reference`](../benches/reference). Figures are means over the seeds, and in brackets the range from least to largest.
-\"Within\" says whether our mean is no worse than the twin's by more than the larger of the two ranges. Times are of one run
-on the CPU of the machine that measured, which may have done other things meanwhile. The short runs are a few steps on little
+\"Within\" says whether our mean is no worse than the twin's by more than the larger of the two ranges. Times are the least
+of the runs', on the CPU of the machine that measured, which did other things meanwhile: they show the order only. The short runs are a few steps on little
 data, with the same seed on both devices: they show that software Vulkan computes the same, not how good the net is.
 
 ";
@@ -31,7 +31,7 @@ pub fn write(all: &Value) -> Result<()> {
             Spread::of(&found[part][example.metric]).map_or_else(|| "not measured".to_owned(), |s| s.shown())
         };
         let seconds = |part: &str| {
-            Spread::of(&found[part]["seconds"]).map_or_else(|| "?".to_owned(), |s| format!("{:.0}", s.mean))
+            Spread::of(&found[part]["seconds"]).map_or_else(|| "?".to_owned(), |s| format!("{:.0}", s.least))
         };
         let _ = writeln!(
             page,
