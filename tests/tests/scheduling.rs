@@ -132,6 +132,13 @@ fn chain(device: &Device, nodes: usize) -> Tensor {
 #[test]
 fn a_million_nodes_drop_on_a_small_stack() {
     on_a_small_stack(|| drop(chain(&Device::null(), MILLION)));
+    // What is to be computed alongside has weak links to it.
+    on_a_small_stack(|| {
+        let mut x = real(&Device::null(), &[4], 1);
+        for _ in 0..MILLION / 2 {
+            x = (x + 1.0).detach();
+        }
+    });
 }
 
 #[test]

@@ -57,6 +57,12 @@ impl Plans {
     /// Has a value computed with what it depends on, if somebody holds it then.
     pub fn alongside(&self, node: &Arc<Node>) {
         let mut all = self.alongside.lock().unwrap_or_else(PoisonError::into_inner);
+        // Nodes that died without an evaluation: a link keeps their memory.
+        if all.len() == all.capacity() {
+            all.retain(|node| node.strong_count() > 0);
+            let room = all.len().max(64);
+            all.reserve(room);
+        }
         all.push(Arc::downgrade(node));
     }
 

@@ -110,10 +110,9 @@ struct Draft {
 impl Drop for Node {
     fn drop(&mut self) {
         let mut dying = take_inputs(&mut self.state);
-        while let Some(mut node) = dying.pop() {
-            // The last owner empties the node before it drops it. Should two owners let go at the same
-            // moment, neither does, and the node's own drop takes over: one level deeper, no more.
-            if let Some(node) = Arc::get_mut(&mut node) {
+        while let Some(node) = dying.pop() {
+            // Just one of several last owners gets the node, weak links or not, and empties it before it is dropped itself.
+            if let Some(mut node) = Arc::into_inner(node) {
                 dying.append(&mut take_inputs(&mut node.state));
             }
         }

@@ -11,6 +11,7 @@ use versant_kernels::lanes::{
 };
 use versant_kernels::{DType, MapFn, math};
 
+use super::half::Half;
 use crate::Tensor;
 
 /// One gradient for each operand; `None` where there is none.
@@ -37,6 +38,8 @@ pub struct Elementwise {
     pub is_test: bool,
     /// Its derivative.
     pub derivative: Derivative,
+    /// The 16-bit type whose values are all that it gives: two of them fit a word where they lie in memory.
+    pub rounds_to: Option<Half>,
     /// Whether its result is always stored: it is asked for so that it takes less memory.
     pub in_memory: bool,
     /// A constant that leaves the first operand unchanged as the second operand.
@@ -72,7 +75,8 @@ fn two(a: Tensor, b: Tensor) -> Grads {
 macro_rules! table {
     ($($(#[doc = $doc:literal])+ $id:ident $method:ident($($arg:ident),*) $result:ident {
         wgsl: $wgsl:literal, lib: $lib:literal, cost: $cost:literal, types: $types:expr, cpu: $cpu:expr,
-        grad: $grad:expr, domain: $domain:expr, tolerance: $tolerance:expr $(, identity: $identity:expr)? $(, in_memory: $in_memory:literal)?
+        grad: $grad:expr, domain: $domain:expr, tolerance: $tolerance:expr $(, identity: $identity:expr)?
+        $(, rounds_to: $half:expr)? $(, in_memory: $in_memory:literal)?
     })*) => {
         $($(#[doc = $doc])+
         pub static $id: Elementwise = Elementwise {
@@ -83,8 +87,9 @@ macro_rules! table {
             types: $types,
             is_test: table!(@$result),
             derivative: $grad,
+            rounds_to: table!(@optional $($half)?),
             in_memory: table!(@in_memory $($in_memory)?),
-            right_identity: table!(@identity $($identity)?),
+            right_identity: table!(@optional $($identity)?),
             domain: $domain,
             tolerance: $tolerance,
         };)*
@@ -106,8 +111,8 @@ macro_rules! table {
     (@test) => { true };
     (@in_memory) => { false };
     (@in_memory $value:literal) => { $value };
-    (@identity) => { None };
-    (@identity $value:expr) => { Some($value) };
+    (@optional) => { None };
+    (@optional $value:expr) => { Some($value) };
 }
 
 use Derivative::{Rule, Straight, Zero};
@@ -414,25 +419,27 @@ table! {
     ROUND_F16 round_f16() same {
         wgsl: "bitcast<f32>(v_f16_value(v_f16_bits(bitcast<u32>({a}))))", lib: "half", cost: 12, types: FLOAT,
         cpu: |_, d, a, _, _| unary_u32(d, a, |x| math::f16_value(math::f16_bits(x))),
-        grad: Straight(|g| g.round_f16()), domain: (-70_000.0, 70_000.0), tolerance: 0.0 }
+        grad: Straight(|g| g.round_f16()), domain: (-70_000.0, 70_000.0), tolerance: 0.0, rounds_to: Half::F16 }
 
     /// The nearest bf16 (the upper half of an f32), as f32; ties to even. Its gradient is rounded likewise.
     ROUND_BF16 round_bf16() same {
         wgsl: "bitcast<f32>(v_bf16_bits(bitcast<u32>({a})) << 16u)", lib: "half", cost: 5, types: FLOAT,
         cpu: |_, d, a, _, _| unary_u32(d, a, |x| math::bf16_bits(x) << 16),
-        grad: Straight(|g| g.round_bf16()), domain: (-10.0, 10.0), tolerance: 0.0 }
+        grad: Straight(|g| g.round_bf16()), domain: (-10.0, 10.0), tolerance: 0.0, rounds_to: Half::BF16 }
 
     /// What [`Tensor::round_f16`] gives, which always lies in memory, two elements in a word; its gradient likewise.
     KEEP_F16 keep_f16() same {
         wgsl: "bitcast<f32>(v_f16_value(v_f16_bits(bitcast<u32>({a}))))", lib: "half", cost: 12, types: FLOAT,
         cpu: |_, d, a, _, _| unary_u32(d, a, |x| math::f16_value(math::f16_bits(x))),
-        grad: Straight(|g| g.keep_f16()), domain: (-70_000.0, 70_000.0), tolerance: 0.0, in_memory: true }
+        grad: Straight(|g| g.keep_f16()), domain: (-70_000.0, 70_000.0), tolerance: 0.0,
+        rounds_to: Half::F16, in_memory: true }
 
     /// What [`Tensor::round_bf16`] gives, which always lies in memory, two elements in a word; its gradient likewise.
     KEEP_BF16 keep_bf16() same {
         wgsl: "bitcast<f32>(v_bf16_bits(bitcast<u32>({a})) << 16u)", lib: "half", cost: 5, types: FLOAT,
         cpu: |_, d, a, _, _| unary_u32(d, a, |x| math::bf16_bits(x) << 16),
-        grad: Straight(|g| g.keep_bf16()), domain: (-10.0, 10.0), tolerance: 0.0, in_memory: true }
+        grad: Straight(|g| g.keep_bf16()), domain: (-10.0, 10.0), tolerance: 0.0,
+        rounds_to: Half::BF16, in_memory: true }
 }
 
 /// `d/da a^b = b a^(b-1)` (0 for `b = 0`), `d/db a^b = a^b ln a` (0 where `a = 0` and `b >= 0`), as PyTorch

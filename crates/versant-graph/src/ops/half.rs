@@ -5,7 +5,6 @@
 
 use versant_kernels::DType;
 
-use super::elementwise::{KEEP_BF16, KEEP_F16, ROUND_BF16, ROUND_F16};
 use crate::Tensor;
 use crate::op::Op;
 
@@ -36,13 +35,7 @@ impl Half {
 /// What an operation rounds to, if it does nothing else.
 pub(crate) fn rounds_to(op: &Op) -> Option<Half> {
     let Op::Map(row) = op else { return None };
-    let rows = [
-        (&ROUND_F16, Half::F16),
-        (&KEEP_F16, Half::F16),
-        (&ROUND_BF16, Half::BF16),
-        (&KEEP_BF16, Half::BF16),
-    ];
-    rows.into_iter().find(|(known, _)| std::ptr::eq(*row, *known)).map(|(_, half)| half)
+    row.rounds_to
 }
 
 /// What a node is kept in, if it is a result of [`Tensor::kept_in`].
