@@ -2,7 +2,7 @@
 
 use versant_graph::{Device, RandomKey, Tensor};
 use versant_nn::attribution::{
-    grad_cam, input_gradient, integrated_gradients, occlusion, saliency, smooth_grad,
+    grad_cam, input_gradient, integrated_gradients, occlusion, permutation_importance, saliency, smooth_grad,
 };
 use versant_tests::devices;
 
@@ -56,6 +56,32 @@ fn maps_show_where() {
 }
 
 #[test]
+fn shuffling_what_matters_lowers_the_score() {
+    for dev in devices() {
+        // Pictures of two by two pixels in three channels, whose score is minus the error of a sum that weighs the channels
+        // 1, 3 and 0. The mean of (a - b)² over shuffled values is twice their variance, up to chance.
+        let samples = 257;
+        let x = Tensor::rand_normal(&dev, &[samples, 3, 2, 2], RandomKey::new(3));
+        let sum = |x: &Tensor| x.narrow(1, 0, 1) + x.narrow(1, 1, 1) * 3.0;
+        let truth = sum(&x).detach();
+        let score = |x: &Tensor| Ok(-f64::from((sum(x) - &truth).square().mean_all().item::<f32>()?));
+        let found = permutation_importance(score, &x, 4, RandomKey::new(9)).unwrap();
+        assert_eq!(found.len(), 3);
+        for (importance, want) in found.iter().zip([2.0, 18.0, 0.0]) {
+            assert_eq!(importance.falls.len(), 4);
+            assert!((importance.mean() - want).abs() <= 0.15 * want, "{importance:?} instead of {want}");
+            assert!(importance.deviation() <= 0.15 * want, "{importance:?}");
+        }
+        assert!(found[0].falls[0] != found[0].falls[1], "each repetition has an order of its own");
+        // Transposed views are shuffled alike, and no sample at all is no trouble.
+        let turned = permutation_importance(score, &x.permute(&[0, 1, 3, 2]), 1, RandomKey::new(9));
+        assert!(turned.is_ok());
+        let none = Tensor::zeros(&dev, &[0, 2]);
+        assert_eq!(permutation_importance(|_| Ok(1.0), &none, 2, RandomKey::new(9)).unwrap()[1].mean(), 0.0);
+    }
+}
+
+#[test]
 fn misuse_is_an_error() {
     let dev = Device::cpu();
     let x = Tensor::zeros(&dev, &[2, 3]);
@@ -72,4 +98,10 @@ fn misuse_is_an_error() {
     assert!(occlusion(scores, &x, &[0, 0], [1, 1], 0.0).is_err());
     let picture = Tensor::zeros(&dev, &[1, 1, 4, 4]);
     assert!(occlusion(scores, &picture, &[0], [5, 1], 0.0).is_err());
+    let score = |x: &Tensor| Ok(f64::from(x.sum_all().item::<f32>()?));
+    let shuffled = |x: &Tensor, times| permutation_importance(score, x, times, RandomKey::new(1));
+    for refused in [shuffled(&x, 0), shuffled(&Tensor::zeros(&dev, &[3]), 1)] {
+        let error = refused.unwrap_err().to_string();
+        assert!(error.contains("permutation_importance") && error.contains("attribution.rs"), "{error}");
+    }
 }

@@ -200,3 +200,79 @@ pub fn occlusion(
     let all = Tensor::stack(&falls.iter().collect::<Vec<_>>(), 1);
     Ok(all.reshape(&[n as isize, rows as isize, columns as isize]))
 }
+
+/// How much a feature matters to a score of the whole data: see [`permutation_importance`].
+#[derive(Clone, PartialEq, Debug)]
+pub struct Importance {
+    /// What the score falls by when the feature is shuffled, once for each repetition.
+    pub falls: Vec<f64>,
+}
+
+impl Importance {
+    /// The mean fall.
+    pub fn mean(&self) -> f64 {
+        self.falls.iter().sum::<f64>() / self.falls.len() as f64
+    }
+
+    /// The standard deviation of the falls over the repetitions, with their number as the divisor.
+    pub fn deviation(&self) -> f64 {
+        let (mean, count) = (self.mean(), self.falls.len() as f64);
+        (self.falls.iter().map(|fall| (fall - mean).powi(2)).sum::<f64>() / count).sqrt()
+    }
+}
+
+/// What a score of the samples `x`, `[N, F, ...]`, falls by when the values of one feature (an index of the second axis: a
+/// column of a table, a channel) are shuffled among the samples, for each of the `F` features (Breiman, "Random Forests",
+/// 2001; Fisher, Rudin and Dominici, "All Models are Wrong, but Many are Useful", 2019). `score` is any measure of which more
+/// is better, such as an accuracy against known labels on data that the net was not trained on.
+///
+/// A feature that others can stand in for seems unimportant: shuffle them together, or read the figure as "given the others".
+///
+/// ```
+/// use versant_graph::{Device, RandomKey, Tensor};
+/// use versant_nn::attribution::permutation_importance;
+/// let dev = Device::cpu();
+/// let x = Tensor::from_slice(&dev, &[1.0f32, 5.0, 2.0, 6.0, 3.0, 7.0, 4.0, 8.0], &[4, 2]);
+/// // The score only reads the first feature: how near it is to 1, 2, 3, 4.
+/// let truth = Tensor::from_slice(&dev, &[1.0f32, 2.0, 3.0, 4.0], &[4, 1]);
+/// let score = |x: &Tensor| Ok(f64::from(-(x.narrow(1, 0, 1) - &truth).square().mean_all().item::<f32>()?));
+/// let found = permutation_importance(score, &x, 5, RandomKey::new(1))?;
+/// assert!(found[0].mean() > 0.5 && found[1].mean() == 0.0);
+/// # Ok::<(), versant_graph::GraphError>(())
+/// ```
+///
+/// # Errors
+/// Input of fewer than two axes, no repetitions, and those of `score`.
+#[track_caller]
+pub fn permutation_importance(
+    score: impl Fn(&Tensor) -> Result<f64>,
+    x: &Tensor,
+    repetitions: usize,
+    key: RandomKey,
+) -> Result<Vec<Importance>> {
+    if x.error().is_none() && (x.rank() < 2 || repetitions == 0) {
+        let why = "needs samples [N, F, ...] and at least one repetition";
+        return Err(failure(&invalid("permutation_importance", &[x], Location::caller(), why)));
+    }
+    let x = x.detach();
+    let whole = score(&x)?;
+    let (samples, features) = (x.shape()[0], x.shape()[1]);
+    let mut dims = vec![1; x.rank()];
+    dims[1] = features;
+    let fall = |feature: usize, repetition: usize| -> Result<f64> {
+        // Order and mask are data, so that all features and repetitions are one plan.
+        let chosen: Vec<bool> = (0..features).map(|i| i == feature).collect();
+        let mask = Tensor::from_slice(x.device(), &chosen, &dims);
+        let key = key.fold((feature * repetitions + repetition) as u64);
+        let order = Tensor::rand_uniform(x.device(), &[samples], key).argsort(0, false);
+        let shuffled = mask.select(&x.index_select(0, &order), &x);
+        // The score may be computed in parts, whose plans should not hold the shuffling.
+        versant_graph::eval(&[&shuffled])?;
+        Ok(whole - score(&shuffled)?)
+    };
+    (0..features)
+        .map(|feature| {
+            Ok(Importance { falls: (0..repetitions).map(|r| fall(feature, r)).collect::<Result<_>>()? })
+        })
+        .collect()
+}
