@@ -13,7 +13,7 @@ const HEAD: &str = "# Gallery
 
 Made by `cargo xtask examples --python PYTHON`; do not edit. Each example is one file in
 [`crates/versant/examples`](../crates/versant/examples), and has a twin in PyTorch with the same net, data and recipe in
-[`benches/reference`](../benches/reference). Figures are means over the seeds, and in brackets the range from least to largest.
+[`benches/reference`](../benches/reference). Figures are means over the seeds, and in brackets the range from least to largest and the number of seeds.
 \"Within\" says whether our mean is no worse than the twin's by more than the larger of the two ranges. Times are the least
 of the runs', on the CPU of the machine that measured, which did other things meanwhile: they show the order only. The short runs are a few steps on little
 data, with the same seed on both devices: they show that software Vulkan computes the same, not how good the net is.
@@ -93,7 +93,11 @@ impl Spread {
 
     fn shown(&self) -> String {
         let Spread { mean, least, largest, count } = self;
-        if *count > 1 { format!("{mean:.4} ({least:.4} to {largest:.4})") } else { format!("{mean:.4}") }
+        if *count > 1 {
+            format!("{mean:.4} ({least:.4} to {largest:.4}; {count})")
+        } else {
+            format!("{mean:.4}")
+        }
     }
 }
 
