@@ -93,7 +93,7 @@ const fn rust(
     Peer { name, how, usual }
 }
 
-const PEERS: [Peer; 9] = [
+const PEERS: [Peer; 10] = [
     Peer { name: "versant/lavapipe", how: How::Own("lavapipe"), usual: true },
     burn("burn/wgpu-wgsl", "wgpu", &[]),
     burn("burn/wgpu-minimal", "wgpu", &[("CUBECL_AUTOTUNE_LEVEL", "minimal")]),
@@ -103,6 +103,7 @@ const PEERS: [Peer; 9] = [
     rust("candle/cpu", "candle", "tgt-candle", "cpu", false),
     Peer { name: "torch/eager", how: How::Torch("eager"), usual: false },
     Peer { name: "torch/tuned", how: How::Torch("tuned"), usual: false },
+    Peer { name: "torch/compile", how: How::Torch("compile"), usual: false },
 ];
 
 /// An engine ready to be started.
@@ -114,7 +115,7 @@ struct Ready {
 
 /// Builds what is missing, runs everything, and joins the rounds.
 pub fn run(options: &Options, common: &Common) -> Result<Report> {
-    static ALL: [Peer; 9] = PEERS;
+    static ALL: [Peer; 10] = PEERS;
     let known = |w: &&String| !WORKLOADS.contains(&w.as_str());
     if let Some(unknown) = options.workloads.iter().find(known) {
         return Err(Error::Missing(format!(
