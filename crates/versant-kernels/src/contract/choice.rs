@@ -68,7 +68,7 @@ fn time(id: VariantId, c: &Contraction, caps: &Caps) -> u64 {
 fn worth_compiling(c: &Contraction, [_, m, n, k]: [usize; 4]) -> usize {
     // What does not hold the batch.
     match if along_k(c)[0] { n * k } else { m * n } {
-        weights if weights >= 1 << 19 => 32 * 64,
+        weights if weights >= 1 << 18 => 32 * 64,
         weights if weights >= 1 << 17 => 16 * 64,
         _ => 16 * 32,
     }
