@@ -21,7 +21,7 @@ mod shared;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::prelude::*;
 
@@ -129,11 +129,17 @@ impl Evaluator {
         f: impl FnOnce(&(dyn Fn(usize, &[f32]) + Sync)) -> R,
     ) -> R {
         let (shared, types) = (self.written(writes), &self.plan.types);
+        // Working memory that no call uses at the moment: runs may be short, and constants are filled in once.
+        let spare: Mutex<Vec<Scratch>> = Mutex::new(Vec::new());
+        let spare = || spare.lock().unwrap_or_else(PoisonError::into_inner);
         f(&|start, acc| {
             let acc: &[u32] = bytemuck::cast_slice(acc);
             let buffers = Buffers { reads, types, writes: &shared, scalars, acc, acc_start: start };
-            let mut scratch = Scratch::new(&self.plan, true, &buffers, self.lanes(acc.len()));
+            let own = spare().pop();
+            let lanes = || self.lanes(self.plan.rows);
+            let mut scratch = own.unwrap_or_else(|| Scratch::new(&self.plan, true, &buffers, lanes()));
             self.rows(start, start + acc.len(), &buffers, &mut scratch);
+            spare().push(scratch);
         })
     }
 
