@@ -1,6 +1,6 @@
 //! The CPU twin of a [`Program`]: a blocked, vectorised evaluator.
 //!
-//! Registers are blocks of 512 words that stay in the first-level cache; each instruction runs over a
+//! Registers are blocks of 1,024 words that stay in the first-level cache; each instruction runs over a
 //! whole block in one vectorised loop, so that interpreting costs a few nanoseconds a block. A dense
 //! operand is read where it lies, and the last instruction before a dense store writes where it goes.
 //!
@@ -15,6 +15,7 @@ mod block;
 mod blocking;
 mod compile;
 mod convert;
+mod hoist;
 mod load;
 mod reduce;
 mod shared;
@@ -32,8 +33,8 @@ use compile::{Plan, PlanStep, Src};
 use reduce::{State, Tile};
 use shared::Shared;
 
-/// Lanes of a block: 2 KiB a register.
-const BLOCK: usize = 512;
+/// Lanes of a block: 4 KiB a register.
+const BLOCK: usize = 1024;
 
 /// Work of a job that is worth a thread, in lanes times simple vector instructions: 10 to 30 µs.
 const JOB: usize = 1 << 18;
@@ -77,7 +78,7 @@ impl Evaluator {
 
     /// An evaluator whose jobs have about `work` lanes times instructions.
     fn with_job(p: Program, work: usize) -> Evaluator {
-        let plan = compile::compile(&crate::fold(&p));
+        let plan = compile::compile(&hoist::hoist(&crate::fold(&p)));
         let row_cost = plan.row_cost + plan.cols * plan.col_cost;
         let blocks = plan.rows.div_ceil(plan.row_block);
         let total = plan.rows * row_cost;

@@ -183,7 +183,11 @@ impl MatMulTasks {
         let cuts = powers(n).flat_map(|by_cols| powers(m).map(move |by_rows| [by_rows, by_cols]));
         let blocks = cuts.map(|[by_rows, by_cols]| {
             let shared = usize::from(by_rows > 1) * n + usize::from(by_cols > 1) * m;
-            (by_cols * m + by_rows * n + shared, [cut(m, by_rows, WIDE), cut(n, by_cols, 64)], by_rows * by_cols)
+            (
+                by_cols * m + by_rows * n + shared,
+                [cut(m, by_rows, WIDE), cut(n, by_cols, 64)],
+                by_rows * by_cols,
+            )
         });
         let fits = |(_, [rows, cols], tasks): &(usize, [usize; 2], usize)| {
             *tasks >= pieces && (rows * cols <= Self::ACC || *tasks == most)
@@ -242,7 +246,13 @@ fn matmul(mm: &MatMul, a: &[f32], b: &[f32], sink: &Sink<'_>) {
 /// Whether a product of `m` rows goes over tiles of our own: the library's for narrower vectors are as good, and few rows
 /// do not pay for packing a large right operand that lies along the contracted index.
 fn over_tiles(m: usize, b: &Mat<'_>) -> bool {
-    let few = if b.strides[1] == 1 { WIDE } else if b.size[0] * b.size[1] <= 1 << 17 { 4 * WIDE } else { 16 * WIDE };
+    let few = if b.strides[1] == 1 {
+        WIDE
+    } else if b.size[0] * b.size[1] <= 1 << 17 {
+        4 * WIDE
+    } else {
+        16 * WIDE
+    };
     rows() == WIDE && m >= few && b.size[1] >= COLS
 }
 

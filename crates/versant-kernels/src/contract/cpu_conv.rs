@@ -155,7 +155,8 @@ impl<'a> Extents<'a> {
     /// The same where patches are read in place: a task's image and result stay in the second-level cache.
     fn whole_lines(&self) -> [usize; 2] {
         let [height, width] = self.conv.output;
-        let line = self.c_in * self.conv.stride[0] * PaddedShape::new(self.conv, 1, 1).len(1) + self.c_out * width;
+        let line =
+            self.c_in * self.conv.stride[0] * PaddedShape::new(self.conv, 1, 1).len(1) + self.c_out * width;
         let share = (self.conv.n * self.conv.groups * height).div_ceil(MIN_TASKS);
         let lines = (IMAGE / line).min(share).clamp(1, height);
         [1, height.div_ceil(height.div_ceil(lines))]
@@ -260,8 +261,7 @@ fn forward<'w>(
     sink: &Sink<'_>,
 ) {
     let c = e.conv;
-    let direct =
-        e.taps == 1 && c.stride == [1, 1] && c.padding == [0, 0] && c.input == c.output;
+    let direct = e.taps == 1 && c.stride == [1, 1] && c.padding == [0, 0] && c.input == c.output;
     let in_place = !direct && LinesProduct::suits(c.output[1]);
     let channels = if in_place { e.c_in } else { depths(e.c_in * e.taps).div_ceil(e.taps).min(e.c_in) };
     let deep = channels * e.taps;
@@ -292,7 +292,13 @@ fn forward<'w>(
             let pixels = lines.start * c.output[1]..lines.end * c.output[1];
             let ld = samples.len() * pixels.len();
             let shape = PaddedShape::new(c, channels, lines.len());
-            let columns = if direct { ld.next_multiple_of(COLS) } else if in_place { 0 } else { PAIR };
+            let columns = if direct {
+                ld.next_multiple_of(COLS)
+            } else if in_place {
+                0
+            } else {
+                PAIR
+            };
             with_buffers([e.c_out * ld, deep * columns, shape.len(samples.len())], |[acc, panels, words]| {
                 for part in parts() {
                     let (first, depth) = (part.start * e.taps, part.len() * e.taps);

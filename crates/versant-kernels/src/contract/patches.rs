@@ -12,6 +12,9 @@ use crate::lanes::arch;
 /// Zeros before and after the padded samples, so that a panel may be read in one piece where only a part is wanted.
 const SLACK: usize = COLS;
 
+/// Pixels of short lines that are taken together.
+const RUN: usize = 128;
+
 /// Samples with zeros around them, for some output lines; borrowed memory.
 pub(super) struct Padded<'a> {
     pub words: &'a [f32],
@@ -101,15 +104,18 @@ impl PaddedShape {
         first: usize,
     ) -> Padded<'a> {
         let width = c.input[1];
-        words[..SLACK].fill(0.0);
-        let (body, tail) = words[SLACK..].split_at_mut(samples.len() * self.sample());
-        tail.fill(0.0);
+        // All at once: the padding of a line alone is too short for a call.
+        words.fill(0.0);
+        let body = &mut words[SLACK..][..samples.len() * self.sample()];
         let planes = samples.clone().flat_map(|s| channels.clone().map(move |ch| (s, ch)));
-        let step = self.stride[1];
+        let (step, zero) = (self.stride[1], std::hint::black_box(0));
         let (left, top) = (c.padding[1].min(self.width), first * c.stride[0]);
         let take = width.min(self.width - left);
         // The lines that taps read, and for each remainder that they read where its first pixel comes from and goes to.
-        let lines: Vec<usize> = (0..self.lines).filter(|y| self.reads(0, y % self.stride[0])).collect();
+        let inside = |y: usize| (top + y).checked_sub(c.padding[0]).filter(|&y| y < c.input[0]);
+        let lines = (0..self.lines).filter(|y| self.reads(0, y % self.stride[0]));
+        let lines: Vec<[usize; 2]> =
+            lines.filter_map(|y| Some([y * self.width, inside(y)? * width])).collect();
         let remainders = (0..step).filter(|&r| self.reads(1, r)).map(|remainder| {
             let skip = (remainder + step - left % step) % step;
             [skip.min(take), remainder * self.part + (left + skip) / step]
@@ -117,20 +123,12 @@ impl PaddedShape {
         let remainders: Vec<[usize; 2]> = remainders.collect();
         for (plane, (s, ch)) in body.chunks_exact_mut(self.lines * self.width).zip(planes) {
             let from = image.plane(s, ch);
-            for &y in &lines {
-                let line = &mut plane[y * self.width..(y + 1) * self.width];
-                let Some(y) = (top + y).checked_sub(c.padding[0]).filter(|&y| y < c.input[0]) else {
-                    line.fill(0.0);
-                    continue;
-                };
-                let from = &from[y * width..y * width + take];
+            for &[to, at] in &lines {
+                let (line, from) = (&mut plane[to..to + self.width], &from[at..at + take]);
                 if step == 1 {
-                    line[..left].fill(0.0);
-                    line[left..left + take].copy_from_slice(from);
-                    line[left + take..].fill(0.0);
+                    copy_line(&mut line[left..left + take], from, zero);
                     continue;
                 }
-                line.fill(0.0);
                 for &[skip, to] in &remainders {
                     let (to, from) = (line[to..].iter_mut(), &from[skip..]);
                     // Pairs let the compiler use shuffles.
@@ -147,6 +145,17 @@ impl PaddedShape {
         }
         Padded { words, shape: self }
     }
+}
+
+/// Copies a line of few pixels, for which a call of `memcpy` takes longer. Bits of `zero`, of which the compiler knows
+/// nothing, keep it from making one of the loops.
+#[inline(always)]
+fn copy_line(to: &mut [f32], from: &[f32], zero: u32) {
+    let same = |x: f32| f32::from_bits(x.to_bits() | zero);
+    let (to, to_rest) = to.as_chunks_mut::<8>();
+    let (from, from_rest) = from.as_chunks::<8>();
+    to.iter_mut().zip(from).for_each(|(to, from)| *to = from.map(same));
+    to_rest.iter_mut().zip(from_rest).for_each(|(to, &x)| *to = same(x));
 }
 
 /// How the lanes of a panel lie in the padded samples.
@@ -351,6 +360,10 @@ impl Tiles for WeightProduct<'_> {
         let [lines, width] = shape.out;
         let size = lines * width * COLS;
         let ld = self.grad.len() / (lines * width);
+        // Short lines are copied one after the other, whole panels that the next one writes over: the sums of a tile go to
+        // memory and back around each run of steps.
+        let take = if width <= COLS { (RUN / width).min(lines) } else { 1 };
+        let mut copies = [[0.0; RUN + COLS]; R];
         for panel in panels.step_by(P) {
             let grads: [&[[f32; COLS]]; P] =
                 std::array::from_fn(|p| self.grad[(panel + p) * size..][..size].as_chunks::<COLS>().0);
@@ -359,16 +372,25 @@ impl Tiles for WeightProduct<'_> {
                 let rows = R.min(self.taps - first);
                 let at: [usize; R] = std::array::from_fn(|r| SLACK + shape.tap(first + r.min(rows - 1)));
                 let mut tile = [[[simd.splat_f32s(0.0); V]; P]; R];
-                for y in 0..lines {
-                    let down = y * shape.stride[0] * shape.width;
+                for y in (0..lines).step_by(take) {
+                    let count = take.min(lines - y);
                     // Loops, not `map`: that is a call of its own for so many.
                     let mut from: [&[f32]; R] = [&[]; R];
-                    for (line, at) in from.iter_mut().zip(at) {
-                        *line = &words[at + down..at + down + width];
+                    for ((line, copy), at) in from.iter_mut().zip(&mut copies).zip(at) {
+                        let at = |y: usize| at + y * shape.stride[0] * shape.width;
+                        if take == 1 {
+                            *line = &words[at(y)..at(y) + width];
+                            continue;
+                        }
+                        for i in 0..count {
+                            let line = &words[at(y + i)..at(y + i) + COLS];
+                            copy[i * width..i * width + COLS].copy_from_slice(line);
+                        }
+                        *line = &copy[..count * width];
                     }
                     let mut right: [&[[f32; COLS]]; P] = [&[]; P];
                     for (line, grad) in right.iter_mut().zip(grads) {
-                        *line = &grad[y * width..(y + 1) * width];
+                        *line = &grad[y * width..(y + count) * width];
                     }
                     steps(simd, &mut tile, from, right);
                 }

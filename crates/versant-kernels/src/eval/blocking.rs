@@ -7,7 +7,7 @@
 
 use super::BLOCK;
 use super::access::Access;
-use crate::{InstrKind, Program, Step};
+use crate::{Instr, InstrKind, Program, Step, View};
 
 /// Which coordinate varies from lane to lane in a `Col` step.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -84,22 +84,25 @@ const LONG: usize = 1 << 13;
 /// Whether a program does nothing over its columns but reduce what lies there in a row, so that no value takes a block.
 fn only_reads(p: &Program) -> bool {
     let axes = axes(p, true, Order::ColsInner);
-    let read = |view| {
+    let read = |view: &View| {
         let access = Access::new(view, &axes);
         let (extent, stride) = access.inner();
         !access.guarded() && stride == 1 && extent.is_multiple_of(p.cols.numel())
     };
     p.steps.iter().all(|step| match step {
         Step::Row(_) => true,
-        Step::Col(block, _) => {
-            block.stores.is_empty()
-                && block.instrs.iter().all(|i| match &i.kind {
-                    InstrKind::Load { binding, view } => {
-                        let of = &p.bindings[*binding];
-                        !of.written && !of.dtype.is_half() && read(view)
-                    }
-                    _ => false,
-                })
+        Step::Col(block, reduces) => {
+            let load = |i: &Instr| match &i.kind {
+                InstrKind::Load { binding, view } => {
+                    let of = &p.bindings[*binding];
+                    !of.written && !of.dtype.is_half() && read(view)
+                }
+                _ => false,
+            };
+            // What is reduced is one of these loads: another register would be spread over the lanes of a block.
+            let loaded = |value| block.instrs.iter().any(|i| i.reg == value);
+            let all = block.instrs.iter().all(load) && reduces.iter().all(|r| loaded(r.value));
+            all && block.stores.is_empty()
         }
     })
 }
