@@ -178,7 +178,7 @@ impl MatMulTasks {
     /// The same for one matrix over panels that several tasks share: the cut whose tasks read and pack the least.
     fn over_panels([m, n, k]: [usize; 3]) -> MatMulTasks {
         let powers = |extent: usize| (0..=(extent / 64).max(1).ilog2()).map(|i| 1 << i);
-        let most = powers(m).last().unwrap_or(1) * powers(n).last().unwrap_or(1);
+        let most = powers(m).next_back().unwrap_or(1) * powers(n).next_back().unwrap_or(1);
         let pieces = (m * n * k.max(16) / (2 * Self::MACS)).clamp(1, Self::PIECES / 2).min(most);
         let cuts = powers(n).flat_map(|by_cols| powers(m).map(move |by_rows| [by_rows, by_cols]));
         let blocks = cuts.map(|[by_rows, by_cols]| {

@@ -44,9 +44,10 @@ mod avx512 {
                     }
                     *four = turn_four(simd, rows);
                 }
-                for i in 0..4 {
-                    let [even, odd] = halves(simd, fours[0][i], fours[1][i]);
-                    let [other_even, other_odd] = halves(simd, fours[2][i], fours[3][i]);
+                let [a, b, c, d] = &fours;
+                for (i, (((&a, &b), &c), &d)) in a.iter().zip(b).zip(c).zip(d).enumerate() {
+                    let [even, odd] = halves(simd, a, b);
+                    let [other_even, other_odd] = halves(simd, c, d);
                     for (first, low, high) in [(i, even, other_even), (i + 4, odd, other_odd)] {
                         let [low, high] = match W {
                             16 => halves(simd, low, high),
