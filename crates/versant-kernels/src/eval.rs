@@ -1,6 +1,6 @@
 //! The CPU twin of a [`Program`]: a blocked, vectorised evaluator.
 //!
-//! Registers are blocks of 512 words that stay in the first-level cache; each instruction runs over a
+//! Registers are blocks of 1,024 words that stay in the first-level cache; each instruction runs over a
 //! whole block in one vectorised loop, so that interpreting costs a few nanoseconds a block. A dense
 //! operand is read where it lies, and the last instruction before a dense store writes where it goes.
 //!
@@ -15,13 +15,14 @@ mod block;
 mod blocking;
 mod compile;
 mod convert;
+mod hoist;
 mod load;
 mod reduce;
 mod shared;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::prelude::*;
 
@@ -32,8 +33,8 @@ use compile::{Plan, PlanStep, Src};
 use reduce::{State, Tile};
 use shared::Shared;
 
-/// Lanes of a block: 2 KiB a register.
-const BLOCK: usize = 512;
+/// Lanes of a block: 4 KiB a register.
+const BLOCK: usize = 1024;
 
 /// Work of a job that is worth a thread, in lanes times simple vector instructions: 10 to 30 µs.
 const JOB: usize = 1 << 18;
@@ -77,7 +78,7 @@ impl Evaluator {
 
     /// An evaluator whose jobs have about `work` lanes times instructions.
     fn with_job(p: Program, work: usize) -> Evaluator {
-        let plan = compile::compile(&crate::fold(&p));
+        let plan = compile::compile(&hoist::hoist(&crate::fold(&p)));
         let row_cost = plan.row_cost + plan.cols * plan.col_cost;
         let blocks = plan.rows.div_ceil(plan.row_block);
         let total = plan.rows * row_cost;
@@ -129,11 +130,17 @@ impl Evaluator {
         f: impl FnOnce(&(dyn Fn(usize, &[f32]) + Sync)) -> R,
     ) -> R {
         let (shared, types) = (self.written(writes), &self.plan.types);
+        // Working memory that no call uses at the moment: runs may be short, and constants are filled in once.
+        let spare: Mutex<Vec<Scratch>> = Mutex::new(Vec::new());
+        let spare = || spare.lock().unwrap_or_else(PoisonError::into_inner);
         f(&|start, acc| {
             let acc: &[u32] = bytemuck::cast_slice(acc);
             let buffers = Buffers { reads, types, writes: &shared, scalars, acc, acc_start: start };
-            let mut scratch = Scratch::new(&self.plan, true, &buffers, self.lanes(acc.len()));
+            let own = spare().pop();
+            let lanes = || self.lanes(self.plan.rows);
+            let mut scratch = own.unwrap_or_else(|| Scratch::new(&self.plan, true, &buffers, lanes()));
             self.rows(start, start + acc.len(), &buffers, &mut scratch);
+            spare().push(scratch);
         })
     }
 

@@ -278,8 +278,8 @@ pub(crate) fn fold_lanes<T: Copy>(acc: &mut [T], values: &[T], f: impl Fn(T, T) 
 
 struct FoldSlice<'a, T, F>(&'a [T], T, F);
 
-/// Independent accumulators of [`fold_slice`].
-const ACCUMULATORS: usize = 32;
+/// Independent accumulators of [`fold_slice`]: four vectors of the widest, whose chains hide what one step takes.
+const ACCUMULATORS: usize = 64;
 
 impl<T: Copy, F: Fn(T, T) -> T> NullaryFnOnce for FoldSlice<'_, T, F> {
     type Output = T;
@@ -293,23 +293,29 @@ impl<T: Copy, F: Fn(T, T) -> T> NullaryFnOnce for FoldSlice<'_, T, F> {
                 *a = f(*a, v);
             }
         }
-        // A copy for the rest, whose length is not known: the accumulators above stay in registers.
-        let mut all = acc;
-        for (a, &v) in all.iter_mut().zip(rest) {
-            *a = f(*a, v);
-        }
-        let mut width = ACCUMULATORS;
-        while width > 1 {
-            width /= 2;
-            for i in 0..width {
-                all[i] = f(all[i], all[i + width]);
-            }
-        }
-        all[0]
+        fold_tree(acc, rest, f)
     }
 }
 
-/// Folds all values into `start`, the neutral value of `f`, in a fixed order: 32 strided
+/// Folds what is left over and the accumulators. A call, because the compiler would choose vectors for the loop above by what
+/// suits this tree, and keep the accumulators in memory.
+#[inline(never)]
+fn fold_tree<T: Copy>(mut all: [T; ACCUMULATORS], rest: &[T], f: impl Fn(T, T) -> T) -> T {
+    for (a, &v) in all.iter_mut().zip(rest) {
+        *a = f(*a, v);
+    }
+    let mut width = ACCUMULATORS;
+    while width > 1 {
+        width /= 2;
+        let (low, high) = all.split_at_mut(width);
+        for (a, &v) in low.iter_mut().zip(&*high) {
+            *a = f(*a, v);
+        }
+    }
+    all[0]
+}
+
+/// Folds all values into `start`, the neutral value of `f`, in a fixed order: 64 strided
 /// accumulators, then a tree over them.
 #[inline(always)]
 pub(crate) fn fold_slice<T: Copy>(values: &[T], start: T, f: impl Fn(T, T) -> T) -> T {

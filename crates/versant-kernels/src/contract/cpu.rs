@@ -164,9 +164,6 @@ impl MatMulTasks {
         // A short sum costs what loading and storing costs.
         let macs = m * n * k.max(16);
         let pieces = (macs / Self::MACS).clamp(1, Self::PIECES.div_ceil(batch));
-        let cut = |extent: usize, pieces: usize, unit: usize| {
-            (extent.div_ceil(pieces).next_multiple_of(unit)).min(extent)
-        };
         // Rows are cut first, because a block of whole rows is one run of the result; but not below 64,
         // where packing the right operand again for each block would cost too much.
         let by_rows = pieces.min(m.div_ceil(64));
@@ -177,22 +174,47 @@ impl MatMulTasks {
         let batches = (Self::MACS / macs).min(Self::ACC / (m * n)).max(1);
         MatMulTasks { block: [rows, cols], batches: if whole { batches } else { 1 } }
     }
+
+    /// The same for one matrix over panels that several tasks share: the cut whose tasks read and pack the least.
+    fn over_panels([m, n, k]: [usize; 3]) -> MatMulTasks {
+        let powers = |extent: usize| (0..=(extent / 64).max(1).ilog2()).map(|i| 1 << i);
+        let most = powers(m).next_back().unwrap_or(1) * powers(n).next_back().unwrap_or(1);
+        let pieces = (m * n * k.max(16) / (2 * Self::MACS)).clamp(1, Self::PIECES / 2).min(most);
+        let cuts = powers(n).flat_map(|by_cols| powers(m).map(move |by_rows| [by_rows, by_cols]));
+        let blocks = cuts.map(|[by_rows, by_cols]| {
+            let shared = usize::from(by_rows > 1) * n + usize::from(by_cols > 1) * m;
+            (
+                by_cols * m + by_rows * n + shared,
+                [cut(m, by_rows, WIDE), cut(n, by_cols, 64)],
+                by_rows * by_cols,
+            )
+        });
+        let fits = |(_, [rows, cols], tasks): &(usize, [usize; 2], usize)| {
+            *tasks >= pieces && (rows * cols <= Self::ACC || *tasks == most)
+        };
+        let best = blocks.filter(fits).min_by_key(|&(cost, ..)| cost);
+        MatMulTasks { block: best.map_or([m, n], |(_, block, _)| block), batches: 1 }
+    }
+}
+
+/// The size of pieces of an extent in whole units.
+fn cut(extent: usize, pieces: usize, unit: usize) -> usize {
+    (extent.div_ceil(pieces).next_multiple_of(unit)).min(extent)
 }
 
 fn matmul(mm: &MatMul, a: &[f32], b: &[f32], sink: &Sink<'_>) {
     let [m, n, k] = [mm.m, mm.n, mm.k];
     let batch = mm.batch.numel();
-    let tasks = MatMulTasks::new(batch, [m, n, k]);
+    let (macs, right) = (batch * m * n * k, matrix(&mm.b, b, 0));
+    let tiled = batch == 1 && over_tiles(m, &right);
+    let tasks = if tiled { MatMulTasks::over_panels([m, n, k]) } else { MatMulTasks::new(batch, [m, n, k]) };
     let [height, cols] = tasks.block;
     let (row_tasks, col_tasks) = (m.div_ceil(height), n.div_ceil(cols));
     let count = batch.div_ceil(tasks.batches) * row_tasks * col_tasks;
-    let macs = batch * m * n * k;
-    let shared = over_tiles(m, &matrix(&mm.b, b, 0)) && batch == 1 && row_tasks > 1;
-    with_scratch(3, if shared { n.next_multiple_of(COLS) * k } else { 0 }, |packed| {
-        if shared {
-            pack_right(matrix(&mm.b, b, 0), packed, macs > SEQUENTIAL_MACS);
-        }
-        let packed = &*packed;
+    // What several tasks read is packed once; the rest where and when it is used.
+    let left = (tiled && col_tasks > 1).then(|| matrix(&mm.a, a, 0)).filter(|a| !in_place(a, cols));
+    let right = (tiled && row_tasks > 1).then_some(right);
+    with_blocks([left, right], macs > SEQUENTIAL_MACS, |shared| {
         for_each_task(count, macs, |task| {
             let (outer, col) = (task / col_tasks, task % col_tasks);
             let (outer, row) = (outer / row_tasks, outer % row_tasks);
@@ -203,8 +225,8 @@ fn matmul(mm: &MatMul, a: &[f32], b: &[f32], sink: &Sink<'_>) {
                 for (i, acc) in matrices.clone().zip(acc.chunks_exact_mut(size)) {
                     let a = matrix(&mm.a, a, i).block([row.start, 0], [row.len(), k]);
                     let b = matrix(&mm.b, b, i).block([0, col.start], [k, col.len()]);
-                    match shared {
-                        true => over_panels(acc, a, packed, col.start, false),
+                    match tiled {
+                        true => over_panels(acc, [a, b], shared, [row.start, col.start], false),
                         false => product(acc, a, b, false),
                     }
                 }
@@ -221,10 +243,17 @@ fn matmul(mm: &MatMul, a: &[f32], b: &[f32], sink: &Sink<'_>) {
     });
 }
 
-/// Whether a product of `m` rows goes over tiles of our own: the library's for narrower vectors are as good, and it
-/// packs few columns that lie along the contracted index faster.
+/// Whether a product of `m` rows goes over tiles of our own: the library's for narrower vectors are as good, and few rows
+/// do not pay for packing a large right operand that lies along the contracted index.
 fn over_tiles(m: usize, b: &Mat<'_>) -> bool {
-    rows() == WIDE && m >= if b.strides[1] == 1 { WIDE } else { 16 * WIDE } && b.size[1] >= COLS
+    let few = if b.strides[1] == 1 {
+        WIDE
+    } else if b.size[0] * b.size[1] <= 1 << 17 {
+        4 * WIDE
+    } else {
+        16 * WIDE
+    };
+    rows() == WIDE && m >= few && b.size[1] >= COLS
 }
 
 /// `dst = a · b`, or `dst += a · b` if `add`, on the calling thread; `dst` is dense row-major.
@@ -232,10 +261,7 @@ pub(crate) fn product(dst: &mut [f32], a: Mat<'_>, b: Mat<'_>, add: bool) {
     if !over_tiles(a.size[0], &b) || a.size[1] == 0 {
         return gemm(dst, a, b, add);
     }
-    with_scratch(3, b.size[1].next_multiple_of(COLS) * b.size[0], |packed| {
-        pack_right(b, packed, false);
-        over_panels(dst, a, packed, 0, add);
-    });
+    over_panels(dst, [a, b], [&[], &[]], [0, 0], add);
 }
 
 /// Steps of the contracted index that are packed together: two panels of columns then fit the first-level cache.
@@ -243,42 +269,80 @@ fn depth_of(k: usize) -> usize {
     k.div_ceil(k.div_ceil(256))
 }
 
-/// Packs a right operand into panels of columns, some steps of the contracted index after the other.
-fn pack_right(b: Mat<'_>, out: &mut [f32], parallel: bool) {
-    let [k, n] = b.size;
+/// Whether rows of a left operand are read where they lie, for so many columns. Rows a page apart would share their places
+/// in the cache with one another, and with the panels.
+fn in_place(a: &Mat<'_>, cols: usize) -> bool {
+    a.strides[1] == 1 && (a.strides[0] % 1024 != 0 || cols < 16 * COLS)
+}
+
+/// Calls `f` with panels of the rows of a left and the columns of a right operand, where they are asked for.
+fn with_blocks<R>([a, b]: [Option<Mat<'_>>; 2], parallel: bool, f: impl FnOnce([&[f32]; 2]) -> R) -> R {
+    let len = |m: Option<Mat<'_>>, unit: usize| m.map_or(0, |m| m.size[1].next_multiple_of(unit) * m.size[0]);
+    let a = a.map(Mat::t);
+    with_scratch(4, len(a, WIDE), |left| {
+        with_scratch(5, len(b, COLS), |right| {
+            if let Some(a) = a {
+                pack_blocks::<WIDE>(a, left, parallel);
+            }
+            if let Some(b) = b {
+                pack_blocks::<COLS>(b, right, parallel);
+            }
+            f([left, right])
+        })
+    })
+}
+
+/// Packs the columns of an operand into panels, some steps of the contracted index, its rows, after the other.
+fn pack_blocks<const W: usize>(from: Mat<'_>, out: &mut [f32], parallel: bool) {
+    let [k, lanes] = from.size;
     let depth = depth_of(k);
-    for (i, out) in out.chunks_mut(n.next_multiple_of(COLS) * depth).enumerate() {
-        let depth = depth.min(k - i * depth);
-        let columns = if parallel { 4 * COLS } else { n };
-        let one = |(j, out): (usize, &mut [f32])| {
-            let width = columns.min(n - j * columns);
-            b.block([i * depth_of(k), j * columns], [depth, width]).pack::<COLS>(out);
-        };
-        match parallel {
-            true => out.par_chunks_mut(depth * columns).enumerate().for_each(one),
-            false => one((0, out)),
+    let columns = if parallel { 4 * COLS } else { lanes.next_multiple_of(W) };
+    let one = |i: usize, j: usize, out: &mut [f32]| {
+        let (steps, width) = (depth.min(k - i * depth), columns.min(lanes - j * columns));
+        from.block([i * depth, j * columns], [steps, width]).pack::<W>(out);
+    };
+    let block = |(i, out): (usize, &mut [f32])| match parallel {
+        true => {
+            let pieces = out.par_chunks_mut(depth.min(k - i * depth) * columns).enumerate();
+            pieces.for_each(|(j, out)| one(i, j, out));
         }
+        false => one(i, 0, out),
+    };
+    let size = lanes.next_multiple_of(W) * depth;
+    match parallel {
+        true => out.par_chunks_mut(size).enumerate().for_each(block),
+        false => out.chunks_mut(size).enumerate().for_each(block),
     }
 }
 
-/// The same for the columns of packed panels from number `col`, the first of a panel, on.
-fn over_panels(acc: &mut [f32], a: Mat<'_>, packed: &[f32], col: usize, add: bool) {
-    let [m, k] = a.size;
-    let ld = acc.len() / m;
-    let columns = packed.len() / k;
+/// `acc = a · b`, or `acc += a · b`, where shared panels, if there are any, have rows and columns from these numbers on.
+fn over_panels(acc: &mut [f32], [a, b]: [Mat<'_>; 2], shared: [&[f32]; 2], at: [usize; 2], add: bool) {
+    let ([m, k], n) = (a.size, b.size[1]);
+    let (rows, cols) = (m.next_multiple_of(WIDE), n.next_multiple_of(COLS));
     for first in (0..k).step_by(depth_of(k)) {
         let depth = depth_of(k).min(k - first);
-        let b = &packed[columns * first + col * depth..][..ld.next_multiple_of(COLS) * depth];
-        let a = a.block([0, first], [m, depth]);
+        let (a, b) = (a.block([0, first], [m, depth]), b.block([first, 0], [depth, n]));
+        let panels = |i: usize, lanes: usize| {
+            let start = shared[i].len() / k * first + at[i] * depth;
+            &shared[i][start..start + lanes * depth]
+        };
         let add = add || first > 0;
-        // Rows a page apart would share their places in the cache with one another, and with the panels.
-        if a.strides[1] == 1 && (a.strides[0] % 1024 != 0 || ld < 16 * COLS) {
-            RowsProduct { a, b, acc, add }.run();
-            continue;
-        }
-        with_scratch(2, m.next_multiple_of(WIDE) * depth, |panels| {
-            a.t().pack::<WIDE>(panels);
-            Product { a: panels, b, depth, acc, ld, size: [m, ld], add }.run();
+        with_scratch(3, if shared[1].is_empty() { cols * depth } else { 0 }, |own| {
+            if shared[1].is_empty() {
+                b.pack::<COLS>(own);
+            }
+            let b = if shared[1].is_empty() { &*own } else { panels(1, cols) };
+            let over = |a: &[f32], acc| Product { a, b, depth, acc, ld: n, size: [m, n], add }.run();
+            if !shared[0].is_empty() {
+                over(panels(0, rows), acc);
+            } else if in_place(&a, n) {
+                RowsProduct { a, b, acc, add }.run();
+            } else {
+                with_scratch(2, rows * depth, |own| {
+                    a.t().pack::<WIDE>(own);
+                    over(own, acc);
+                });
+            }
         });
     }
 }
@@ -310,7 +374,11 @@ mod tests {
             for &n in &extents {
                 for k in [1, 64, 3000] {
                     for batch in [1, 3, 1000] {
-                        let t = MatMulTasks::new(batch, [m, n, k]);
+                        let over_panels = batch == 1 && k == 64;
+                        let t = match over_panels {
+                            true => MatMulTasks::over_panels([m, n, k]),
+                            false => MatMulTasks::new(batch, [m, n, k]),
+                        };
                         let [rows, cols] = t.block;
                         assert!(rows >= 1 && rows <= m && cols >= 1 && cols <= n, "{t:?}");
                         let acc = t.batches * rows * cols;

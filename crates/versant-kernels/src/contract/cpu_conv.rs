@@ -12,12 +12,14 @@ use rayon::prelude::*;
 
 use super::cpu::{SEQUENTIAL_MACS, Sink, for_each_task, piece, product, with_scratch};
 use super::panel::{COLS, Mat, NARROW, Product, Tiles, WIDE, depths, rows};
-use super::patches::{PackPatches, PaddedShape, WeightProduct};
+use super::patches::{LinesProduct, PackPatches, PaddedShape, WeightProduct};
 use super::{Conv, ConvKind};
 use crate::View;
 
 /// Floats of a patch matrix, as far as one output row allows: 192 KiB.
 const COL: usize = 3 << 14;
+/// Floats of an image and its result: 512 KiB.
+const IMAGE: usize = 1 << 17;
 /// Columns that are packed and multiplied at once.
 const PAIR: usize = 2 * COLS;
 /// Columns that a patch matrix should have at least; small images share one.
@@ -150,6 +152,16 @@ impl<'a> Extents<'a> {
         [samples, lines]
     }
 
+    /// The same where patches are read in place: a task's image and result stay in the second-level cache.
+    fn whole_lines(&self) -> [usize; 2] {
+        let [height, width] = self.conv.output;
+        let line =
+            self.c_in * self.conv.stride[0] * PaddedShape::new(self.conv, 1, 1).len(1) + self.c_out * width;
+        let share = (self.conv.n * self.conv.groups * height).div_ceil(MIN_TASKS);
+        let lines = (IMAGE / line).min(share).clamp(1, height);
+        [1, height.div_ceil(height.div_ceil(lines))]
+    }
+
     /// The output positions along `axis` at which tap `k` falls inside the input.
     pub fn valid(&self, axis: usize, k: usize) -> Range<usize> {
         let c = self.conv;
@@ -249,12 +261,13 @@ fn forward<'w>(
     sink: &Sink<'_>,
 ) {
     let c = e.conv;
-    let channels = depths(e.c_in * e.taps).div_ceil(e.taps).min(e.c_in);
+    let direct = e.taps == 1 && c.stride == [1, 1] && c.padding == [0, 0] && c.input == c.output;
+    let in_place = !direct && LinesProduct::suits(c.output[1]);
+    let channels = if in_place { e.c_in } else { depths(e.c_in * e.taps).div_ceil(e.taps).min(e.c_in) };
     let deep = channels * e.taps;
-    let [samples, lines] = e.block(deep);
+    let [samples, lines] = if in_place { e.whole_lines() } else { e.block(deep) };
     let (blocks, cuts) = (c.n.div_ceil(samples), c.output[0].div_ceil(lines));
-    let direct =
-        e.taps == 1 && samples == 1 && c.stride == [1, 1] && c.padding == [0, 0] && c.input == c.output;
+    let direct = direct && samples == 1;
     let tile = rows();
     let rows = e.c_out.next_multiple_of(tile);
     let size = rows * e.c_in * e.taps;
@@ -279,7 +292,13 @@ fn forward<'w>(
             let pixels = lines.start * c.output[1]..lines.end * c.output[1];
             let ld = samples.len() * pixels.len();
             let shape = PaddedShape::new(c, channels, lines.len());
-            let columns = if direct { ld.next_multiple_of(COLS) } else { PAIR };
+            let columns = if direct {
+                ld.next_multiple_of(COLS)
+            } else if in_place {
+                0
+            } else {
+                PAIR
+            };
             with_buffers([e.c_out * ld, deep * columns, shape.len(samples.len())], |[acc, panels, words]| {
                 for part in parts() {
                     let (first, depth) = (part.start * e.taps, part.len() * e.taps);
@@ -296,6 +315,10 @@ fn forward<'w>(
                     let words = &mut words[..shape.len(samples.len())];
                     let from = &shape.fill(words, c, image, &samples, &part, lines.start);
                     let taps = &shape.taps(depth);
+                    if in_place {
+                        LinesProduct { a, from, taps, acc, size: [e.c_out, ld] }.run();
+                        continue;
+                    }
                     // Patches go into the first-level cache, and are used up while they are there.
                     for col in (0..ld).step_by(PAIR) {
                         let b = &mut panels[..depth * PAIR.min((ld - col).next_multiple_of(COLS))];

@@ -24,6 +24,7 @@ mod patches;
 #[cfg(test)]
 mod tests;
 mod tiles;
+mod transpose;
 
 pub use choice::{probe, variants};
 pub use gpu::source_hash;

@@ -10,6 +10,7 @@ use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
 
+use super::transpose::transposed;
 use crate::lanes::{arch, isa};
 
 /// Rows of a tile where vectors have sixteen lanes, and where they have fewer.
@@ -88,11 +89,17 @@ impl<'a> Mat<'a> {
             if width < W {
                 panel.fill([0.0; W]);
             }
+            let line = |lane: usize| &self.data[(first + lane as isize * across) as usize..][..depth];
+            let mut done = 0;
+            if down == 1 && width == W {
+                let mut lines: [&[f32]; W] = [&[]; W];
+                lines.iter_mut().enumerate().for_each(|(lane, to)| *to = line(lane));
+                done = transposed(lines, panel);
+            }
             for lane in 0..width {
                 let at = first + lane as isize * across;
                 if down == 1 {
-                    let from = &self.data[at as usize..at as usize + depth];
-                    panel.iter_mut().zip(from).for_each(|(row, &x)| row[lane] = x);
+                    panel.iter_mut().zip(line(lane)).skip(done).for_each(|(row, &x)| row[lane] = x);
                 } else {
                     for (p, row) in panel.iter_mut().enumerate() {
                         row[lane] = self.data[(at + p as isize * down) as usize];
@@ -187,7 +194,7 @@ impl Tiles for RowsProduct<'_> {
         panels: Range<usize>,
     ) {
         let [rows, depth] = self.a.size;
-        let (size, ld) = (depth * COLS, self.acc.len() / rows);
+        let (size, cols) = (depth * COLS, self.acc.len() / rows);
         for first in panels.step_by(P) {
             let b: [&[[f32; COLS]]; P] =
                 std::array::from_fn(|p| self.b[(first + p) * size..][..size].as_chunks::<COLS>().0);
@@ -199,10 +206,10 @@ impl Tiles for RowsProduct<'_> {
                     *line = &self.a.data[(self.a.offset + row * self.a.strides[0]) as usize..][..depth];
                 }
                 let mut tile = [[[simd.splat_f32s(0.0); V]; P]; R];
-                steps(simd, &mut tile, from, 1, b);
+                steps(simd, &mut tile, from, b);
                 for (r, row) in (top..rows).zip(&tile) {
-                    for (sums, col) in row.iter().zip((first * COLS..ld).step_by(COLS)) {
-                        let dst = &mut self.acc[r * ld + col..][..COLS.min(ld - col)];
+                    for (sums, col) in row.iter().zip((first * COLS..cols).step_by(COLS)) {
+                        let dst = &mut self.acc[r * cols + col..][..COLS.min(cols - col)];
                         put(dst, bytemuck::cast(*sums), self.add);
                     }
                 }
@@ -248,20 +255,19 @@ impl Tiles for Product<'_> {
     }
 }
 
-/// As many steps as the panels of columns have, over rows that are read where they lie, `across` words a step.
+/// As many steps as the panels of columns have, over rows that are read where they lie.
 #[inline(always)]
 pub(super) fn steps<S: Simd, const R: usize, const P: usize, const V: usize>(
     simd: S,
     tile: &mut Tile<S, R, P, V>,
     mut from: [&[f32]; R],
-    across: usize,
     mut panels: [&[[f32; COLS]]; P],
 ) {
     // In a place of their own, or the sums would go through memory at each step.
     let mut sums = *tile;
     let depth = panels[0].len();
     // Equal lengths, so that no step checks bounds.
-    for line in from.iter_mut().filter(|_| across == 1) {
+    for line in &mut from {
         *line = &line[..depth];
     }
     for panel in &mut panels {
@@ -270,7 +276,7 @@ pub(super) fn steps<S: Simd, const R: usize, const P: usize, const V: usize>(
     for x in 0..depth {
         let (mut a, mut b) = ([0.0; R], [&[0.0; COLS]; P]);
         for (a, line) in a.iter_mut().zip(from) {
-            *a = line[x * across];
+            *a = line[x];
         }
         for (b, panel) in b.iter_mut().zip(panels) {
             *b = &panel[x];

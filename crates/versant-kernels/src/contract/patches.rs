@@ -6,11 +6,14 @@ use pulp::{Simd, WithSimd};
 
 use super::Conv;
 use super::cpu_conv::Planes;
-use super::panel::{COLS, Tiles, put, steps};
+use super::panel::{COLS, Tiles, put, step, steps};
 use crate::lanes::arch;
 
 /// Zeros before and after the padded samples, so that a panel may be read in one piece where only a part is wanted.
 const SLACK: usize = COLS;
+
+/// Pixels of short lines that are taken together.
+const RUN: usize = 128;
 
 /// Samples with zeros around them, for some output lines; borrowed memory.
 pub(super) struct Padded<'a> {
@@ -23,9 +26,12 @@ pub(super) struct Padded<'a> {
 pub(super) struct PaddedShape {
     /// Channels of a sample.
     channels: usize,
-    /// Lines of a plane, and pixels of a line.
+    /// Lines of a plane, and floats of a line.
     lines: usize,
     width: usize,
+    /// Pixels of a line that neighbouring output pixels read through one tap: a line has those of each remainder by the
+    /// stride after one another, so that such pixels are neighbours, too.
+    part: usize,
     /// Output lines, and pixels of one.
     out: [usize; 2],
     stride: [usize; 2],
@@ -38,10 +44,12 @@ impl PaddedShape {
         let extent = |axis: usize, out: usize| {
             (out - 1) * c.stride[axis] + (c.kernel[axis] - 1) * c.dilation[axis] + 1
         };
+        let part = extent(1, c.output[1]).div_ceil(c.stride[1]);
         PaddedShape {
             channels,
             lines: extent(0, lines),
-            width: extent(1, c.output[1]),
+            width: part * c.stride[1],
+            part,
             out: [lines, c.output[1]],
             stride: c.stride,
             dilation: c.dilation,
@@ -63,7 +71,9 @@ impl PaddedShape {
         let [height, width] = self.kernel;
         let (channel, tap) = (row / (height * width), row % (height * width));
         let (ky, kx) = (tap / width, tap % width);
-        (channel * self.lines + ky * self.dilation[0]) * self.width + kx * self.dilation[1]
+        let right = kx * self.dilation[1];
+        let right = right % self.stride[1] * self.part + right / self.stride[1];
+        (channel * self.lines + ky * self.dilation[0]) * self.width + right
     }
 
     /// Where each of the first `rows` taps lies, as in [`PaddedShape::tap`].
@@ -75,7 +85,12 @@ impl PaddedShape {
     fn pixel(&self, i: usize) -> usize {
         let [lines, width] = self.out;
         let (x, y, sample) = (i % width, i / width % lines, i / (width * lines));
-        SLACK + sample * self.sample() + y * self.stride[0] * self.width + x * self.stride[1]
+        SLACK + sample * self.sample() + y * self.stride[0] * self.width + x
+    }
+
+    /// Whether some tap reads what has this remainder by the stride along `axis`.
+    fn reads(&self, axis: usize, remainder: usize) -> bool {
+        (0..self.kernel[axis]).any(|k| k * self.dilation[axis] % self.stride[axis] == remainder)
     }
 
     /// Copies what the output lines from `first` on read of some channels.
@@ -89,27 +104,58 @@ impl PaddedShape {
         first: usize,
     ) -> Padded<'a> {
         let width = c.input[1];
-        words[..SLACK].fill(0.0);
-        let (body, tail) = words[SLACK..].split_at_mut(samples.len() * self.sample());
-        tail.fill(0.0);
+        // All at once: the padding of a line alone is too short for a call.
+        words.fill(0.0);
+        let body = &mut words[SLACK..][..samples.len() * self.sample()];
         let planes = samples.clone().flat_map(|s| channels.clone().map(move |ch| (s, ch)));
+        let (step, zero) = (self.stride[1], std::hint::black_box(0));
         let (left, top) = (c.padding[1].min(self.width), first * c.stride[0]);
         let take = width.min(self.width - left);
+        // The lines that taps read, and for each remainder that they read where its first pixel comes from and goes to.
+        let inside = |y: usize| (top + y).checked_sub(c.padding[0]).filter(|&y| y < c.input[0]);
+        let lines = (0..self.lines).filter(|y| self.reads(0, y % self.stride[0]));
+        let lines: Vec<[usize; 2]> =
+            lines.filter_map(|y| Some([y * self.width, inside(y)? * width])).collect();
+        let remainders = (0..step).filter(|&r| self.reads(1, r)).map(|remainder| {
+            let skip = (remainder + step - left % step) % step;
+            [skip.min(take), remainder * self.part + (left + skip) / step]
+        });
+        let remainders: Vec<[usize; 2]> = remainders.collect();
         for (plane, (s, ch)) in body.chunks_exact_mut(self.lines * self.width).zip(planes) {
             let from = image.plane(s, ch);
-            for (y, line) in plane.chunks_exact_mut(self.width).enumerate() {
-                match (top + y).checked_sub(c.padding[0]).filter(|&y| y < c.input[0]) {
-                    Some(y) => {
-                        line[..left].fill(0.0);
-                        line[left..left + take].copy_from_slice(&from[y * width..y * width + take]);
-                        line[left + take..].fill(0.0);
+            for &[to, at] in &lines {
+                let (line, from) = (&mut plane[to..to + self.width], &from[at..at + take]);
+                if step == 1 {
+                    copy_line(&mut line[left..left + take], from, zero);
+                    continue;
+                }
+                for &[skip, to] in &remainders {
+                    let (to, from) = (line[to..].iter_mut(), &from[skip..]);
+                    // Pairs let the compiler use shuffles.
+                    match from.as_chunks::<2>() {
+                        (pairs, last) if step == 2 => {
+                            let (to, rest) = to.into_slice().split_at_mut(pairs.len());
+                            to.iter_mut().zip(pairs).for_each(|(to, pair)| *to = pair[0]);
+                            rest.iter_mut().zip(last).for_each(|(to, &x)| *to = x);
+                        }
+                        _ => to.zip(from.iter().step_by(step)).for_each(|(to, &x)| *to = x),
                     }
-                    None => line.fill(0.0),
                 }
             }
         }
         Padded { words, shape: self }
     }
+}
+
+/// Copies a line of few pixels, for which a call of `memcpy` takes longer. Bits of `zero`, of which the compiler knows
+/// nothing, keep it from making one of the loops.
+#[inline(always)]
+fn copy_line(to: &mut [f32], from: &[f32], zero: u32) {
+    let same = |x: f32| f32::from_bits(x.to_bits() | zero);
+    let (to, to_rest) = to.as_chunks_mut::<8>();
+    let (from, from_rest) = from.as_chunks::<8>();
+    to.iter_mut().zip(from).for_each(|(to, from)| *to = from.map(same));
+    to_rest.iter_mut().zip(from_rest).for_each(|(to, &x)| *to = same(x));
 }
 
 /// How the lanes of a panel lie in the padded samples.
@@ -147,7 +193,7 @@ impl PackPatches<'_> {
         for (i, at) in (first..self.pixels).zip(&mut at) {
             // Divisions at the beginning of a line only.
             next = match i > first && i % shape.out[1] != 0 {
-                true => next + shape.stride[1],
+                true => next + 1,
                 false => shape.pixel(i),
             };
             *at = next;
@@ -220,6 +266,71 @@ impl PackPatches<'_> {
     }
 }
 
+/// A product of weights with patches that are not packed: a panel is a piece of an output line, and what it reads
+/// through a tap lies in a row. Good where lines are nearly whole panels; the lanes beyond their ends are not used.
+pub(super) struct LinesProduct<'a> {
+    /// Panels of rows of the weights.
+    pub a: &'a [f32],
+    pub from: &'a Padded<'a>,
+    /// See [`PackPatches::taps`].
+    pub taps: &'a [usize],
+    /// The result, row-major and dense.
+    pub acc: &'a mut [f32],
+    /// Extents of the result.
+    pub size: [usize; 2],
+}
+
+impl LinesProduct<'_> {
+    /// Whether at most a quarter of the lanes is of no use for lines of this width.
+    pub fn suits(width: usize) -> bool {
+        4 * width >= 3 * width.next_multiple_of(COLS)
+    }
+}
+
+impl Tiles for LinesProduct<'_> {
+    fn panels(&self) -> usize {
+        let width = self.from.shape.out[1];
+        self.size[1] / width * width.div_ceil(COLS)
+    }
+
+    #[inline(always)]
+    fn tiles<S: Simd, const R: usize, const P: usize, const V: usize>(
+        &mut self,
+        simd: S,
+        panels: Range<usize>,
+    ) {
+        let Padded { words, shape } = self.from;
+        let ([rows, ld], width, taps) = (self.size, shape.out[1], self.taps);
+        let (pieces, reach) = (width.div_ceil(COLS), taps.iter().max().map_or(0, |tap| tap + COLS));
+        for first in panels.step_by(P) {
+            let (mut from, mut place): ([&[f32]; P], _) = ([&[]; P], [[0; 2]; P]);
+            for (p, (from, place)) in from.iter_mut().zip(&mut place).enumerate() {
+                let (line, x) = ((first + p) / pieces, (first + p) % pieces * COLS);
+                let at = shape.pixel(line * width) + x;
+                *from = &words[at..at + reach];
+                *place = [line * width + x, COLS.min(width - x)];
+            }
+            for (i, a) in self.a.chunks_exact(taps.len() * R).enumerate() {
+                let mut tile = [[[simd.splat_f32s(0.0); V]; P]; R];
+                for (a, &tap) in a.as_chunks::<R>().0.iter().zip(taps) {
+                    let mut b = [&[0.0; COLS]; P];
+                    for (b, from) in b.iter_mut().zip(from) {
+                        *b = from[tap..].first_chunk().expect("the longest reach is that of the last tap");
+                    }
+                    step(simd, &mut tile, *a, b);
+                }
+                for (r, row) in (i * R..rows).zip(&tile) {
+                    for (sums, [col, width]) in row.iter().zip(place) {
+                        // Whole panels but for the last of a row: what is too much is written over by the next piece.
+                        let width = if col + COLS <= ld { COLS } else { width };
+                        put(&mut self.acc[r * ld + col..][..width], bytemuck::cast(*sums), false);
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// Adds the weight gradient of one sample: `acc[tap, out channel] += Σ patch[tap, pixel] · grad[pixel, out channel]`.
 ///
 /// Patches are not packed: the taps of a tile are as many lines of the padded sample, read side by side.
@@ -247,9 +358,12 @@ impl Tiles for WeightProduct<'_> {
     ) {
         let Padded { words, shape } = self.image;
         let [lines, width] = shape.out;
-        let across = shape.stride[1];
-        let (size, span) = (lines * width * COLS, (width - 1) * across + 1);
+        let size = lines * width * COLS;
         let ld = self.grad.len() / (lines * width);
+        // Short lines are copied one after the other, whole panels that the next one writes over: the sums of a tile go to
+        // memory and back around each run of steps.
+        let take = if width <= COLS { (RUN / width).min(lines) } else { 1 };
+        let mut copies = [[0.0; RUN + COLS]; R];
         for panel in panels.step_by(P) {
             let grads: [&[[f32; COLS]]; P] =
                 std::array::from_fn(|p| self.grad[(panel + p) * size..][..size].as_chunks::<COLS>().0);
@@ -258,21 +372,27 @@ impl Tiles for WeightProduct<'_> {
                 let rows = R.min(self.taps - first);
                 let at: [usize; R] = std::array::from_fn(|r| SLACK + shape.tap(first + r.min(rows - 1)));
                 let mut tile = [[[simd.splat_f32s(0.0); V]; P]; R];
-                for y in 0..lines {
-                    let down = y * shape.stride[0] * shape.width;
+                for y in (0..lines).step_by(take) {
+                    let count = take.min(lines - y);
                     // Loops, not `map`: that is a call of its own for so many.
                     let mut from: [&[f32]; R] = [&[]; R];
-                    for (line, at) in from.iter_mut().zip(at) {
-                        *line = &words[at + down..at + down + span];
+                    for ((line, copy), at) in from.iter_mut().zip(&mut copies).zip(at) {
+                        let at = |y: usize| at + y * shape.stride[0] * shape.width;
+                        if take == 1 {
+                            *line = &words[at(y)..at(y) + width];
+                            continue;
+                        }
+                        for i in 0..count {
+                            let line = &words[at(y + i)..at(y + i) + COLS];
+                            copy[i * width..i * width + COLS].copy_from_slice(line);
+                        }
+                        *line = &copy[..count * width];
                     }
                     let mut right: [&[[f32; COLS]]; P] = [&[]; P];
                     for (line, grad) in right.iter_mut().zip(grads) {
-                        *line = &grad[y * width..(y + 1) * width];
+                        *line = &grad[y * width..(y + count) * width];
                     }
-                    match across {
-                        1 => steps(simd, &mut tile, from, 1, right),
-                        _ => steps(simd, &mut tile, from, across, right),
-                    }
+                    steps(simd, &mut tile, from, right);
                 }
                 for (r, row) in (first..first + rows).zip(&tile) {
                     for (p, sums) in row.iter().enumerate() {

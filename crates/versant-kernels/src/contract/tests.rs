@@ -339,6 +339,11 @@ pub(super) fn specs() -> Vec<Spec> {
         spec(2, [2, 3], [11, 13], [5, 3]).stride(2, 1).pad(2, 1),
         spec(2, [2, 3], [11, 13], [3, 2]).stride(3, 2).pad(1, 0).dilation(2, 3),
         spec(5, [2, 2], [4, 3], [4, 3]),
+        // Lines of whole panels and a part of one, read in place, and short lines that are taken together.
+        spec(1, [2, 9], [6, 40], [3, 3]).pad(1, 1),
+        spec(2, [3, 20], [9, 30], [3, 3]).stride(2, 2).pad(1, 1),
+        spec(1, [2, 2], [9, 50], [2, 3]).stride(2, 3).pad(0, 2).dilation(1, 2),
+        spec(2, [2, 3], [40, 6], [3, 3]).pad(1, 1),
         spec(130, [3, 4], [3, 3], [3, 3]).stride(2, 2).pad(1, 1),
         spec(2, [2, 4], [6, 7], [3, 3]).groups(3).pad(1, 2),
         spec(3, [1, 1], [9, 8], [3, 3]).groups(6).stride(2, 2).pad(1, 1),

@@ -27,7 +27,20 @@ pub(super) struct Access {
     inner: usize,
     /// For each guard, what the period's lanes add to its value at the first.
     guard_tables: Vec<Vec<i32>>,
+    /// The lanes of the period by sixteens, where each of those lies within [`REACH`] words, and there are no guards.
+    sixteens: Vec<Sixteen>,
 }
+
+/// Sixteen lanes of a table: where the first word of them lies, from the period's least address on, and where each lies from
+/// there.
+#[derive(Clone, Debug)]
+pub(super) struct Sixteen {
+    pub first: u32,
+    pub index: [u32; 16],
+}
+
+/// Words that sixteen lanes may be spread over.
+pub(super) const REACH: usize = 64;
 
 /// A part of a period of lanes.
 pub(super) struct Period<'a> {
@@ -37,6 +50,9 @@ pub(super) struct Period<'a> {
     pub base: isize,
     /// The offsets.
     pub offsets: &'a [u32],
+    /// So many lanes come before the first of these.
+    pub head: usize,
+    pub sixteens: &'a [Sixteen],
     guards: [(isize, &'a [i32], isize); MAX_GUARDS],
     guarded: usize,
 }
@@ -118,6 +134,7 @@ impl Access {
             least: 0,
             inner: 0,
             guard_tables: Vec::new(),
+            sixteens: Vec::new(),
         };
         access.make_table();
         access
@@ -158,6 +175,14 @@ impl Access {
         if let (Some(table), Some(guards)) = (table, guards) {
             (self.table, self.least, self.inner, self.guard_tables) = (table, least, inner, guards);
         }
+        if self.guards.is_empty() {
+            let sixteens = self.table.as_chunks::<16>().0.iter().map(|lanes| {
+                let first = *lanes.iter().min().expect("sixteen lanes");
+                let index = lanes.map(|at| at - first);
+                index.iter().all(|&at| at < REACH as u32).then_some(Sixteen { first, index })
+            });
+            self.sixteens = sixteens.collect::<Option<_>>().unwrap_or_default();
+        }
     }
 
     /// Whether [`Access::periods`] walks this view, too, in less time than [`Access::runs`].
@@ -188,7 +213,10 @@ impl Access {
             }
             let base = value(&self.address) + self.least;
             let offsets = &self.table[at..at + take];
-            f(Period { lane, base, offsets, guards, guarded: self.guards.len() });
+            let head = at.next_multiple_of(16) - at;
+            let sixteens = self.sixteens.get((at + head) / 16..).unwrap_or_default();
+            let guarded = self.guards.len();
+            f(Period { lane, base, offsets, head, sixteens, guards, guarded });
             lane += take;
         }
     }

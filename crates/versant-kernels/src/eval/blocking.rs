@@ -7,7 +7,7 @@
 
 use super::BLOCK;
 use super::access::Access;
-use crate::{InstrKind, Program, Step};
+use crate::{Instr, InstrKind, Program, Step, View};
 
 /// Which coordinate varies from lane to lane in a `Col` step.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -71,8 +71,38 @@ pub(super) fn blocking(p: &Program) -> (Order, usize, usize, usize) {
         let block = BLOCK / cols;
         return (Order::ColsInner, block, block, cols);
     }
-    let tile = cols.div_ceil(cols.div_ceil(BLOCK)).next_multiple_of(16).min(cols);
+    let most = if only_reads(p) { LONG } else { BLOCK };
+    let tile = cols.div_ceil(cols.div_ceil(most)).next_multiple_of(16).min(cols);
     // Several long rows make a block, so that row steps have more than one lane.
     let block = (8 * BLOCK / cols).clamp(1, 8);
     (Order::ColsInner, block, 1, tile)
+}
+
+/// Columns of a tile that only reduces what lies in memory.
+const LONG: usize = 1 << 13;
+
+/// Whether a program does nothing over its columns but reduce what lies there in a row, so that no value takes a block.
+fn only_reads(p: &Program) -> bool {
+    let axes = axes(p, true, Order::ColsInner);
+    let read = |view: &View| {
+        let access = Access::new(view, &axes);
+        let (extent, stride) = access.inner();
+        !access.guarded() && stride == 1 && extent.is_multiple_of(p.cols.numel())
+    };
+    p.steps.iter().all(|step| match step {
+        Step::Row(_) => true,
+        Step::Col(block, reduces) => {
+            let load = |i: &Instr| match &i.kind {
+                InstrKind::Load { binding, view } => {
+                    let of = &p.bindings[*binding];
+                    !of.written && !of.dtype.is_half() && read(view)
+                }
+                _ => false,
+            };
+            // What is reduced is one of these loads: another register would be spread over the lanes of a block.
+            let loaded = |value| block.instrs.iter().any(|i| i.reg == value);
+            let all = block.instrs.iter().all(load) && reduces.iter().all(|r| loaded(r.value));
+            all && block.stores.is_empty()
+        }
+    })
 }

@@ -189,7 +189,7 @@ pub(super) fn compile(p: &Program) -> Plan {
 }
 
 /// The registers that an instruction reads.
-fn operands(instr: &Instr) -> Vec<Reg> {
+pub(super) fn operands(instr: &Instr) -> Vec<Reg> {
     match &instr.kind {
         InstrKind::LoadAt { index, .. } => vec![*index],
         InstrKind::Map { f, args, .. } => args[..f.arity].to_vec(),

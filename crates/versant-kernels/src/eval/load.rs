@@ -1,6 +1,6 @@
 //! Filling a block from a buffer.
 
-use super::access::{Access, Run};
+use super::access::{Access, REACH, Run, Sixteen};
 use super::shared::Shared;
 use crate::DType;
 use crate::math::widen;
@@ -22,6 +22,10 @@ pub(super) trait Element: Copy {
     fn word(self) -> u32;
     /// Copies a run that is not short.
     fn copy(from: &[Self], dst: &mut [u32]);
+    /// Loads sixteens by vectors, as far as the machine has them; returns the lanes done.
+    fn spread(_from: &[Self], _sixteens: &[Sixteen], _dst: &mut [u32]) -> usize {
+        0
+    }
 }
 
 impl Element for u32 {
@@ -31,6 +35,15 @@ impl Element for u32 {
     }
     fn copy(from: &[u32], dst: &mut [u32]) {
         dst.copy_from_slice(from);
+    }
+    #[cfg(target_arch = "x86_64")]
+    fn spread(words: &[u32], sixteens: &[Sixteen], dst: &mut [u32]) -> usize {
+        match crate::lanes::arch() {
+            pulp::Arch::V4(simd) if !sixteens.is_empty() => {
+                simd.vectorize(Spread { simd, words, sixteens, dst })
+            }
+            _ => 0,
+        }
     }
 }
 
@@ -123,9 +136,48 @@ fn by_table<T: Element>(access: &Access, words: &[T], start: usize, dst: &mut [u
             }
         } else {
             let words = &words[p.base as usize..];
-            lanes.iter_mut().zip(p.offsets).for_each(|(d, &at)| *d = words[at as usize].word());
+            let one = |lanes: &mut [u32], offsets: &[u32]| {
+                lanes.iter_mut().zip(offsets).for_each(|(d, &at)| *d = words[at as usize].word());
+            };
+            let (head, lanes) = lanes.split_at_mut(p.head.min(p.offsets.len()));
+            let (before, offsets) = p.offsets.split_at(head.len());
+            one(head, before);
+            let done = T::spread(words, p.sixteens, lanes);
+            one(&mut lanes[done..], &offsets[done..]);
         }
     });
+}
+
+#[cfg(target_arch = "x86_64")]
+struct Spread<'a> {
+    simd: pulp::x86::V4,
+    words: &'a [u32],
+    sixteens: &'a [Sixteen],
+    dst: &'a mut [u32],
+}
+
+#[cfg(target_arch = "x86_64")]
+impl pulp::NullaryFnOnce for Spread<'_> {
+    type Output = usize;
+    #[inline(always)]
+    fn call(self) -> usize {
+        use std::arch::x86_64::__m512i;
+        let simd = self.simd.avx512f;
+        let mut done = 0;
+        for (dst, sixteen) in self.dst.as_chunks_mut::<16>().0.iter_mut().zip(self.sixteens) {
+            // Not the last words of a buffer, after which there is nothing to read.
+            let from = &self.words[sixteen.first as usize..];
+            let Some(from) = from.first_chunk::<REACH>() else { break };
+            let [a, b, c, d]: [__m512i; 4] = bytemuck::cast(*from);
+            let at: __m512i = bytemuck::cast(sixteen.index);
+            let low = simd._mm512_permutex2var_epi32(a, at, b);
+            let high = simd._mm512_permutex2var_epi32(c, at, d);
+            let is_high = simd._mm512_test_epi32_mask(at, simd._mm512_set1_epi32(32));
+            *dst = bytemuck::cast(simd._mm512_mask_blend_epi32(is_high, low, high));
+            done += 16;
+        }
+        done
+    }
 }
 
 /// Loads through an index: lane `i` reads the address of the view plus `index[i] * stride`, with the index

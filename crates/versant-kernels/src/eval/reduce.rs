@@ -22,6 +22,15 @@ trait Number: Pod {
     fn larger(self, other: Self) -> Self;
     /// The smaller; NaN if either is.
     fn smaller(self, other: Self) -> Self;
+    /// The same for values in registers, where a choice between the two is the fastest.
+    #[inline(always)]
+    fn largest(self, other: Self) -> Self {
+        if self.below(other) { other } else { self }
+    }
+    #[inline(always)]
+    fn smallest(self, other: Self) -> Self {
+        if self.above(other) { other } else { self }
+    }
     /// Whether `other` replaces `self` as the maximum: it is larger, or the first NaN.
     fn below(self, other: Self) -> bool;
     /// Whether `other` replaces `self` as the minimum.
@@ -53,13 +62,16 @@ impl Number for f32 {
         let nan = self.is_nan() | other.is_nan();
         if nan { self + other } else { f32::min(self, other) }
     }
+    // Not `<=` is larger or NaN.
     #[inline(always)]
+    #[allow(clippy::neg_cmp_op_on_partial_ord)]
     fn below(self, other: f32) -> bool {
-        (other > self) | (other.is_nan() & !self.is_nan())
+        !(other <= self) & !self.is_nan()
     }
     #[inline(always)]
+    #[allow(clippy::neg_cmp_op_on_partial_ord)]
     fn above(self, other: f32) -> bool {
-        (other < self) | (other.is_nan() & !self.is_nan())
+        !(other >= self) & !self.is_nan()
     }
 }
 
@@ -196,22 +208,30 @@ impl State {
     fn add_as<T: Number>(&mut self, values: &[u32], tile: Tile) {
         let values: &[T] = bytemuck::cast_slice(values);
         match self.kind {
-            ReduceKind::Sum => self.fold(values, tile, T::ZERO, T::add),
-            ReduceKind::Prod => self.fold(values, tile, T::ONE, T::mul),
-            ReduceKind::Max => self.fold(values, tile, T::LOW, T::larger),
-            ReduceKind::Min => self.fold(values, tile, T::HIGH, T::smaller),
+            ReduceKind::Sum => self.fold(values, tile, T::ZERO, T::add, T::add),
+            ReduceKind::Prod => self.fold(values, tile, T::ONE, T::mul, T::mul),
+            ReduceKind::Max => self.fold(values, tile, T::LOW, T::larger, T::largest),
+            ReduceKind::Min => self.fold(values, tile, T::HIGH, T::smaller, T::smallest),
             ReduceKind::ArgMax => self.find(values, tile, T::LOW, T::below),
             ReduceKind::ArgMin => self.find(values, tile, T::HIGH, T::above),
         }
     }
 
+    /// Combines by `f` in memory, by `g`, which is the same, in registers.
     #[inline(always)]
-    fn fold<T: Number>(&mut self, values: &[T], tile: Tile, start: T, f: impl Fn(T, T) -> T) {
+    fn fold<T: Number>(
+        &mut self,
+        values: &[T],
+        tile: Tile,
+        start: T,
+        f: impl Fn(T, T) -> T,
+        g: impl Fn(T, T) -> T,
+    ) {
         let acc: &mut [T] = bytemuck::cast_slice_mut(&mut self.acc);
         match tile.order {
             Order::ColsInner => {
                 for (acc, row) in acc.iter_mut().zip(values.chunks_exact(tile.cols)) {
-                    *acc = f(*acc, fold_slice(row, start, &f));
+                    *acc = g(*acc, fold_slice(row, start, &g));
                 }
             }
             Order::RowsInner => {
