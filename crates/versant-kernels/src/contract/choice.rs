@@ -66,12 +66,9 @@ fn time(id: VariantId, c: &Contraction, caps: &Caps) -> u64 {
 /// Results of the largest tile that pays on a software adapter for a product with so many weights: of 32 x 64 and 16 x 64
 /// the text takes 250 and 45 ms more to compile than of 16 x 32, and runs 1.38 and 1.14 times as fast.
 fn worth_compiling(c: &Contraction, [_, m, n, k]: [usize; 4]) -> usize {
-    let along_k = along_k(c);
-    // A training step has more texts of the other layouts (`x Wᵀ` and weight gradients) than of this one, each to be compiled.
-    let large = if along_k == [true, false] { 1 << 18 } else { 1 << 19 };
     // What does not hold the batch.
-    match if along_k[0] { n * k } else { m * n } {
-        weights if weights >= large => 32 * 64,
+    match if along_k(c)[0] { n * k } else { m * n } {
+        weights if weights >= 1 << 19 => 32 * 64,
         weights if weights >= 1 << 17 => 16 * 64,
         _ => 16 * 32,
     }
