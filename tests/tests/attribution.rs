@@ -100,6 +100,10 @@ fn misuse_is_an_error() {
     assert!(occlusion(scores, &picture, &[0], [5, 1], 0.0).is_err());
     let score = |x: &Tensor| Ok(f64::from(x.sum_all().item::<f32>()?));
     let shuffled = |x: &Tensor, times| permutation_importance(score, x, times, RandomKey::new(1));
+    // A mistake is handed on, whatever the score makes of it.
+    let failed = x.matmul(&x);
+    let blind = permutation_importance(|_| Ok(0.0), &failed, 1, RandomKey::new(1));
+    assert!(blind.unwrap_err().to_string().contains("matmul"));
     for refused in [shuffled(&x, 0), shuffled(&Tensor::zeros(&dev, &[3]), 1)] {
         let error = refused.unwrap_err().to_string();
         assert!(error.contains("permutation_importance") && error.contains("attribution.rs"), "{error}");

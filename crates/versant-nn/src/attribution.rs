@@ -250,7 +250,10 @@ pub fn permutation_importance(
     repetitions: usize,
     key: RandomKey,
 ) -> Result<Vec<Importance>> {
-    if x.error().is_none() && (x.rank() < 2 || repetitions == 0) {
+    if let Some(error) = x.error() {
+        return Err(error);
+    }
+    if x.rank() < 2 || repetitions == 0 {
         let why = "needs samples [N, F, ...] and at least one repetition";
         return Err(failure(&invalid("permutation_importance", &[x], Location::caller(), why)));
     }
@@ -259,20 +262,20 @@ pub fn permutation_importance(
     let (samples, features) = (x.shape()[0], x.shape()[1]);
     let mut dims = vec![1; x.rank()];
     dims[1] = features;
-    let fall = |feature: usize, repetition: usize| -> Result<f64> {
-        // Order and mask are data, so that all features and repetitions are one plan.
-        let chosen: Vec<bool> = (0..features).map(|i| i == feature).collect();
-        let mask = Tensor::from_slice(x.device(), &chosen, &dims);
-        let key = key.fold((feature * repetitions + repetition) as u64);
+    // Order and mask are data, so that all features and repetitions are one plan.
+    let fall = |mask: &Tensor, key: RandomKey| -> Result<f64> {
         let order = Tensor::rand_uniform(x.device(), &[samples], key).argsort(0, false);
         let shuffled = mask.select(&x.index_select(0, &order), &x);
         // The score may be computed in parts, whose plans should not hold the shuffling.
         versant_graph::eval(&[&shuffled])?;
         Ok(whole - score(&shuffled)?)
     };
-    (0..features)
-        .map(|feature| {
-            Ok(Importance { falls: (0..repetitions).map(|r| fall(feature, r)).collect::<Result<_>>()? })
-        })
-        .collect()
+    let importance = |feature: usize| {
+        let chosen: Vec<bool> = (0..features).map(|i| i == feature).collect();
+        let mask = Tensor::from_slice(x.device(), &chosen, &dims);
+        let key = key.fold(feature as u64);
+        let falls = (0..repetitions).map(|repetition| fall(&mask, key.fold(repetition as u64)));
+        Ok(Importance { falls: falls.collect::<Result<_>>()? })
+    };
+    (0..features).map(importance).collect()
 }

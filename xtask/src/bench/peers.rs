@@ -93,7 +93,7 @@ const fn rust(
     Peer { name, how, usual }
 }
 
-const PEERS: [Peer; 10] = [
+static PEERS: [Peer; 10] = [
     Peer { name: "versant/lavapipe", how: How::Own("lavapipe"), usual: true },
     burn("burn/wgpu-wgsl", "wgpu", &[]),
     burn("burn/wgpu-minimal", "wgpu", &[("CUBECL_AUTOTUNE_LEVEL", "minimal")]),
@@ -115,7 +115,6 @@ struct Ready {
 
 /// Builds what is missing, runs everything, and joins the rounds.
 pub fn run(options: &Options, common: &Common) -> Result<Report> {
-    static ALL: [Peer; 10] = PEERS;
     let known = |w: &&String| !WORKLOADS.contains(&w.as_str());
     if let Some(unknown) = options.workloads.iter().find(known) {
         return Err(Error::Missing(format!(
@@ -124,7 +123,7 @@ pub fn run(options: &Options, common: &Common) -> Result<Report> {
         )));
     }
     let mut ready = Vec::new();
-    for peer in ALL.iter().filter(|p| chosen(p, options)) {
+    for peer in PEERS.iter().filter(|p| chosen(p, options)) {
         ready.push(Ready { peer, programs: prepare(peer, options, common)? });
     }
     if ready.is_empty() {

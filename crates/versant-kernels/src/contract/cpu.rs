@@ -327,11 +327,12 @@ fn over_panels(acc: &mut [f32], [a, b]: [Mat<'_>; 2], shared: [&[f32]; 2], at: [
             &shared[i][start..start + lanes * depth]
         };
         let add = add || first > 0;
-        with_scratch(3, if shared[1].is_empty() { cols * depth } else { 0 }, |own| {
-            if shared[1].is_empty() {
+        let alone = shared[1].is_empty();
+        with_scratch(3, if alone { cols * depth } else { 0 }, |own| {
+            if alone {
                 b.pack::<COLS>(own);
             }
-            let b = if shared[1].is_empty() { &*own } else { panels(1, cols) };
+            let b = if alone { &*own } else { panels(1, cols) };
             let over = |a: &[f32], acc| Product { a, b, depth, acc, ld: n, size: [m, n], add }.run();
             if !shared[0].is_empty() {
                 over(panels(0, rows), acc);

@@ -1,6 +1,7 @@
 //! Walking a view over a range of a linear domain, run by run.
 
 use crate::View;
+use crate::lanes::isa;
 
 /// The affine form of an address or of a guard.
 #[derive(Clone, Debug)]
@@ -175,7 +176,8 @@ impl Access {
         if let (Some(table), Some(guards)) = (table, guards) {
             (self.table, self.least, self.inner, self.guard_tables) = (table, least, inner, guards);
         }
-        if self.guards.is_empty() {
+        // Only vectors of sixteen lanes load them.
+        if self.guards.is_empty() && isa() == "avx512" {
             let sixteens = self.table.as_chunks::<16>().0.iter().map(|lanes| {
                 let first = *lanes.iter().min().expect("sixteen lanes");
                 let index = lanes.map(|at| at - first);
