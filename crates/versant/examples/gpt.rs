@@ -32,7 +32,8 @@ struct Gpt {
 
 impl Gpt {
     fn new(params: &Params, characters: usize) -> Gpt {
-        let config = TransformerConfig::new(WIDTH, 4).norm_first().causal().dropout(0.1);
+        let config =
+            TransformerConfig::new(WIDTH, 4).norm_first().causal().dropout(0.1).attention_dropout(0.0);
         let trunk = TransformerEncoder::new(&(params / "trunk"), &config, 4).final_norm();
         Gpt {
             tokens: Embedding::new(&(params / "tokens"), characters, WIDTH),

@@ -45,7 +45,8 @@ struct Translator {
 
 impl Translator {
     fn new(params: &Params, source: usize, target: usize) -> Translator {
-        let config = TransformerConfig::new(WIDTH, 4).hidden(256).norm_first().dropout(0.2);
+        let config =
+            TransformerConfig::new(WIDTH, 4).hidden(256).norm_first().dropout(0.2).attention_dropout(0.0);
         Translator {
             source: Embedding::new(&(params / "source"), source, WIDTH),
             target: Embedding::new(&(params / "target"), target, WIDTH),
