@@ -11,6 +11,7 @@
 mod erf;
 mod exp;
 mod half;
+mod integer;
 mod log;
 mod philox;
 mod pow;
@@ -22,8 +23,10 @@ pub use erf::erf;
 pub use exp::{exp, exp2, expm1, sigmoid, tanh};
 pub use half::{bf16_bits, f16_bits, f16_exact, f16_value};
 pub(crate) use half::{narrow, widen};
+pub(crate) use integer::low_word;
+pub use integer::{div_block_u32, div_i32, div_u32, rem_i32, rem_u32};
 pub use log::{ln, log1p, log2};
-pub use philox::{philox_lanes, philox4x32};
+pub use philox::{philox_each, philox_lanes, philox4x32};
 pub use pow::pow;
 pub use trig::{atan2, cos, cos_block, sin, sin_block};
 

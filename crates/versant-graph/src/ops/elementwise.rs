@@ -281,8 +281,8 @@ table! {
     DIV div(b) same { wgsl: "v_div_{t}({a}, {b})", lib: "divide", cost: 4, types: NUMBER,
         cpu: |t, d, a, b, _| match t {
             DType::F32 => binary_f32(d, a, b, |x, y| x / y),
-            DType::I32 => binary_i32(d, a, b, |x, y| if y == 0 { 0 } else { x.wrapping_div(y) }),
-            _ => binary_u32(d, a, b, |x, y| x.checked_div(y).unwrap_or(0)),
+            DType::I32 => binary_i32(d, a, b, math::div_i32),
+            _ => math::div_block_u32(d, a, b),
         },
         grad: Rule(|g, x, y| {
             let gx = g / &x[1];
@@ -294,8 +294,8 @@ table! {
     REM rem(b) same { wgsl: "v_rem_{t}({a}, {b})", lib: "fmod divide", cost: 6, types: NUMBER,
         cpu: |t, d, a, b, _| match t {
             DType::F32 => binary_f32(d, a, b, |x, y| x % y),
-            DType::I32 => binary_i32(d, a, b, |x, y| if y == 0 { 0 } else { x.wrapping_rem(y) }),
-            _ => binary_u32(d, a, b, |x, y| x.checked_rem(y).unwrap_or(0)),
+            DType::I32 => binary_i32(d, a, b, math::rem_i32),
+            _ => binary_u32(d, a, b, math::rem_u32),
         },
         grad: Rule(|g, x, _| {
             let ratio = &x[0] / &x[1];

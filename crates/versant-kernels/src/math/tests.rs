@@ -177,3 +177,30 @@ fn philox_lanes_start_and_end_anywhere() {
         }
     }
 }
+
+/// Quotients next to whole numbers, where a rounded one could be one too large, and the ends of both types.
+#[test]
+fn integers_divide_exactly() {
+    let ends = [0u32, 1, 2, 3, 5, 7, 255, 256, 257, 65_535, 65_536, 1 << 31, (1 << 31) - 1, (1 << 31) + 1];
+    let mut words: Vec<u32> = ends.iter().flat_map(|&w| [w, w.wrapping_neg()]).collect();
+    words.extend((0..300u32).map(|i| i.wrapping_mul(0x9e37_79b9) >> (i % 31)));
+    let mut near = words.clone();
+    for &x in &words {
+        near.extend(words.iter().step_by(9).map(|&y| x.wrapping_mul(y)));
+    }
+    for &y in &words {
+        for x in near.iter().flat_map(|&x| [x.wrapping_sub(1), x, x.wrapping_add(1)]) {
+            assert_eq!(div_u32(x, y), x.checked_div(y).unwrap_or(0), "{x} / {y}");
+            assert_eq!(rem_u32(x, y), x.checked_rem(y).unwrap_or(0), "{x} % {y}");
+            let (x, y) = (x as i32, y as i32);
+            assert_eq!(div_i32(x, y), if y == 0 { 0 } else { x.wrapping_div(y) }, "{x} / {y}");
+            assert_eq!(rem_i32(x, y), if y == 0 { 0 } else { x.wrapping_rem(y) }, "{x} % {y}");
+        }
+    }
+    let one = |y: u32| {
+        let mut quotients = vec![0; words.len()];
+        div_block_u32(&mut quotients, &words, &vec![y; words.len()]);
+        assert!(quotients.iter().zip(&words).all(|(&q, &x)| q == x.checked_div(y).unwrap_or(0)), "{y}");
+    };
+    [0, 1, 3, 256, 1 << 31].map(one);
+}
