@@ -3,7 +3,7 @@
 //! Deliberately knows nothing of how the engine works: it sees only what a user of the crates sees.
 
 use std::io::Write;
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use versant_device::Device;
 
@@ -42,6 +42,13 @@ fn open_devices() -> Vec<Device> {
         },
     }
     devices
+}
+
+/// Lets the tests of a program that call it take turns: they share devices, whose counters, latest plans and times would be
+/// each other's.
+pub fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whether the present pass takes a check with this number. `cargo xtask test` makes two passes, each under other

@@ -3,12 +3,11 @@
 
 use std::panic::Location;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use versant_graph::{Device, Tensor, latest_plan, plan_stats, set_recomputing};
 use versant_nn::layers::{BatchNorm2d, Conv2d, Dropout, Flatten, Linear, MaxPool2d, Relu};
 use versant_nn::{AdamW, Losses, Mode, Module, Optimizer, Params, Seed};
-use versant_tests::devices;
+use versant_tests::{alone, devices};
 
 const CLASSES: usize = 4;
 
@@ -38,12 +37,6 @@ fn batch(dev: &Device, n: usize, step: usize) -> (Tensor, Tensor) {
     let pixels: Vec<f32> = (0..n * 64).map(|k| pixel(k / 64, k / 8 % 8, k % 8)).collect();
     let labels: Vec<i32> = (0..n).map(|i| label(i) as i32).collect();
     (Tensor::from_slice(dev, &pixels, &[n, 1, 8, 8]), Tensor::from_slice(dev, &labels, &[n]))
-}
-
-/// Tests share devices, and their counters would count each other's work.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The line that records the loss in [`step`].

@@ -1,12 +1,11 @@
 //! What a plan says of itself before it runs: the memory it needs, which the pool then measures, and on request the
 //! time of its launches.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
 use versant_device::{DeviceError, DeviceOptions, Select};
 use versant_graph::{Device, DeviceKind, Tensor, eval, explain, explain_timed, latest_plan};
 use versant_nn::layers::{BatchNorm2d, Conv2d, Flatten, Linear, MaxPool2d, Relu};
 use versant_nn::{AdamW, Losses, Mode, Module, Optimizer, Params, Seed};
+use versant_tests::alone;
 
 /// Devices of one's own, which hold nothing: memory is measured.
 fn own() -> Vec<Device> {
@@ -25,12 +24,6 @@ fn own() -> Vec<Device> {
         Err(error) => panic!("{error}"),
     }
     all
-}
-
-/// Timing tests take turns.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn values(n: usize) -> Vec<f32> {

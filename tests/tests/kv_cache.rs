@@ -1,7 +1,5 @@
 //! Steps over a cache of keys and values: the same as the whole sequence at once, and one replayed plan for all tokens.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
 use versant_graph::{Device, RandomKey, Tensor, eval, latest_plan, plan_stats};
 use versant_nn::generate::{BeamSearch, Limits, Sampler, TokenModel, generate};
 use versant_nn::layers::{
@@ -9,7 +7,7 @@ use versant_nn::layers::{
     TransformerDecoder, TransformerEncoder,
 };
 use versant_nn::{Mode, Module, Params, Seed};
-use versant_tests::devices;
+use versant_tests::{alone, devices};
 
 const TOKENS: usize = 11;
 const CAPACITY: usize = 24;
@@ -68,12 +66,6 @@ fn assert_close(got: &[f32], want: &[f32], what: &str) {
     for (g, w) in got.iter().zip(want) {
         assert!((g - w).abs() <= 1e-5 + 1e-4 * w.abs(), "{what}: {g} for {w}");
     }
-}
-
-/// Tests share devices, and their counters would count each other's work.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[test]

@@ -6,8 +6,10 @@ use versant_nn::layers::{
 };
 use versant_nn::mixed::{autocast, full_precision, policy};
 use versant_nn::optim::LossScale;
-use versant_nn::{AdamW, Losses, Mode, Module, Optimizer, Params, Seed, Sgd};
-use versant_tests::devices;
+use versant_nn::{
+    Adagrad, Adam, AdamW, Adamax, Lamb, Losses, Mode, Module, NAdam, Optimizer, Params, Seed, Sgd,
+};
+use versant_tests::{alone, devices};
 
 fn values(n: usize, seed: usize) -> Vec<f32> {
     (0..n).map(|i| ((i * 37 + seed * 11 + i / 7 * 3) % 101) as f32 / 50.0 - 1.0).collect()
@@ -64,6 +66,7 @@ fn train(dev: &Device, half: Option<Half>, steps: usize) -> (Vec<f32>, u64) {
 
 #[test]
 fn sixteen_bits_follow_thirty_two_with_less_memory() {
+    let _alone = alone();
     for dev in devices() {
         let (exact, whole) = train(&dev, None, 12);
         assert!(exact[11] < 0.5 * exact[0], "{exact:?}");
@@ -80,6 +83,7 @@ fn sixteen_bits_follow_thirty_two_with_less_memory() {
 
 #[test]
 fn every_layer_rounds_where_the_policy_says() {
+    let _alone = alone();
     for dev in devices() {
         for half in [Half::F16, Half::BF16] {
             let params = Params::new(&dev, Seed(3));
@@ -125,6 +129,7 @@ fn the_policy_ends_where_its_scope_ends() {
 
 #[test]
 fn an_overflow_changes_nothing_but_the_factor() {
+    let _alone = alone();
     for dev in devices() {
         let params = Params::new(&dev, Seed(3));
         let net = (Linear::new(&(&params / "a"), 6, 8), Tanh, Linear::new(&(&params / "b"), 8, 2));
@@ -166,6 +171,74 @@ fn an_overflow_changes_nothing_but_the_factor() {
         other.load_state(&saved).unwrap();
         assert_eq!(other.loss_scale().unwrap().0.item::<f32>().unwrap(), 16_384.0);
         assert_eq!(step(&mut other, false), (16_384.0, 3.0), "{dev:?}");
+    }
+}
+
+/// Every rule whose arithmetic depends on the number of steps.
+fn counting_rules(params: &Params) -> Vec<Box<dyn Fn(bool) -> Box<dyn Optimizer>>> {
+    macro_rules! rule {
+        ($new:expr) => {{
+            let params = params.clone();
+            let new = $new;
+            Box::new(move |scaled: bool| {
+                let opt = new(&params);
+                match scaled {
+                    true => Box::new(opt.loss_scaling(LossScale { start: 64.0, ..LossScale::default() })),
+                    false => Box::new(opt) as Box<dyn Optimizer>,
+                }
+            })
+        }};
+    }
+    vec![
+        rule!(|p: &Params| Adam::new(p, 0.01)),
+        rule!(|p: &Params| AdamW::new(p, 0.01).amsgrad(true)),
+        rule!(|p: &Params| Adamax::new(p, 0.01)),
+        rule!(|p: &Params| NAdam::new(p, 0.01)),
+        rule!(|p: &Params| Lamb::new(p, 0.01)),
+        rule!(|p: &Params| Adagrad::new(p, 0.01).lr_decay(0.5)),
+    ]
+}
+
+#[test]
+fn a_skipped_step_is_none_for_the_rule() {
+    let _alone = alone();
+    for dev in devices() {
+        let params = Params::new(&dev, Seed(3));
+        let net = (Linear::new(&(&params / "a"), 6, 8), Tanh, Linear::new(&(&params / "b"), 8, 2));
+        let start = params.to_host().unwrap();
+        let y = Tensor::from_slice(&dev, &[0i32, 1, 1, 0, 1], &[5]);
+        let step = |opt: &mut dyn Optimizer, bad: bool| {
+            let mut x = values(30, 2);
+            x[7] = if bad { f32::NAN } else { x[7] };
+            let loss = net.forward(&Tensor::from_slice(&dev, &x, &[5, 6]), Mode::Train).cross_entropy(&y);
+            opt.step(opt.scaled(&loss).backward().unwrap()).unwrap();
+        };
+        for new in counting_rules(&params) {
+            params.from_host(&start).unwrap();
+            let mut plain = new(false);
+            (0..4).for_each(|_| step(&mut *plain, false));
+            let (want, counts) = (params.to_host().unwrap(), plain.state().unwrap().counts);
+            params.from_host(&start).unwrap();
+            let mut scaled = new(true);
+            [true, true, false, true, false].into_iter().for_each(|bad| step(&mut *scaled, bad));
+            // What was skipped is forgotten where parameters are gathered again, too, and by a run that goes on from a saved state.
+            params.freeze("b.*").unwrap();
+            params.unfreeze("b.*").unwrap();
+            step(&mut *scaled, false);
+            step(&mut *scaled, true);
+            let saved = scaled.state().unwrap();
+            let mut resumed = new(true);
+            resumed.load_state(&saved).unwrap();
+            step(&mut *resumed, true);
+            step(&mut *resumed, false);
+            let now = resumed.state().unwrap();
+            assert_eq!(now.counts, counts, "{} on {dev:?}", now.kind);
+            for (name, got) in &params.to_host().unwrap() {
+                for (got, want) in got.data.iter().zip(&want[name].data) {
+                    assert!((got - want).abs() < 2e-6, "{}, {name} on {dev:?}: {got} and {want}", now.kind);
+                }
+            }
+        }
     }
 }
 

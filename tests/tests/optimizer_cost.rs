@@ -3,17 +3,13 @@
 //!
 //! The counters belong to a device, so nothing else runs beside these tests.
 
-use std::sync::Mutex;
-
 use versant_device::Counters;
 use versant_graph::{Device, DeviceKind, Tensor, latest_plan, plan_stats};
 use versant_nn::{
     Adagrad, Adam, AdamW, Adamax, Average, Init, Lamb, Lion, Muon, NAdam, Optimizer, Param, ParamGroup,
     Params, RmsProp, Seed, Sgd,
 };
-use versant_tests::devices;
-
-static ALONE: Mutex<()> = Mutex::new(());
+use versant_tests::{alone, devices};
 
 fn all_devices() -> Vec<Device> {
     let mut all = devices();
@@ -124,7 +120,7 @@ fn launches(device: &Device, what: &str, most: usize) {
 
 #[test]
 fn a_step_is_one_replayed_plan() {
-    let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _alone = alone();
     for device in all_devices() {
         for layers in [1, 15] {
             for name in OPTIMIZERS {
@@ -140,7 +136,7 @@ fn a_step_is_one_replayed_plan() {
 /// What rules that need each parameter for itself cost, by kinds of parameters and not by their number.
 #[test]
 fn norms_and_products_are_taken_by_kinds() {
-    let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _alone = alone();
     // Weights have 3 shapes, each of which takes 15 products. All norms are one launch, whatever the lengths.
     for (name, most) in [("lamb", 3), ("muon", 58)] {
         for layers in [6, 15] {
@@ -158,7 +154,7 @@ fn shrink(params: &Params, optimizer: &mut dyn Optimizer) -> versant_nn::Result<
 
 #[test]
 fn pending_buffers_are_computed_with_the_step() {
-    let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _alone = alone();
     for device in all_devices() {
         let params = Params::new(&device, Seed(1));
         params.root().parameter("p", &[3], Init::Ones);

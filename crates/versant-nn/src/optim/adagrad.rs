@@ -94,9 +94,14 @@ impl Rule for AdagradRule {
         states: &[Tensor],
     ) -> (Tensor, Vec<Tensor>) {
         let grad = now.regularised(value, grad);
-        let slow = 1.0 + (now.count - 1) as f64 * self.lr_decay;
         let sum = &states[0] + &grad * &grad;
         let step = grad / (sum.sqrt() + self.eps as f32);
-        (value - step * now.number(value, |s| s.lr / slow), vec![sum])
+        let lr = match now.fewer {
+            Some(_) if self.lr_decay != 0.0 => {
+                now.lr(value) / ((now.taken(value) - 1.0) * self.lr_decay as f32 + 1.0)
+            }
+            _ => now.number(value, |s| s.lr / (1.0 + (now.count - 1) as f64 * self.lr_decay)),
+        };
+        (value - step * lr, vec![sum])
     }
 }

@@ -89,16 +89,17 @@ impl Rule for AdamRule {
         states: &[Tensor],
     ) -> (Tensor, Vec<Tensor>) {
         let (first, second) = self.betas;
-        let count = now.count as f64;
         let (value, grad) = match self.decoupled {
             true => (now.decayed(value), grad.clone()),
             false => (value.clone(), now.regularised(value, grad)),
         };
         let mean = &states[0] + (&grad - &states[0]) * scalar(&value, 1.0 - first);
         let square = &states[1] * second as f32 + &grad * &grad * (1.0 - second) as f32;
-        // The corrections are powers of nearly one, so they are computed in double precision.
-        let step = now.number(&value, |s| s.lr / (1.0 - first.powf(count)));
-        let root = scalar(&value, (1.0 - second.powf(count)).sqrt());
+        let step = now.corrected_lr(&value, first);
+        let root = match now.fewer {
+            None => scalar(&value, (1.0 - second.powf(now.count as f64)).sqrt()),
+            Some(_) => now.correction(&value, second).sqrt(),
+        };
         let largest = states.get(2).map(|l| l.maximum(&square));
         let size = largest.as_ref().unwrap_or(&square).sqrt();
         let new = &value - &mean * step / (size / root + self.eps as f32);

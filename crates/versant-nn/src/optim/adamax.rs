@@ -67,7 +67,7 @@ impl Rule for AdamaxRule {
         let grad = now.regularised(value, grad);
         let mean = &states[0] + (&grad - &states[0]) * scalar(value, 1.0 - first);
         let norm = (&states[1] * second as f32).maximum(&(grad.abs() + self.eps as f32));
-        let step = now.number(value, |s| s.lr / (1.0 - first.powf(now.count as f64)));
+        let step = now.corrected_lr(value, first);
         (value - &mean / &norm * step, vec![mean, norm])
     }
 }

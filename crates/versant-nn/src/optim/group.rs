@@ -79,8 +79,10 @@ pub(super) struct Segment {
 
 /// What a rule is told of a step over one flat buffer.
 pub(super) struct Now<'a> {
-    /// The number of this step, from one.
+    /// The number of this step, from one, with steps that were skipped.
     pub count: u64,
+    /// How many those are, `[1]`, where the loss is scaled.
+    pub fewer: Option<&'a Tensor>,
     /// Which of the rule's kinds of parameters these are.
     pub class: usize,
     /// The settings up to each of these ends, in order; the last end is the buffer's.
@@ -108,6 +110,29 @@ impl Now<'_> {
             let end = Tensor::scalar(like.device(), *end as u32);
             place.lt(&end).select(&scalar(like, f(s)), &rest)
         })
+    }
+
+    /// The number of this step without skipped ones.
+    pub fn taken(&self, like: &Tensor) -> Tensor {
+        let count = scalar(like, self.count as f64);
+        self.fewer.map_or_else(|| count.clone(), |fewer| &count - fewer)
+    }
+
+    /// `1 - βᵗ`, which brings the average of `t` steps that began at zero to its size. On the host in double precision, since
+    /// the power is nearly one; where only the device knows `t`, by `expm1`, which does not cancel.
+    pub fn correction(&self, like: &Tensor, beta: f64) -> Tensor {
+        match self.fewer {
+            None => scalar(like, 1.0 - beta.powf(self.count as f64)),
+            Some(_) => (self.taken(like) * scalar(like, beta.ln())).expm1().neg(),
+        }
+    }
+
+    /// The learning rate over that correction.
+    pub fn corrected_lr(&self, like: &Tensor, beta: f64) -> Tensor {
+        match self.fewer {
+            None => self.number(like, |s| s.lr / (1.0 - beta.powf(self.count as f64))),
+            Some(_) => self.lr(like) / self.correction(like, beta),
+        }
     }
 
     /// The same with other learning rates.

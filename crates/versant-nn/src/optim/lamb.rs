@@ -71,11 +71,10 @@ impl Rule for LambRule {
         states: &[Tensor],
     ) -> (Tensor, Vec<Tensor>) {
         let (first, second) = self.betas;
-        let count = now.count as f64;
         let mean = &states[0] + (grad - &states[0]) * scalar(value, 1.0 - first);
         let square = &states[1] * second as f32 + grad * grad * (1.0 - second) as f32;
-        let unbiased = &mean / scalar(value, 1.0 - first.powf(count));
-        let size = (&square / scalar(value, 1.0 - second.powf(count))).sqrt() + self.eps as f32;
+        let unbiased = &mean / now.correction(value, first);
+        let size = (&square / now.correction(value, second)).sqrt() + self.eps as f32;
         let update = now.regularised(value, &(unbiased / size));
         let step = now.lr(value) * trust(now, value, &update);
         (value - update * step, vec![mean, square])

@@ -1,6 +1,6 @@
 //! NAdam.
 
-use versant_graph::Tensor;
+use versant_graph::{DType, Tensor};
 
 use super::flat::Flat;
 use super::{Now, Rule, adam_settings, at_least_zero, below_one, optimizer, scalar, setting};
@@ -81,6 +81,29 @@ impl NAdamRule {
         }
         product
     }
+
+    /// What the learning rate is multiplied by for the gradient, and for its average.
+    fn factors(&self, count: u64) -> [f64; 2] {
+        let (here, next) = (self.momentum_at(count as f64), self.momentum_at(count as f64 + 1.0));
+        let product = self.product(count);
+        [(1.0 - here) / (1.0 - product), next / (1.0 - product * next)]
+    }
+
+    /// The same for a count that only the device knows. The product is the exponential of a sum of logarithms: of so many terms that
+    /// what follows does not change `1 - M` in single precision, and of no more than so many steps as f32 counts.
+    fn factors_of(&self, count: &Tensor) -> [Tensor; 2] {
+        let momentum = |step: &Tensor| {
+            let decay = (step * (self.momentum_decay * 0.96f64.ln()) as f32).exp();
+            (1.0 - decay * 0.5) * self.betas.0 as f32
+        };
+        let terms = (-20.0 / self.betas.0.ln()).clamp(1.0, 1e6) as usize;
+        let steps = Tensor::arange(count.device(), terms, DType::F32) + 1.0;
+        let zero = Tensor::constant(count.device(), 0.0f32);
+        let product = steps.le(count).select(&momentum(&steps).ln(), &zero).sum(&[0], true).exp();
+        let next = momentum(&(count + 1.0));
+        let of_grad = (1.0 - momentum(count)) / (1.0 - &product);
+        [of_grad, &next / (1.0 - product * &next)]
+    }
 }
 
 impl Rule for NAdamRule {
@@ -112,19 +135,19 @@ impl Rule for NAdamRule {
         states: &[Tensor],
     ) -> (Tensor, Vec<Tensor>) {
         let (first, second) = self.betas;
-        let count = now.count as f64;
         let (value, grad) = match self.decoupled {
             true => (now.decayed(value), grad.clone()),
             false => (value.clone(), now.regularised(value, grad)),
         };
-        let (here, next) = (self.momentum_at(count), self.momentum_at(count + 1.0));
-        let product = self.product(now.count);
         let mean = &states[0] + (&grad - &states[0]) * (1.0 - first) as f32;
         let square = &states[1] * second as f32 + &grad * &grad * (1.0 - second) as f32;
-        let size = (&square / scalar(&value, 1.0 - second.powf(count))).sqrt() + self.eps as f32;
-        let by_grad = now.number(&value, |s| s.lr * (1.0 - here) / (1.0 - product));
-        let by_mean = now.number(&value, |s| s.lr * next / (1.0 - product * next));
-        (value - (grad * by_grad + &mean * by_mean) / size, vec![mean, square])
+        let size = (&square / now.correction(&value, second)).sqrt() + self.eps as f32;
+        let [of_grad, of_mean] = match now.fewer {
+            None => self.factors(now.count).map(|f| scalar(&value, f)),
+            Some(_) => self.factors_of(&now.taken(&value)),
+        };
+        let lr = now.lr(&value);
+        (value - (grad * (&lr * of_grad) + &mean * (lr * of_mean)) / size, vec![mean, square])
     }
 }
 

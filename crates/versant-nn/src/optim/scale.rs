@@ -10,7 +10,8 @@ use crate::params::{HostTensor, Params, upload};
 /// `GradScaler`, but on the device. A step whose gradients hold an infinity or a NaN changes nothing but the factor, without
 /// the host having to look: the parameters, states and averages of the optimiser are selected, not branched on.
 ///
-/// A skipped step still counts as a step for schedules and for the bias corrections of the kin of Adam.
+/// A skipped step is none for bias corrections and for counts that are saved, as in PyTorch; it is one for schedules and for
+/// averages of the weights, which the host counts.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct LossScale {
     /// The factor at first.
@@ -68,6 +69,11 @@ impl Scaling {
 
     pub fn skipped(&self) -> &Tensor {
         &self.skipped
+    }
+
+    /// The number of skipped steps, read from the device.
+    pub fn skips(&self) -> Result<u64> {
+        Ok(self.skipped.item::<f32>()? as u64)
     }
 
     /// Everything that lives from step to step.

@@ -74,7 +74,8 @@ impl Flat {
         let version = self.params.version();
         let slots = self.selected()?;
         self.check_groups()?;
-        let (parked, mut kept) = self.park();
+        let skips = self.skips()?;
+        let (parked, mut kept) = self.park(skips);
         let mut groups = Vec::new();
         for (kind, members) in self.arrange(slots, &parked) {
             groups.push(self.gather(kind, members, &parked)?);
@@ -88,6 +89,7 @@ impl Flat {
             self.parked.remove(&member.slot.name);
         }
         self.groups = groups;
+        self.taken_off += skips;
         self.version = Some(version);
         Ok(())
     }
@@ -103,8 +105,8 @@ impl Flat {
     }
 
     /// Every known parameter's states, as views of the groups; and the tensors that must live until the
-    /// views are evaluated.
-    pub(super) fn park(&self) -> (HashMap<Arc<str>, Parked>, Vec<Tensor>) {
+    /// views are evaluated. `skips` steps that the groups count were skipped.
+    pub(super) fn park(&self, skips: u64) -> (HashMap<Arc<str>, Parked>, Vec<Tensor>) {
         let mut kept = Vec::new();
         let mut parked: HashMap<Arc<str>, Parked> =
             self.parked.iter().map(|(name, p)| (Arc::clone(name), p.clone())).collect();
@@ -115,7 +117,7 @@ impl Flat {
                 let average = group.average.as_ref().map(cut);
                 kept.extend(states.iter().chain(&average).cloned());
                 let name = Arc::clone(&member.slot.name);
-                parked.insert(name, Parked { count: group.count, states, average });
+                parked.insert(name, Parked { count: group.count.saturating_sub(skips), states, average });
             }
         }
         (parked, kept)

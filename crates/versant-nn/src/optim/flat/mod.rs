@@ -30,6 +30,8 @@ pub(super) struct Flat {
     pub norm: Option<Tensor>,
     pub average: Option<Average>,
     pub scaling: Option<Scaling>,
+    /// Skipped steps that the groups' counts contain no more.
+    taken_off: u64,
     /// What the rule's states are before the first step.
     pub start: f32,
     params: Params,
@@ -152,6 +154,7 @@ impl Flat {
             norm: None,
             average: None,
             scaling: None,
+            taken_off: 0,
             start: 0.0,
             params: params.clone(),
             pattern: None,
@@ -186,6 +189,7 @@ impl Flat {
     /// Scales the loss from here on.
     pub fn scale_by(&mut self, rule: LossScale) {
         self.scaling = Some(Scaling::new(self.params.device(), rule));
+        self.taken_off = 0;
     }
 
     /// Everything that lives from step to step.
@@ -208,6 +212,12 @@ impl Flat {
     fn part(&self, name: &str) -> usize {
         let found = self.parts.iter().position(|g| matches_glob(&g.pattern, name));
         found.unwrap_or(self.parts.len())
+    }
+
+    /// Skipped steps that the groups' counts still contain; the device is waited for if it scales the loss.
+    fn skips(&self) -> Result<u64> {
+        let all = self.scaling.as_ref().filter(|_| !self.groups.is_empty()).map(Scaling::skips);
+        Ok(all.transpose()?.unwrap_or(0).saturating_sub(self.taken_off))
     }
 
     /// Computes a step that an earlier failure left pending.
@@ -282,6 +292,8 @@ impl Flat {
             flat.push(join(&parts.by_ref().take(group.members.len()).collect::<Vec<_>>()));
         }
         drop(parts);
+        let before = self.scaling.as_ref().map(|s| s.skipped().clone());
+        let fewer = before.map(|s| &s - scalar(&s, self.taken_off as f64));
         let fine = self.scaling.as_mut().and_then(|s| s.unscale(&mut flat));
         let fine = fine.as_ref();
         self.clip(&mut flat);
@@ -292,7 +304,7 @@ impl Flat {
             group.count = group.count.saturating_add(1);
             let (count, class) = (group.count, group.class);
             let (segments, index) = (&group.segments, group.index.as_ref());
-            let now = Now { count, class, parts, segments, index };
+            let now = Now { count, fewer: fewer.as_ref(), class, parts, segments, index };
             let (value, states) = rule.update(&now, &group.value, grad, &group.states);
             if let (Some(rule), Some(average)) = (self.average, &mut group.average) {
                 let new = &*average + (&value - &*average) * scalar(&value, rule.weight(count));

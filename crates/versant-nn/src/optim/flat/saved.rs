@@ -24,7 +24,7 @@ impl Flat {
 
     pub fn state(&self, rule: &dyn Rule) -> Result<OptimizerState> {
         self.check_not_swapped()?;
-        let (parked, kept) = self.park();
+        let (parked, kept) = self.park(self.skips()?);
         eval(&kept.iter().collect::<Vec<_>>())?;
         let mut state = OptimizerState {
             kind: rule.kind().to_owned(),
@@ -111,6 +111,7 @@ impl Flat {
         (self.lr, self.steps) = (state.lr, state.steps);
         if let Some(scaling) = &mut self.scaling {
             scaling.load(&self.params, state.tensors.get(Scaling::NAME))?;
+            self.taken_off = scaling.skips()?;
         }
         Ok(())
     }
