@@ -7,7 +7,7 @@
 //! How a program is cut into jobs depends on its shapes only, never on the number of threads, and so do
 //! the orders of all sums: the same program on the same data gives the same bits everywhere.
 //!
-//! `access` walks views, `blocking` chooses the lane order, `compile` places registers, `block` runs one block, `load`
+//! `access` walks views, `blocking` chooses the lane order, `compile` and `repeats` place registers, `block` runs one block, `load`
 //! and `shared` touch memory, and `reduce` combines columns.
 
 mod access;
@@ -18,6 +18,7 @@ mod convert;
 mod hoist;
 mod load;
 mod reduce;
+mod repeats;
 mod shared;
 #[cfg(test)]
 mod tests;
@@ -162,7 +163,7 @@ impl Evaluator {
             let rows = self.plan.row_block.min(end - first);
             for step in &self.plan.steps {
                 match step.is_col {
-                    false => row_step(step, Lanes { start: first, len: rows }, buffers, scratch),
+                    false => row_step(step, Lanes { start: first, len: rows, row: 0 }, buffers, scratch),
                     true => self.col_step(step, first, rows, buffers, scratch),
                 }
             }
@@ -184,19 +185,13 @@ impl Evaluator {
             for reduce in &step.reduces {
                 scratch.states[reduce.index].reset(tile_rows);
             }
-            let first = first + tile_row;
-            let cols = self.plan.cols;
+            let (first, cols) = (first + tile_row, self.plan.cols);
+            let Scratch { frame, temps, states } = &mut *scratch;
+            let job = ColJob { step, frame, buffers, first, row: tile_row, rows: tile_rows };
             if self.job_cols < cols {
-                self.col_jobs(step, first, tile_rows, buffers, scratch);
+                self.col_jobs(job, states);
             } else {
-                let take = if step.keep.is_empty() { cols.max(1) } else { self.plan.tile_cols };
-                for start in (0..cols).step_by(take) {
-                    let (Scratch { frame, temps, states }, end) = (&mut *scratch, (start + take).min(cols));
-                    let job = ColJob { step, frame, buffers, first, rows: tile_rows };
-                    job.run(&self.plan, start, end, temps, states);
-                    let at = (first * cols + start) % (self.plan.row_block * cols);
-                    keep(step, at, tile_rows * (end - start), buffers, scratch);
-                }
+                job.run(&self.plan, 0, cols, temps, states);
             }
             for reduce in &step.reduces {
                 let out = &mut scratch.frame[reduce.out][tile_row..tile_row + tile_rows];
@@ -228,33 +223,24 @@ impl Evaluator {
     }
 
     /// Runs the columns of a `Col` step in parallel, and combines their reductions in order.
-    fn col_jobs(
-        &self,
-        step: &PlanStep,
-        first: usize,
-        rows: usize,
-        buffers: &Buffers<'_, '_>,
-        scratch: &mut Scratch,
-    ) {
-        let frame = &scratch.frame;
-        let cols = self.plan.cols;
+    fn col_jobs(&self, job: ColJob<'_, '_>, states: &mut [State]) {
+        let (step, cols) = (job.step, self.plan.cols);
         let partial: Vec<Vec<State>> = (0..cols.div_ceil(self.job_cols))
             .into_par_iter()
             .map(|number| {
-                let mut local = Scratch::new(&self.plan, false, buffers, 0);
+                let mut local = Scratch::new(&self.plan, false, job.buffers, 0);
                 for reduce in &step.reduces {
-                    local.states[reduce.index].reset(rows);
+                    local.states[reduce.index].reset(job.rows);
                 }
-                let job = ColJob { step, frame, buffers, first, rows };
                 let start = number * self.job_cols;
                 let end = (start + self.job_cols).min(cols);
                 job.run(&self.plan, start, end, &mut local.temps, &mut local.states);
                 std::mem::take(&mut local.states)
             })
             .collect();
-        for mut states in partial {
+        for mut part in partial {
             for reduce in &step.reduces {
-                scratch.states[reduce.index].merge(&mut states[reduce.index]);
+                states[reduce.index].merge(&mut part[reduce.index]);
             }
         }
     }
@@ -263,25 +249,23 @@ impl Evaluator {
 /// Runs a `Row` step over a block of rows, and keeps what later steps need.
 fn row_step(step: &PlanStep, lanes: Lanes, buffers: &Buffers<'_, '_>, scratch: &mut Scratch) {
     step.run(&scratch.frame, &mut scratch.temps, buffers, lanes);
-    keep(step, 0, lanes.len, buffers, scratch);
-}
-
-/// Copies what later steps need of the last `len` lanes into the frame, to lane `at` of its slots.
-fn keep(step: &PlanStep, at: usize, len: usize, buffers: &Buffers<'_, '_>, scratch: &mut Scratch) {
     let Scratch { frame, temps, .. } = scratch;
     for &(value, slot) in &step.keep {
         let mut kept = std::mem::take(&mut frame[slot]);
-        kept[at..at + len].copy_from_slice(operand(value, frame, temps, buffers, len));
+        kept[..lanes.len].copy_from_slice(operand(value, frame, temps, buffers, lanes));
         frame[slot] = kept;
     }
 }
 
 /// Some columns of a `Col` step over the rows of a tile.
+#[derive(Clone, Copy)]
 struct ColJob<'a, 'w> {
     step: &'a PlanStep,
     frame: &'a [Vec<u32>],
     buffers: &'a Buffers<'a, 'w>,
     first: usize,
+    /// The number of the first row in its block.
+    row: usize,
     rows: usize,
 }
 
@@ -296,12 +280,13 @@ impl ColJob<'_, '_> {
                     Order::RowsInner => col * plan.rows + self.first,
                 },
                 len: self.rows * cols,
+                row: self.row,
             };
             self.step.run(self.frame, temps, self.buffers, lanes);
             let tile = Tile { order: plan.order, rows: self.rows, cols, first_col: col };
             for reduce in &self.step.reduces {
                 let values: Src = reduce.value;
-                let values = operand(values, self.frame, temps, self.buffers, lanes.len);
+                let values = operand(values, self.frame, temps, self.buffers, lanes);
                 states[reduce.index].add(values, tile);
             }
         }

@@ -156,6 +156,12 @@ impl<T, A: Copy, B: Copy, C: Copy, F: Fn(A, B, C) -> T> NullaryFnOnce for Ternar
     }
 }
 
+/// Whether an operand is one word that stands for all lanes of the result.
+#[inline(always)]
+fn same<T, A>(dst: &[T], operand: &[A]) -> bool {
+    operand.len() == 1 && dst.len() > 1
+}
+
 /// `dst[i] = f(a[i])` over slices of any plain type.
 #[inline(always)]
 fn unary<T, A: Copy>(dst: &mut [T], a: &[A], f: impl Fn(A) -> T) {
@@ -163,11 +169,44 @@ fn unary<T, A: Copy>(dst: &mut [T], a: &[A], f: impl Fn(A) -> T) {
     vectorised(Unary(Loop { dst, a, b, c, f }));
 }
 
-/// `dst[i] = f(a[i], b[i])` over slices of any plain type.
+/// `dst[i] = f(a[i], b[i])` over slices of any plain type; an operand of one element stands for all lanes.
 #[inline(always)]
-fn binary<T, A: Copy, B: Copy>(dst: &mut [T], a: &[A], b: &[B], f: impl Fn(A, B) -> T) {
-    let c = &[][..];
-    vectorised(Binary(Loop { dst, a, b, c, f }));
+fn binary<T: Copy, A: Copy, B: Copy>(dst: &mut [T], a: &[A], b: &[B], f: impl Fn(A, B) -> T) {
+    match (same(dst, a), same(dst, b)) {
+        (false, false) => {
+            let c = &[][..];
+            vectorised(Binary(Loop { dst, a, b, c, f }));
+        }
+        (false, true) => {
+            let b = b[0];
+            unary(dst, a, |a| f(a, b));
+        }
+        (true, false) => {
+            let a = a[0];
+            unary(dst, b, |b| f(a, b));
+        }
+        (true, true) => dst.fill(f(a[0], b[0])),
+    }
+}
+
+/// `dst[i] = f(a[i], b[i], c[i])`, the same; but the first operand has all lanes.
+#[inline(always)]
+fn ternary<T: Copy, A: Copy, B: Copy>(dst: &mut [T], a: &[A], b: &[B], c: &[B], f: impl Fn(A, B, B) -> T) {
+    match (same(dst, b), same(dst, c)) {
+        (false, false) => vectorised(Ternary(Loop { dst, a, b, c, f })),
+        (false, true) => {
+            let c = c[0];
+            binary(dst, a, b, |a, b| f(a, b, c));
+        }
+        (true, false) => {
+            let b = b[0];
+            binary(dst, a, c, |a, c| f(a, b, c));
+        }
+        (true, true) => {
+            let (b, c) = (b[0], c[0]);
+            unary(dst, a, |a| f(a, b, c));
+        }
+    }
 }
 
 /// `dst[i] = f(a[i])`, floats to float.
@@ -225,19 +264,19 @@ pub fn binary_u32(dst: &mut [u32], a: &[u32], b: &[u32], f: impl Fn(u32, u32) ->
 /// `dst[i] = f(a[i], b[i], c[i])`, floats to float.
 #[inline(always)]
 pub fn ternary_f32(dst: &mut [u32], a: &[u32], b: &[u32], c: &[u32], f: impl Fn(f32, f32, f32) -> f32) {
-    vectorised(Ternary(Loop {
-        dst: bytemuck::cast_slice_mut::<u32, f32>(dst),
-        a: bytemuck::cast_slice::<u32, f32>(a),
-        b: bytemuck::cast_slice::<u32, f32>(b),
-        c: bytemuck::cast_slice::<u32, f32>(c),
+    ternary::<f32, f32, f32>(
+        bytemuck::cast_slice_mut(dst),
+        bytemuck::cast_slice(a),
+        bytemuck::cast_slice(b),
+        bytemuck::cast_slice(c),
         f,
-    }));
+    );
 }
 
 /// `dst[i] = f(a[i], b[i], c[i])` on words: a select, for example.
 #[inline(always)]
 pub fn ternary_u32(dst: &mut [u32], a: &[u32], b: &[u32], c: &[u32], f: impl Fn(u32, u32, u32) -> u32) {
-    vectorised(Ternary(Loop { dst, a, b, c, f }));
+    ternary(dst, a, b, c, f);
 }
 
 /// `dst[i] = f(a[i], b[i])` as the word 0 or 1, floats.
@@ -323,6 +362,36 @@ pub(crate) fn fold_slice<T: Copy>(values: &[T], start: T, f: impl Fn(T, T) -> T)
         return values.iter().fold(start, |acc, &v| f(acc, v));
     }
     vectorised(FoldSlice(values, start, f))
+}
+
+struct Extreme<'a, F>(&'a [f32], f32, F);
+
+impl<F: Fn(f32, f32) -> bool> NullaryFnOnce for Extreme<'_, F> {
+    type Output = Option<f32>;
+    #[inline(always)]
+    fn call(self) -> Option<f32> {
+        let Extreme(values, start, beats) = self;
+        let (mut best, mut sums) = ([start; ACCUMULATORS], [0.0; ACCUMULATORS]);
+        let (chunks, rest) = values.as_chunks::<ACCUMULATORS>();
+        for chunk in chunks {
+            for ((best, sum), &v) in best.iter_mut().zip(&mut sums).zip(chunk) {
+                *best = if beats(v, *best) { v } else { *best };
+                *sum += v;
+            }
+        }
+        let sum = fold_tree(sums, rest, |a, b| a + b);
+        let best = fold_tree(best, rest, |a, v| if beats(v, a) { v } else { a });
+        (!sum.is_nan()).then_some(best)
+    }
+}
+
+/// The value that beats all others, or else `start`; nothing where a value may be NaN, which the sum of all shows, or of few.
+#[inline(always)]
+pub(crate) fn extreme(values: &[f32], start: f32, beats: impl Fn(f32, f32) -> bool) -> Option<f32> {
+    if values.len() < ACCUMULATORS {
+        return None;
+    }
+    vectorised(Extreme(values, start, beats))
 }
 
 #[cfg(test)]

@@ -33,7 +33,8 @@ pub struct MapFn {
     pub cost: u32,
 }
 
-/// A CPU function over blocks of words, given the operand type that `MapFn` was recorded with.
+/// A CPU function over blocks of words, given the operand type that `MapFn` was recorded with. Of two operands either, of three
+/// the second and third may be one word alone, which stands for all lanes; the functions of [`lanes`](crate::lanes) see to that.
 pub type BlockFn = fn(DType, &mut [u32], &[u32], &[u32], &[u32]);
 
 /// One instruction: the type of its result, and what it does.

@@ -236,8 +236,14 @@ impl Access {
 
     /// The address of lane `start` if the `len` lanes from it on are consecutive elements that all exist.
     pub fn dense(&self, start: usize, len: usize) -> Option<usize> {
+        self.in_run(start, len).filter(|&(_, stride)| stride == 1 || len == 1).map(|(at, _)| at)
+    }
+
+    /// The address of lane `start` and the step from lane to lane if the `len` lanes from it on all exist and lie a step of 0 or
+    /// 1 apart.
+    pub fn in_run(&self, start: usize, len: usize) -> Option<(usize, isize)> {
         let (extent, stride) = self.inner();
-        if self.guarded() || (stride != 1 && len != 1) || start % extent + len > extent {
+        if self.guarded() || (!matches!(stride, 0 | 1) && len != 1) || start % extent + len > extent {
             return None;
         }
         let mut offset = self.address.offset;
@@ -246,7 +252,14 @@ impl Access {
             offset += (rest % dim) as isize * stride;
             rest /= dim;
         }
-        usize::try_from(offset).ok()
+        usize::try_from(offset).ok().map(|at| (at, stride))
+    }
+
+    /// After how many lanes the same elements come again, if they do and there are no guards.
+    pub fn period(&self) -> Option<usize> {
+        let repeated = self.address.strides.iter().take_while(|&&stride| stride == 0).count();
+        let period = self.dims[repeated..].iter().product();
+        (repeated > 0 && !self.guarded() && repeated < self.dims.len()).then_some(period)
     }
 
     /// Calls `f` with the runs that make up lanes `start..start + len`, in order.

@@ -38,14 +38,14 @@ impl<'a, 'w> Buffers<'a, 'w> {
 /// What a temporary holds.
 #[derive(Clone, Copy)]
 enum Held {
-    /// Its own words.
-    Words,
+    /// Its own words from one on.
+    Words(usize),
     /// The words of a read-only buffer from an element on.
     Read(usize, usize),
+    /// One word of a read-only buffer, for all lanes.
+    One(usize, usize),
     /// The accumulators from a position on.
     Acc(usize),
-    /// A frame slot from a lane on.
-    Kept(usize, usize),
     /// Nothing: the value has been evaluated right into its store.
     Stored,
 }
@@ -53,6 +53,8 @@ enum Held {
 pub(super) struct Temp {
     words: Vec<u32>,
     held: Held,
+    /// Of a load that repeats itself: at which lane of its period the words begin, and how many of them there are.
+    loaded: [usize; 2],
 }
 
 /// The working memory of a thread on one program.
@@ -75,15 +77,14 @@ impl Scratch {
         let mut block = || spare.pop().unwrap_or_else(|| vec![0; BLOCK]);
         let frame_slots = if with_frame { plan.frame_slots } else { 0 };
         let mut frame: Vec<_> = (0..frame_slots).map(|_| block()).collect();
-        let temp = |words| Temp { words, held: Held::Words };
-        let temps = (0..plan.temps).map(|_| temp(block())).collect();
+        let temp = |words| Temp { words, held: Held::Words(0), loaded: [0; 2] };
+        let mut temps: Vec<_> = (0..plan.temps).map(|_| temp(block())).collect();
         BLOCKS.set(spare);
+        for &kept in &plan.kept {
+            let words = &mut temps[kept].words;
+            words.resize(words.len().max(plan.row_block * plan.cols), 0);
+        }
         if with_frame {
-            for &slot in &plan.kept {
-                let columns = plan.row_block * plan.cols;
-                let more = columns.saturating_sub(frame[slot].len());
-                frame[slot].extend(std::iter::repeat_n(0, more));
-            }
             for &(slot, value) in &plan.uniforms {
                 frame[slot][..lanes].fill(match value {
                     Uniform::Const(bits) => bits,
@@ -110,6 +111,8 @@ impl Drop for Scratch {
 pub(super) struct Lanes {
     pub start: usize,
     pub len: usize,
+    /// The first row's number in its block of rows.
+    pub row: usize,
 }
 
 /// The words of an operand.
@@ -118,15 +121,17 @@ pub(super) fn operand<'b>(
     frame: &'b [Vec<u32>],
     temps: &'b [Temp],
     buffers: &Buffers<'b, '_>,
-    len: usize,
+    Lanes { len, row, .. }: Lanes,
 ) -> &'b [u32] {
     match src {
         Src::Frame(slot) => &frame[slot][..len],
+        Src::One(slot) => &frame[slot][..1],
+        Src::Row(slot) => &frame[slot][row..row + 1],
         Src::Temp(temp) => match temps[temp].held {
-            Held::Words => &temps[temp].words[..len],
+            Held::Words(at) => &temps[temp].words[at..at + len],
             Held::Read(binding, at) => &buffers.reads[binding][at..at + len],
+            Held::One(binding, at) => &buffers.reads[binding][at..at + 1],
             Held::Acc(at) => &buffers.acc[at..at + len],
-            Held::Kept(slot, at) => &frame[slot][at..at + len],
             Held::Stored => panic!("a value that is evaluated into its store has no other reader"),
         },
     }
@@ -141,15 +146,17 @@ impl PlanStep {
             }
             let mut words = std::mem::take(&mut temps[op.dst].words);
             let [a, b, c] = std::array::from_fn(|i| match i < op.arity {
-                true => operand(op.args[i], frame, temps, buffers, lanes.len),
+                true => operand(op.args[i], frame, temps, buffers, lanes),
                 false => &[][..],
             });
             let store = op.direct.map(|s| &self.stores[s]);
             let direct = store.is_some_and(|store| store.map_into(op, buffers, lanes, [a, b, c]));
+            let at = op.within(lanes.start);
             if !direct {
-                op.eval(buffers, lanes.start, &mut words[..lanes.len], [a, b, c]);
+                op.eval(buffers, lanes.start, &mut words[at..at + lanes.len], [a, b, c]);
             }
-            temps[op.dst] = Temp { words, held: if direct { Held::Stored } else { Held::Words } };
+            temps[op.dst].words = words;
+            temps[op.dst].held = if direct { Held::Stored } else { Held::Words(at) };
         }
         for store in &self.stores {
             if let Src::Temp(temp) = store.value
@@ -157,7 +164,7 @@ impl PlanStep {
             {
                 continue;
             }
-            let values = operand(store.value, frame, temps, buffers, lanes.len);
+            let values = operand(store.value, frame, temps, buffers, lanes);
             store.access.runs(lanes.start, lanes.len, |run| {
                 let values = &values[run.lane..run.lane + run.len];
                 buffers.writes[store.write].store(run.offset, run.stride, values);
@@ -171,16 +178,26 @@ impl PlanStep {
         op: &Op,
         temps: &mut [Temp],
         buffers: &Buffers<'_, '_>,
-        Lanes { start, len }: Lanes,
+        Lanes { start, len, .. }: Lanes,
     ) -> bool {
         let held = match &op.kind {
-            OpKind::Load { binding, access }
+            OpKind::Load { binding, access, one, period }
                 if *binding < buffers.reads.len() && !buffers.types[*binding].is_half() =>
             {
-                access.dense(start, len).map(|at| Held::Read(*binding, at))
+                let held = access.in_run(start, len).and_then(|(at, stride)| match stride {
+                    0 if len != 1 => one.then_some(Held::One(*binding, at)),
+                    _ => Some(Held::Read(*binding, at)),
+                });
+                let again = |period: usize| {
+                    let (at, temp) = (start % period, &mut temps[op.dst]);
+                    let known = temp.loaded[0] == at && temp.loaded[1] >= len;
+                    temp.loaded = if known { temp.loaded } else { [at, len] };
+                    known.then_some(Held::Words(0))
+                };
+                held.or_else(|| period.and_then(again))
             }
             OpKind::Acc => Some(Held::Acc(start - buffers.acc_start)),
-            OpKind::Kept { slot, size } => Some(Held::Kept(*slot, start % size)),
+            OpKind::Kept => Some(Held::Words(op.within(start))),
             _ => None,
         };
         if let Some(held) = held {
@@ -202,10 +219,15 @@ impl PlanStore {
 }
 
 impl Op {
+    /// Where the lanes from `start` on lie in the words of the result.
+    fn within(&self, start: usize) -> usize {
+        self.kept.map_or(0, |size| start % size)
+    }
+
     /// Computes the result into `dst`.
     fn eval(&self, buffers: &Buffers<'_, '_>, start: usize, dst: &mut [u32], [a, b, c]: [&[u32]; 3]) {
         match &self.kind {
-            OpKind::Load { binding, access } => {
+            OpKind::Load { binding, access, .. } => {
                 load::gather(access, buffers.source(*binding), start, dst);
             }
             OpKind::LoadAt { binding, access, signed, stride, bound } => {
@@ -217,7 +239,7 @@ impl Op {
             OpKind::Map { f, operand } => (f.cpu)(*operand, dst, a, b, c),
             OpKind::Cast { from, to } => convert::cast(*from, *to, dst, a),
             OpKind::Philox => convert::philox(dst, a, b, c),
-            OpKind::Acc | OpKind::Kept { .. } => unreachable!("what is in memory already is always borrowed"),
+            OpKind::Acc | OpKind::Kept => unreachable!("what is in memory already is always borrowed"),
         }
     }
 }

@@ -44,7 +44,8 @@ pub(super) fn blocking(p: &Program) -> (Order, usize, usize, usize) {
     let (rows, cols) = (p.rows.numel(), p.cols.numel());
     let has_cols = p.steps.iter().any(|s| matches!(s, Step::Col(..)));
     if !has_cols || rows == 0 || cols == 0 {
-        return (Order::ColsInner, BLOCK, BLOCK, 1);
+        let block = block_of(p);
+        return (Order::ColsInner, block, block, 1);
     }
     let cost = |order| -> usize {
         let axes = axes(p, true, order);
@@ -76,6 +77,28 @@ pub(super) fn blocking(p: &Program) -> (Order, usize, usize, usize) {
     // Several long rows make a block, so that row steps have more than one lane.
     let block = (8 * BLOCK / cols).clamp(1, 8);
     (Order::ColsInner, block, 1, tile)
+}
+
+/// Lanes of a block without columns: if that does not take many more blocks, one whose lanes share what a channel's pixels
+/// share, or begin where an operand's elements come again.
+fn block_of(p: &Program) -> usize {
+    let axes = axes(p, false, Order::ColsInner);
+    let (mut run, mut period) = (usize::MAX, 1);
+    for instr in p.instrs() {
+        let InstrKind::Load { view, .. } = &instr.kind else { continue };
+        let access = Access::new(view, &axes);
+        match (access.inner(), access.period()) {
+            ((extent, 0), _) if !access.guarded() && extent >= BLOCK / 4 => run = run.min(extent),
+            (_, Some(lanes)) => period = period.max(lanes),
+            _ => {}
+        }
+    }
+    if run < 8 * BLOCK {
+        // The largest equal pieces of such a run; of long ones most blocks lie within one anyway.
+        let pieces = (run.div_ceil(BLOCK)..=run / (BLOCK / 4)).find(|&pieces| run.is_multiple_of(pieces));
+        return pieces.map_or(BLOCK, |pieces| run / pieces);
+    }
+    if period <= BLOCK { BLOCK / period * period } else { BLOCK }
 }
 
 /// Columns of a tile that only reduces what lies in memory.

@@ -1,13 +1,11 @@
 //! From a program to a plan: lane order, block sizes, and a place for every register.
 
+use super::BLOCK;
 use super::access::Access;
 use super::blocking::{Order, access_cost, axes, blocking};
+use super::repeats::takes_one;
 use crate::{DType, Instr, InstrKind, MapFn, Program, ReduceKind, ReduceOut, Reg, Step, View};
 
-/// From this cost on, a value that several steps want is kept rather than computed again.
-const DEAR: u32 = 8;
-/// Words that such a value may take, for the columns of a block of rows: 128 KiB.
-const KEPT: usize = 1 << 15;
 /// Fewer blocks of rows than this are cut by columns.
 pub(super) const FEW_BLOCKS: usize = 8;
 
@@ -16,6 +14,10 @@ pub(super) const FEW_BLOCKS: usize = 8;
 pub(super) enum Src {
     Temp(usize),
     Frame(usize),
+    /// The first word of a slot, which stands for all lanes.
+    One(usize),
+    /// The word of a slot that belongs to the only row of a tile.
+    Row(usize),
 }
 
 /// An operation on a block.
@@ -23,6 +25,10 @@ pub(super) enum OpKind {
     Load {
         binding: usize,
         access: Access,
+        /// Whether all that read it take one word for all lanes.
+        one: bool,
+        /// After how many lanes the same elements come again; the temporary is no other's then.
+        period: Option<usize>,
     },
     LoadAt {
         binding: usize,
@@ -43,11 +49,8 @@ pub(super) enum OpKind {
     },
     Philox,
     Acc,
-    /// What an earlier step kept in this frame slot, for so many lanes at once.
-    Kept {
-        slot: usize,
-        size: usize,
-    },
+    /// What an earlier step kept.
+    Kept,
 }
 
 pub(super) struct Op {
@@ -59,6 +62,8 @@ pub(super) struct Op {
     /// The store of the step that this operation may evaluate into directly, since nobody else reads
     /// its result.
     pub direct: Option<usize>,
+    /// The result is kept for later steps, for so many lanes at once.
+    pub kept: Option<usize>,
 }
 
 pub(super) struct PlanStore {
@@ -80,8 +85,7 @@ pub(super) struct PlanStep {
     pub is_col: bool,
     pub ops: Vec<Op>,
     pub stores: Vec<PlanStore>,
-    /// What this step computes for later ones: value and frame slot; one value a row in a `Row` step, all columns
-    /// of a block of rows in a `Col` step.
+    /// What this `Row` step computes for later ones: value and frame slot.
     pub keep: Vec<(Src, usize)>,
     /// Row registers that this `Col` step reads: frame slot by row, and by lane.
     pub expand: Vec<(usize, usize)>,
@@ -113,7 +117,7 @@ pub(super) struct Plan {
     /// Frame slots to be filled before anything runs.
     pub uniforms: Vec<(usize, Uniform)>,
     pub frame_slots: usize,
-    /// The frame slots that hold all columns of a block of rows.
+    /// The temporaries that hold all columns of a block of rows.
     pub kept: Vec<usize>,
     pub temps: usize,
     pub reduces: Vec<ReduceOut>,
@@ -133,19 +137,23 @@ enum Place {
     Row(usize),
 }
 
-struct Compiler<'a> {
-    p: &'a Program,
+pub(super) struct Compiler<'a> {
+    pub p: &'a Program,
     /// Registers that are the bits of another one.
-    alias: Vec<Reg>,
+    pub alias: Vec<Reg>,
     place: Vec<Place>,
     /// Frame slot of a row register expanded to lanes.
     expanded: Vec<Option<usize>>,
     /// For each register the last step that reads it.
-    last_step: Vec<usize>,
-    /// For registers of `Col` steps that are dear and wanted by several: the first with that value, and its slot.
-    repeats: Vec<Option<(Reg, usize)>>,
+    pub last_step: Vec<usize>,
+    /// For registers of `Col` steps that are dear and wanted by several: the first with that value, and its temporary.
+    pub repeats: Vec<Option<(Reg, usize)>>,
+    /// The registers whose lanes somebody reads who does not take one word for all of them.
+    pub spread: Vec<bool>,
     free: Vec<usize>,
-    plan: Plan,
+    /// Temporaries that hold their values from block to block.
+    lasting: Vec<usize>,
+    pub plan: Plan,
 }
 
 pub(super) fn compile(p: &Program) -> Plan {
@@ -176,11 +184,14 @@ pub(super) fn compile(p: &Program) -> Plan {
         expanded: vec![None; regs],
         last_step: vec![0; regs],
         repeats: vec![None; regs],
+        spread: vec![false; regs],
         free: Vec::new(),
+        lasting: Vec::new(),
         plan,
     };
     compiler.find_aliases();
     compiler.find_last_steps();
+    compiler.find_spread();
     compiler.find_repeats();
     for (number, step) in p.steps.iter().enumerate() {
         compiler.step(number, step);
@@ -235,85 +246,16 @@ impl Compiler<'_> {
         }
     }
 
-    /// Finds what several `Col` steps compute alike, a softmax's exponentials: the first keeps it for a block of rows.
-    fn find_repeats(&mut self) {
-        let plan = &self.plan;
-        let in_jobs_of_columns = plan.rows < FEW_BLOCKS * plan.row_block;
-        if plan.order != Order::ColsInner || in_jobs_of_columns || plan.row_block * plan.cols > KEPT {
-            return;
-        }
-        let mut number = self.alias.clone();
-        let mut seen: Vec<(&Instr, usize)> = Vec::new();
-        let steps = self.p.steps.iter().enumerate().flat_map(|(i, step)| {
-            let (block, is_col) = match step {
-                Step::Row(block) => (block, false),
-                Step::Col(block, _) => (block, true),
-            };
-            block.instrs.iter().map(move |instr| (i, is_col, instr))
-        });
-        for (step, is_col, instr) in steps {
-            number[instr.reg as usize] = number[self.alias[instr.reg as usize] as usize];
-            let same = |(other, _): &&(&Instr, usize)| self.same(other, instr, &number);
-            let Some(&(first, at)) = seen.iter().find(same) else {
-                seen.push((instr, step));
-                continue;
-            };
-            number[instr.reg as usize] = first.reg;
-            let dear = matches!(instr.kind, InstrKind::Map { f, .. } if f.cost >= DEAR);
-            if dear && is_col && at != step {
-                let slot = self.repeats[first.reg as usize].map_or_else(
-                    || {
-                        self.plan.kept.push(self.plan.frame_slots);
-                        self.plan.frame_slots += 1;
-                        self.plan.frame_slots - 1
-                    },
-                    |(_, slot)| slot,
-                );
-                self.repeats[first.reg as usize] = Some((first.reg, slot));
-                self.repeats[instr.reg as usize] = Some((first.reg, slot));
-            }
-        }
+    fn new_temp(&mut self) -> usize {
+        self.plan.temps += 1;
+        self.plan.temps - 1
     }
 
-    /// Whether two instructions give the same value, if registers of the same number do.
-    fn same(&self, a: &Instr, b: &Instr, number: &[Reg]) -> bool {
-        let unchanged = |binding: usize| !self.p.bindings[binding].written;
-        let alike = match (&a.kind, &b.kind) {
-            (InstrKind::Const(x), InstrKind::Const(y)) | (InstrKind::Scalar(x), InstrKind::Scalar(y)) => {
-                std::mem::discriminant(&a.kind) == std::mem::discriminant(&b.kind) && x == y
-            }
-            (InstrKind::Load { binding: x, view: v }, InstrKind::Load { binding: y, view: w }) => {
-                x == y && v == w && unchanged(*x)
-            }
-            (InstrKind::Map { f, operand, .. }, InstrKind::Map { f: g, operand: other, .. }) => {
-                std::ptr::eq(*f, *g) && operand == other
-            }
-            _ => false,
-        };
-        let same_operands = || {
-            let of = |i: &Instr| operands(i).into_iter().map(|r| number[r as usize]).collect::<Vec<_>>();
-            of(a) == of(b)
-        };
-        alike && a.dtype == b.dtype && same_operands()
-    }
-
-    /// Which instructions of a step have a use: not what only repeated ones read.
-    fn live(&self, block: &crate::Block, reduces: &[ReduceOut], is_col: bool) -> Vec<bool> {
-        let mut wanted = vec![!is_col; self.p.regs as usize];
-        let ends = block.stores.iter().map(|s| s.value).chain(reduces.iter().map(|r| r.value));
-        ends.for_each(|reg| wanted[self.alias[reg as usize] as usize] = true);
-        for instr in block.instrs.iter().rev() {
-            let again = self.again(instr.reg).is_some();
-            if wanted[instr.reg as usize] && !again {
-                operands(instr).into_iter().for_each(|r| wanted[self.alias[r as usize] as usize] = true);
-            }
-        }
-        wanted
-    }
-
-    /// The slot that holds a register's value already.
-    fn again(&self, reg: Reg) -> Option<usize> {
-        self.repeats[reg as usize].filter(|&(first, _)| first != reg).map(|(_, slot)| slot)
+    /// A temporary that holds its values from block to block.
+    pub(super) fn lasting_temp(&mut self) -> usize {
+        let temp = self.new_temp();
+        self.lasting.push(temp);
+        temp
     }
 
     fn frame_slot(&mut self) -> usize {
@@ -331,7 +273,19 @@ impl Compiler<'_> {
         Place::Uniform(slot)
     }
 
-    /// Where `reg` is read from in `step`.
+    /// Where argument number `arg` of an operation is read from in `step`: one word if that is all there is to it.
+    fn arg(&mut self, kind: &OpKind, arity: usize, arg: usize, reg: Reg, step: &mut PlanStep) -> Src {
+        if matches!(kind, OpKind::Map { .. }) && takes_one(arity, arg) {
+            match self.place[self.alias[reg as usize] as usize] {
+                Place::Uniform(slot) => return Src::One(slot),
+                Place::Row(slot) if step.is_col && self.plan.rows_are_alone() => return Src::Row(slot),
+                _ => {}
+            }
+        }
+        self.src(reg, step)
+    }
+
+    /// Where `reg` is read from in `step`, all lanes of it.
     fn src(&mut self, reg: Reg, step: &mut PlanStep) -> Src {
         let reg = self.alias[reg as usize] as usize;
         match self.place[reg] {
@@ -366,7 +320,7 @@ impl Compiler<'_> {
             expand: Vec::new(),
             reduces: Vec::new(),
         };
-        self.free = (0..self.plan.temps).collect();
+        self.free = (0..self.plan.temps).filter(|temp| !self.lasting.contains(temp)).collect();
         // How often each register is still to be read in this step.
         let mut uses = vec![0usize; self.p.regs as usize];
         let live = self.live(block, reduces, is_col);
@@ -383,13 +337,9 @@ impl Compiler<'_> {
         for instr in instrs() {
             let reg = instr.reg as usize;
             let Place::Temp(temp) = self.place[reg] else { continue };
-            match self.repeats[reg] {
-                Some((first, slot)) if first == instr.reg => out.keep.push((Src::Temp(temp), slot)),
-                _ if !is_col && self.last_step[reg] > number => {
-                    let slot = self.frame_slot();
-                    out.keep.push((Src::Temp(temp), slot));
-                }
-                _ => {}
+            if !is_col && self.last_step[reg] > number {
+                let slot = self.frame_slot();
+                out.keep.push((Src::Temp(temp), slot));
             }
         }
         for store in &block.stores {
@@ -444,20 +394,21 @@ impl Compiler<'_> {
             return 0;
         }
         let ((kind, cost), regs) = match self.again(instr.reg) {
-            Some(slot) => {
-                let size = self.plan.row_block * self.plan.cols;
-                ((OpKind::Kept { slot, size }, 1), Vec::new())
-            }
+            Some(_) => ((OpKind::Kept, 1), Vec::new()),
             None => (self.kind(instr, axes), operands(instr)),
         };
         let mut args = [Src::Temp(0); 3];
-        for (arg, &reg) in args.iter_mut().zip(&regs) {
-            *arg = self.src(reg, step);
+        for (i, (arg, &reg)) in args.iter_mut().zip(&regs).enumerate() {
+            *arg = self.arg(&kind, regs.len(), i, reg, step);
         }
-        let dst = self.free.pop().unwrap_or_else(|| {
-            self.plan.temps += 1;
-            self.plan.temps - 1
-        });
+        let repeated = self.repeats[reg];
+        let kept = repeated.map(|_| self.plan.row_block * self.plan.cols);
+        let lasts = matches!(kind, OpKind::Load { period: Some(_), .. });
+        let dst = match repeated {
+            Some((_, temp)) => temp,
+            None if lasts => self.lasting_temp(),
+            None => self.free.pop().unwrap_or_else(|| self.new_temp()),
+        };
         // Operands that nobody else reads give back their place, after the result has got its own.
         for &arg in &regs {
             let arg = self.alias[arg as usize] as usize;
@@ -466,7 +417,7 @@ impl Compiler<'_> {
         }
         self.place[reg] = Place::Temp(dst);
         self.release(reg, uses, step);
-        step.ops.push(Op { kind, dst, args, arity: regs.len(), direct: None });
+        step.ops.push(Op { kind, dst, args, arity: regs.len(), direct: None, kept });
         cost
     }
 
@@ -476,7 +427,9 @@ impl Compiler<'_> {
             &InstrKind::Load { binding, ref view } => {
                 let access = Access::new(view, axes);
                 let cost = access_cost(&access);
-                (OpKind::Load { binding, access }, cost)
+                let one = !self.spread[instr.reg as usize];
+                let period = access.period().filter(|&period| period <= BLOCK && binding < self.plan.reads);
+                (OpKind::Load { binding, access, one, period }, cost)
             }
             &InstrKind::LoadAt { binding, ref view, index, stride, bound } => {
                 let kind = OpKind::LoadAt {
@@ -505,12 +458,10 @@ impl Compiler<'_> {
 
     /// Frees the temporary of a register that is not read any more.
     fn release(&mut self, reg: usize, uses: &[usize], step: &PlanStep) {
-        let later = match step.is_col {
-            true => self.repeats[reg].is_some_and(|(first, _)| first as usize == reg),
-            false => self.last_step[reg] > self.plan.steps.len(),
-        };
+        let later = !step.is_col && self.last_step[reg] > self.plan.steps.len();
         if let (Place::Temp(temp), 0, false) = (self.place[reg], uses[reg], later)
             && !self.free.contains(&temp)
+            && !self.lasting.contains(&temp)
         {
             self.free.push(temp);
         }
@@ -569,6 +520,11 @@ impl Compiler<'_> {
 }
 
 impl Plan {
+    /// Whether a tile is some columns of one row.
+    fn rows_are_alone(&self) -> bool {
+        self.order == Order::ColsInner && self.tile_rows == 1
+    }
+
     /// Whether a tile is one column of some rows, so that a row register's lanes serve a `Col` step as they are.
     fn rows_are_lanes(&self) -> bool {
         self.order == Order::RowsInner && self.tile_cols == 1

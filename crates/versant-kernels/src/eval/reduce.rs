@@ -4,7 +4,7 @@ use bytemuck::Pod;
 use pulp::NullaryFnOnce;
 
 use super::blocking::Order;
-use crate::lanes::{fold_lanes, fold_slice, vectorised};
+use crate::lanes::{extreme, fold_lanes, fold_slice, vectorised};
 use crate::{DType, ReduceKind};
 
 /// Columns that a lane adds up one after the other before the sum goes to the pairwise tree.
@@ -35,6 +35,15 @@ trait Number: Pod {
     fn below(self, other: Self) -> bool;
     /// Whether `other` replaces `self` as the minimum.
     fn above(self, other: Self) -> bool;
+    /// The largest of some values, or the smallest.
+    #[inline(always)]
+    fn largest_of(values: &[Self]) -> Self {
+        fold_slice(values, Self::LOW, Self::largest)
+    }
+    #[inline(always)]
+    fn smallest_of(values: &[Self]) -> Self {
+        fold_slice(values, Self::HIGH, Self::smallest)
+    }
 }
 
 impl Number for f32 {
@@ -72,6 +81,17 @@ impl Number for f32 {
     #[allow(clippy::neg_cmp_op_on_partial_ord)]
     fn above(self, other: f32) -> bool {
         !(other >= self) & !self.is_nan()
+    }
+    // Without a NaN the comparison is one instruction.
+    #[inline(always)]
+    fn largest_of(values: &[f32]) -> f32 {
+        let best = extreme(values, f32::LOW, |v, best| v > best);
+        best.unwrap_or_else(|| fold_slice(values, f32::LOW, f32::largest))
+    }
+    #[inline(always)]
+    fn smallest_of(values: &[f32]) -> f32 {
+        let best = extreme(values, f32::HIGH, |v, best| v < best);
+        best.unwrap_or_else(|| fold_slice(values, f32::HIGH, f32::smallest))
     }
 }
 
@@ -208,30 +228,30 @@ impl State {
     fn add_as<T: Number>(&mut self, values: &[u32], tile: Tile) {
         let values: &[T] = bytemuck::cast_slice(values);
         match self.kind {
-            ReduceKind::Sum => self.fold(values, tile, T::ZERO, T::add, T::add),
-            ReduceKind::Prod => self.fold(values, tile, T::ONE, T::mul, T::mul),
-            ReduceKind::Max => self.fold(values, tile, T::LOW, T::larger, T::largest),
-            ReduceKind::Min => self.fold(values, tile, T::HIGH, T::smaller, T::smallest),
+            ReduceKind::Sum => self.fold(values, tile, T::add, T::add, |v| fold_slice(v, T::ZERO, T::add)),
+            ReduceKind::Prod => self.fold(values, tile, T::mul, T::mul, |v| fold_slice(v, T::ONE, T::mul)),
+            ReduceKind::Max => self.fold(values, tile, T::larger, T::largest, T::largest_of),
+            ReduceKind::Min => self.fold(values, tile, T::smaller, T::smallest, T::smallest_of),
             ReduceKind::ArgMax => self.find(values, tile, T::LOW, T::below),
             ReduceKind::ArgMin => self.find(values, tile, T::HIGH, T::above),
         }
     }
 
-    /// Combines by `f` in memory, by `g`, which is the same, in registers.
+    /// Combines by `f` in memory, by `g`, which is the same, in registers, and by `all` many values in a row.
     #[inline(always)]
     fn fold<T: Number>(
         &mut self,
         values: &[T],
         tile: Tile,
-        start: T,
         f: impl Fn(T, T) -> T,
         g: impl Fn(T, T) -> T,
+        all: impl Fn(&[T]) -> T,
     ) {
         let acc: &mut [T] = bytemuck::cast_slice_mut(&mut self.acc);
         match tile.order {
             Order::ColsInner => {
                 for (acc, row) in acc.iter_mut().zip(values.chunks_exact(tile.cols)) {
-                    *acc = g(*acc, fold_slice(row, start, &g));
+                    *acc = g(*acc, all(row));
                 }
             }
             Order::RowsInner => {
