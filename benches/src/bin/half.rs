@@ -30,6 +30,9 @@ struct Options {
     /// Steps of a window.
     #[arg(long, default_value_t = 50)]
     window: usize,
+    /// Orders of the samples to take the mean of: what one run does by chance matters less in it.
+    #[arg(long, default_value_t = 1)]
+    orders: u64,
     /// No second run in f32.
     #[arg(long)]
     alone: bool,
@@ -58,12 +61,12 @@ impl Source {
         })
     }
 
-    /// The batch of a step: equal for all runs, but for the order of its samples.
-    fn batch(&self, device: &Device, step: usize, turned: bool) -> Result<(Tensor, Tensor)> {
+    /// The batch of a step in one of the orders: equal for all runs, but for the order of its own samples.
+    fn batch(&self, device: &Device, order: u64, step: usize, turned: bool) -> Result<(Tensor, Tensor)> {
         match self {
             Source::Images(set, batch) => {
                 let each = set.len() / batch;
-                let order = batches(set.len(), *batch, 1, (step / each) as u64);
+                let order = batches(set.len(), *batch, order, (step / each) as u64);
                 let (mut x, mut y) = (Vec::new(), Vec::new());
                 for sample in turn(&order[step % each], turned) {
                     let mut image = Vec::new();
@@ -79,7 +82,7 @@ impl Source {
                 Ok((Tensor::from_slice(device, &x, &shape), Tensor::from_slice(device, &y, &[*batch])))
             }
             Source::Text(text) => {
-                let order = batches(text.len(), 16, 1, 0);
+                let order = batches(text.len(), 16, order, 0);
                 let (x, y) = text.batch_on(device, &turn(&order[step], turned))?;
                 Ok((x, y.reshape(&[16 * 128])))
             }
@@ -125,12 +128,25 @@ impl Run {
     }
 }
 
+/// The mean of a run in each of the orders.
 fn train(options: &Options, source: &Source, half: Option<Half>, turned: bool) -> Result<Run> {
+    let mut runs = (1..=options.orders).map(|order| train_in(options, source, half, order, turned));
+    let mut all = runs.next().ok_or("there is no order")??;
+    for run in runs {
+        let run = run?;
+        all.losses.iter_mut().zip(&run.losses).for_each(|(sum, loss)| *sum += loss);
+        all.skipped += run.skipped;
+    }
+    all.losses.iter_mut().for_each(|sum| *sum /= options.orders as f32);
+    Ok(all)
+}
+
+fn train_in(options: &Options, source: &Source, half: Option<Half>, order: u64, turned: bool) -> Result<Run> {
     let device = Device::by_name(&options.device)?;
     let mut training = Training::in_half(&options.workload, &device, half)?;
     let mut losses = Vec::new();
     for step in 0..options.steps {
-        let (x, y) = source.batch(&device, step, turned)?;
+        let (x, y) = source.batch(&device, order, step, turned)?;
         training.set_batch(x, y);
         losses.push(training.step()?);
     }
@@ -151,7 +167,9 @@ fn main() -> Result<()> {
     let options = Options::parse();
     let source = Source::new(&options.workload)?;
     let exact = train(&options, &source, None, false)?;
-    println!("{} on {}, {} steps", options.workload, options.device, options.steps);
+    let (workload, device, steps, orders) =
+        (&options.workload, &options.device, options.steps, options.orders);
+    println!("{workload} on {device}, {steps} steps, orders of the samples: {orders}");
     println!("f32   {:.4?}\n      {} bytes, {} launches", exact.losses, exact.bytes, exact.launches);
     if !options.alone {
         let turned = train(&options, &source, None, true)?;

@@ -72,6 +72,22 @@ pub(crate) struct Evaluator {
     job_cols: usize,
 }
 
+/// Runs of `len` rows each, by row-major index: the first from `start` on, each of the others `apart` behind the one before.
+/// Their accumulators lie after one another.
+#[derive(Clone, Copy)]
+pub(crate) struct Runs {
+    pub start: usize,
+    pub len: usize,
+    pub apart: usize,
+}
+
+impl Runs {
+    /// A single run.
+    pub fn one(start: usize, len: usize) -> Runs {
+        Runs { start, len, apart: 0 }
+    }
+}
+
 impl Evaluator {
     pub(crate) fn new(p: Program) -> Evaluator {
         Evaluator::with_job(p, JOB)
@@ -120,27 +136,30 @@ impl Evaluator {
         }
     }
 
-    /// Hands `f` a function that evaluates the program, an epilogue, for runs of rows: it takes the row-major
-    /// index of the first row and the accumulators of the rows from there on, and may be called from several
-    /// threads at once. Each row must be handed in once.
+    /// Hands `f` a function that evaluates the program, an epilogue, for runs of rows and their accumulators. It may be
+    /// called from several threads at once. Each row must be handed in once.
     pub(crate) fn shared<R>(
         &self,
         reads: &[&[u32]],
         writes: &mut [&mut [u32]],
         scalars: &[u32],
-        f: impl FnOnce(&(dyn Fn(usize, &[f32]) + Sync)) -> R,
+        f: impl FnOnce(&(dyn Fn(Runs, &[f32]) + Sync)) -> R,
     ) -> R {
         let (shared, types) = (self.written(writes), &self.plan.types);
-        // Working memory that no call uses at the moment: runs may be short, and constants are filled in once.
+        // Working memory that no call uses at the moment: constants are filled in once.
         let spare: Mutex<Vec<Scratch>> = Mutex::new(Vec::new());
         let spare = || spare.lock().unwrap_or_else(PoisonError::into_inner);
-        f(&|start, acc| {
+        f(&|runs, acc| {
             let acc: &[u32] = bytemuck::cast_slice(acc);
-            let buffers = Buffers { reads, types, writes: &shared, scalars, acc, acc_start: start };
+            let mut buffers = Buffers { reads, types, writes: &shared, scalars, acc, acc_start: 0 };
             let own = spare().pop();
             let lanes = || self.lanes(self.plan.rows);
             let mut scratch = own.unwrap_or_else(|| Scratch::new(&self.plan, true, &buffers, lanes()));
-            self.rows(start, start + acc.len(), &buffers, &mut scratch);
+            for (i, acc) in acc.chunks(runs.len.max(1)).enumerate() {
+                let start = runs.start + i * runs.apart;
+                (buffers.acc, buffers.acc_start) = (acc, start);
+                self.rows(start, start + acc.len(), &buffers, &mut scratch);
+            }
             spare().push(scratch);
         })
     }

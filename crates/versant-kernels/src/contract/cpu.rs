@@ -16,12 +16,12 @@ use super::gemm_call::gemm;
 use super::gpu::epilogue_bindings;
 use super::panel::{COLS, Mat, Product, RowsProduct, Tiles, WIDE, rows};
 use super::{ContractLaunch, Contraction, MatMul, Operand};
-use crate::eval::Evaluator;
+use crate::eval::{Evaluator, Runs};
 use crate::math::widen;
 use crate::{DType, KernelSource, Program, View};
 
-/// Takes a run of accumulators: the row-major index of the first in the result, and the values.
-pub(super) type Sink<'a> = dyn Fn(usize, &[f32]) + Sync + 'a;
+/// Takes accumulators: where they lie in the row-major result, and the values.
+pub(super) type Sink<'a> = dyn Fn(Runs, &[f32]) + Sync + 'a;
 
 /// Halves that a thread makes f32 of at a time.
 const WIDENED: usize = 1 << 14;
@@ -101,7 +101,8 @@ pub(super) fn accumulate(c: &Contraction, a: &[f32], b: &[f32], sink: &Sink<'_>)
     if super::cost(c).0 == 0 {
         let zeros = vec![0.0; out.min(1 << 12)];
         for start in (0..out).step_by(zeros.len()) {
-            sink(start, &zeros[..zeros.len().min(out - start)]);
+            let zeros = &zeros[..zeros.len().min(out - start)];
+            sink(Runs::one(start, zeros.len()), zeros);
         }
         return;
     }
@@ -231,13 +232,8 @@ fn matmul(mm: &MatMul, a: &[f32], b: &[f32], sink: &Sink<'_>) {
                     }
                 }
                 let start = matrices.start * m * n + row.start * n + col.start;
-                if col.len() == n {
-                    sink(start, acc);
-                } else {
-                    for (r, acc) in acc.chunks_exact(col.len()).enumerate() {
-                        sink(start + r * n, acc);
-                    }
-                }
+                let len = if col.len() == n { acc.len() } else { col.len() };
+                sink(Runs { start, len, apart: n }, acc);
             });
         });
     });

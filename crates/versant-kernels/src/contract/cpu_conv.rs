@@ -15,6 +15,7 @@ use super::panel::{COLS, Mat, NARROW, Product, Tiles, WIDE, depths, rows};
 use super::patches::{LinesProduct, PackPatches, PaddedShape, WeightProduct};
 use super::{Conv, ConvKind};
 use crate::View;
+use crate::eval::Runs;
 
 /// Floats of a patch matrix, as far as one output row allows: 192 KiB.
 const COL: usize = 3 << 14;
@@ -350,13 +351,8 @@ fn emit_images(
 ) {
     let len = pixels.len();
     if samples == 1 {
-        if len == e.pixels {
-            return sink(start, acc);
-        }
-        for (ch, run) in acc.chunks_exact(len).enumerate() {
-            sink(start + ch * e.pixels + pixels.start, run);
-        }
-        return;
+        let run = if len == e.pixels { acc.len() } else { len };
+        return sink(Runs { start: start + pixels.start, len: run, apart: e.pixels }, acc);
     }
     with_scratch(4, e.c_out * len, |image| {
         for s in 0..samples {
@@ -364,7 +360,7 @@ fn emit_images(
                 let from = (ch * samples + s) * len;
                 out.copy_from_slice(&acc[from..from + len]);
             }
-            sink(start + s * e.conv.c_out * e.pixels, image);
+            sink(Runs::one(start + s * e.conv.c_out * e.pixels, image.len()), image);
         }
     });
 }
@@ -463,7 +459,8 @@ fn input_grad(e: &Extents<'_>, ops: &Operands<'_>, sink: &Sink<'_>) {
                 });
             }
             for (s, acc) in samples.clone().zip(acc.chunks_exact(image)) {
-                sink((s * c.c_in + g * e.c_in + channels.start) * e.area, acc);
+                let start = (s * c.c_in + g * e.c_in + channels.start) * e.area;
+                sink(Runs::one(start, acc.len()), acc);
             }
         });
     });
@@ -559,12 +556,8 @@ fn reduce(e: &Extents<'_>, t: &WeightTasks, mut partials: Vec<Vec<f32>>, sink: &
                     turned[oc * rows + tap] = x;
                 }
             }
-            if rows == depth {
-                return sink(start, turned);
-            }
-            for (oc, run) in turned.chunks_exact(rows).enumerate() {
-                sink(start + oc * depth, run);
-            }
+            let len = if rows == depth { turned.len() } else { rows };
+            sink(Runs { start, len, apart: depth }, turned);
         });
     });
 }

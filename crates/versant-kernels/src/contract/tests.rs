@@ -145,10 +145,11 @@ fn each_tap(c: &Conv, mut f: impl FnMut(usize, usize, usize)) {
 /// Runs the CPU twin, asserting that every result element arrives exactly once.
 fn run(c: &Contraction, a: &[f32], b: &[f32]) -> Vec<f32> {
     let out = Mutex::new(vec![None; c.output_shape().numel()]);
-    accumulate(c, a, b, &|start, acc| {
+    accumulate(c, a, b, &|runs, acc| {
         let mut out = out.lock().expect("no sink panicked");
         for (i, &value) in acc.iter().enumerate() {
-            assert!(out[start + i].replace(value).is_none(), "element {} came twice", start + i);
+            let at = runs.start + i / runs.len * runs.apart + i % runs.len;
+            assert!(out[at].replace(value).is_none(), "element {at} came twice");
         }
     });
     let all = out.into_inner().expect("no sink panicked");

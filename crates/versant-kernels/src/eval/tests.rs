@@ -56,7 +56,7 @@ fn random_epilogues_agree_with_the_definition() {
         let mut writes: Vec<&mut [u32]> = writes.iter_mut().map(|b| &mut b[..]).collect();
         Evaluator::new(p.clone()).shared(&reads, &mut writes, &SCALARS, |sink| {
             let pieces: Vec<_> = acc.chunks(7).enumerate().collect();
-            pieces.par_iter().for_each(|(i, acc)| sink(i * 7, acc));
+            pieces.par_iter().for_each(|(i, acc)| sink(Runs::one(i * 7, acc.len()), acc));
         });
         assert!(got == want, "seed {seed}: {p:?}");
     }
