@@ -173,9 +173,14 @@ fn run(ex: &Example) -> Outcome {
         let x = pick(&ex.dev, &test.source, &[LENGTH], part);
         made.extend(net.translate(ex, &x, begin as u32, end as u32)?);
     }
+    // An unknown word is one word that is never the right one: BLEU takes "<unknown>" for three.
+    let word = |&id: &u32| match id as i32 {
+        Vocabulary::UNKNOWN => "\u{2047}",
+        id => known[1].token(id).unwrap_or_default(),
+    };
     let spoken = |ids: &Vec<u32>| {
         let ids = ids.iter().filter(|&&id| id != end as u32);
-        ids.map(|&id| known[1].token(id as i32).unwrap_or_default()).collect::<Vec<_>>().join(" ")
+        ids.map(word).collect::<Vec<_>>().join(" ")
     };
     let made: Vec<String> = made.iter().map(spoken).collect();
     let truth: Vec<Vec<String>> =
