@@ -42,8 +42,10 @@ pub fn rem_i32(x: i32, y: i32) -> i32 {
 /// [`div_u32`] of each lane; a shift where all divisors are one power of two, as they are where random words become
 /// numbers.
 pub fn div_block_u32(dst: &mut [u32], a: &[u32], b: &[u32]) {
+    // Either operand may be one word for all lanes.
+    let shifts = |y: u32| y.is_power_of_two() && b.iter().fold(0, |other, &w| other | (w ^ y)) == 0;
     match b.first() {
-        Some(&y) if y.is_power_of_two() && b.iter().fold(0, |other, &w| other | (w ^ y)) == 0 => {
+        Some(&y) if a.len() == dst.len() && shifts(y) => {
             let bits = y.trailing_zeros();
             unary_u32(dst, a, |x| x >> bits);
         }

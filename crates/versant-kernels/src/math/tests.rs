@@ -203,4 +203,9 @@ fn integers_divide_exactly() {
         assert!(quotients.iter().zip(&words).all(|(&q, &x)| q == x.checked_div(y).unwrap_or(0)), "{y}");
     };
     [0, 1, 3, 256, 1 << 31].into_iter().for_each(one);
+    let mut quotients = [0; 3];
+    div_block_u32(&mut quotients, &[1000], &[8; 3]);
+    assert_eq!(quotients, [125; 3]);
+    div_block_u32(&mut quotients, &[7, 8, 9], &[4]);
+    assert_eq!(quotients, [1, 2, 2]);
 }
