@@ -23,7 +23,7 @@ mod shared;
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use rayon::prelude::*;
 
@@ -146,21 +146,25 @@ impl Evaluator {
         f: impl FnOnce(&(dyn Fn(Runs, &[f32]) + Sync)) -> R,
     ) -> R {
         let (shared, types) = (self.written(writes), &self.plan.types);
-        // Working memory that no call uses at the moment: constants are filled in once.
-        let spare: Mutex<Vec<Scratch>> = Mutex::new(Vec::new());
-        let spare = || spare.lock().unwrap_or_else(PoisonError::into_inner);
+        // Working memory for each thread, which constants are filled into once: runs may be short, and a lock that threads share
+        // would be most of the time then.
+        let threads = rayon::current_num_threads() + 1;
+        let own: Vec<Mutex<Option<Scratch>>> = (0..threads).map(|_| Mutex::new(None)).collect();
         f(&|runs, acc| {
             let acc: &[u32] = bytemuck::cast_slice(acc);
             let mut buffers = Buffers { reads, types, writes: &shared, scalars, acc, acc_start: 0 };
-            let own = spare().pop();
             let lanes = || self.lanes(self.plan.rows);
-            let mut scratch = own.unwrap_or_else(|| Scratch::new(&self.plan, true, &buffers, lanes()));
+            let new = || Scratch::new(&self.plan, true, &buffers, lanes());
+            // A thread that has been here before and took up other work in between makes a new one.
+            let thread = rayon::current_thread_index().map_or(0, |i| i + 1);
+            let mut place = own[thread].try_lock().ok();
+            let mut other = None;
+            let scratch = place.as_deref_mut().unwrap_or(&mut other).get_or_insert_with(new);
             for (i, acc) in acc.chunks(runs.len.max(1)).enumerate() {
                 let start = runs.start + i * runs.apart;
                 (buffers.acc, buffers.acc_start) = (acc, start);
-                self.rows(start, start + acc.len(), &buffers, &mut scratch);
+                self.rows(start, start + acc.len(), &buffers, scratch);
             }
-            spare().push(scratch);
         })
     }
 
