@@ -161,6 +161,13 @@ impl Access {
             inner += 1;
             period *= self.dims[at];
         }
+        if let Some(at) = self.dims.len().checked_sub(inner + 1)
+            && period < PERIOD[0]
+            && let Some(part) = (2..=PERIOD[1] / period).rev().find(|&part| self.dims[at].is_multiple_of(part))
+        {
+            self.split(at, part);
+            inner += 1;
+        }
         if inner == 0 {
             return;
         }
@@ -193,6 +200,18 @@ impl Access {
             if self.firsts.iter().filter(|&&first| first == FAR).count() > self.firsts.len() / 4 {
                 self.firsts.clear();
             }
+        }
+    }
+
+    /// Takes a dimension apart, so that the inner one of the two has this extent.
+    fn split(&mut self, at: usize, part: usize) {
+        self.dims[at] /= part;
+        self.dims.insert(at + 1, part);
+        let guards = self.guards.iter_mut().map(|(form, _)| form);
+        for form in std::iter::once(&mut self.address).chain(guards) {
+            let step = form.strides[at];
+            form.strides[at] *= part as isize;
+            form.strides.insert(at + 1, step);
         }
     }
 
