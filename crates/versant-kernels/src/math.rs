@@ -20,7 +20,8 @@ mod tests;
 mod trig;
 
 pub use erf::erf;
-pub use exp::{exp, exp2, expm1, sigmoid, tanh};
+pub(crate) use exp::exp_below;
+pub use exp::{exp, exp_block, exp2, expm1, sigmoid, tanh};
 pub use half::{bf16_bits, f16_bits, f16_exact, f16_value};
 pub(crate) use half::{narrow, widen};
 pub(crate) use integer::low_word;

@@ -259,9 +259,15 @@ impl Work<'_> {
             let row = (b * a.queries + rows.start + r) * a.heads + h;
             let out = &out[row * a.value..][..a.value];
             let from = g.offset + r as isize * g.strides[0];
-            let gradient = (0..a.value).map(|d| g.data[(from + d as isize * g.strides[1]) as usize]);
-            let delta: f32 = out.iter().zip(gradient).map(|(o, g)| o * g).sum();
-            vectorised(Softened { p, ds, sum: sums[row], delta, scale: a.scale });
+            let delta: f32 = match g.strides[1] {
+                1 => dot(out, &g.data[from as usize..][..a.value]),
+                step => {
+                    let gradient = (0..a.value).map(|d| g.data[(from + d as isize * step) as usize]);
+                    out.iter().zip(gradient).map(|(o, g)| o * g).sum()
+                }
+            };
+            math::exp_below(p, sums[row]);
+            vectorised(Softened { p, ds, delta, scale: a.scale });
         }
     }
 }
@@ -271,6 +277,25 @@ fn spread(rows: &[f32], width: usize, out: &mut [f32], first: usize, heads: usiz
     for (r, row) in rows.chunks_exact(width).enumerate() {
         out[(first + r * heads) * width..][..width].copy_from_slice(row);
     }
+}
+
+/// The sum of products, in lanes of their own.
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut sums = [0.0; LANES];
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+    for (a, b) in a.iter().zip(b) {
+        sums.iter_mut().zip(a.iter().zip(b)).for_each(|(sum, (a, b))| *sum += a * b);
+    }
+    let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
+    tree(sums, |a, b| a + b) + rest
+}
+
+/// Combines lanes by halves.
+#[inline(always)]
+fn tree(lanes: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> f32 {
+    let eight: [f32; 8] = std::array::from_fn(|i| f(lanes[i], lanes[i + 8]));
+    let four: [f32; 4] = std::array::from_fn(|i| f(eight[i], eight[i + 4]));
+    f(f(four[0], four[2]), f(four[1], four[3]))
 }
 
 /// One step of the online softmax: scores become exponentials below the new maximum, and what was summed so far is
@@ -295,34 +320,30 @@ impl NullaryFnOnce for Online<'_> {
             for chunk in &mut chunks {
                 best.iter_mut().zip(chunk).for_each(|(b, &s)| *b = if s > *b { s } else { *b });
             }
-            let best = best.iter().chain(chunks.remainder()).fold(*max, |a, &b| if b > a { b } else { a });
+            let best =
+                chunks
+                    .remainder()
+                    .iter()
+                    .fold(tree(best, |a, b| if b > a { b } else { a }), |a, &b| if b > a { b } else { a });
             let factor = math::exp(*max - best);
+            math::exp_below(row, best);
             let mut sums = [0.0; LANES];
-            let mut chunks = row.chunks_exact_mut(LANES);
+            let mut chunks = row.chunks_exact(LANES);
             for chunk in &mut chunks {
-                for (sum, s) in sums.iter_mut().zip(chunk) {
-                    *s = math::exp(*s - best);
-                    *sum += *s;
-                }
+                sums.iter_mut().zip(chunk).for_each(|(sum, &s)| *sum += s);
             }
-            // A copy, so that the sums above stay in registers.
-            let mut all = sums;
-            for (sum, s) in all.iter_mut().zip(chunks.into_remainder()) {
-                *s = math::exp(*s - best);
-                *sum += *s;
-            }
+            let rest: f32 = chunks.remainder().iter().sum();
             *max = best;
-            *sum = *sum * factor + all.iter().sum::<f32>();
+            *sum = *sum * factor + (tree(sums, |a, b| a + b) + rest);
             acc.iter_mut().for_each(|x| *x *= factor);
         }
     }
 }
 
-/// One row of the backward pass: scores become probabilities, and the gradient of probabilities that of products.
+/// One row of the backward pass: of probabilities and their gradient that of products.
 struct Softened<'a> {
-    p: &'a mut [f32],
+    p: &'a [f32],
     ds: &'a mut [f32],
-    sum: f32,
     delta: f32,
     scale: f32,
 }
@@ -331,8 +352,7 @@ impl NullaryFnOnce for Softened<'_> {
     type Output = ();
     #[inline(always)]
     fn call(self) {
-        for (p, ds) in self.p.iter_mut().zip(self.ds.iter_mut()) {
-            *p = math::exp(*p - self.sum);
+        for (p, ds) in self.p.iter().zip(self.ds.iter_mut()) {
             *ds = *p * (*ds - self.delta) * self.scale;
         }
     }

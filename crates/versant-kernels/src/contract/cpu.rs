@@ -17,6 +17,7 @@ use super::gpu::epilogue_bindings;
 use super::panel::{COLS, Mat, Product, RowsProduct, Tiles, WIDE, rows};
 use super::{ContractLaunch, Contraction, MatMul, Operand};
 use crate::eval::{Evaluator, Runs};
+use crate::lanes::fold_lanes;
 use crate::math::widen;
 use crate::{DType, KernelSource, Program, View};
 
@@ -208,6 +209,9 @@ fn matmul(mm: &MatMul, a: &[f32], b: &[f32], sink: &Sink<'_>) {
     let batch = mm.batch.numel();
     let (macs, right) = (batch * m * n * k, matrix(&mm.b, b, 0));
     let tiled = batch == 1 && over_tiles(m, &right);
+    if tiled && m * n <= MatMulTasks::ACC && k >= (2 * LONG).max(2 * m.max(n)) {
+        return over_steps([matrix(&mm.a, a, 0), right], sink);
+    }
     let tasks = if tiled { MatMulTasks::over_panels([m, n, k]) } else { MatMulTasks::new(batch, [m, n, k]) };
     let [height, cols] = tasks.block;
     let (row_tasks, col_tasks) = (m.div_ceil(height), n.div_ceil(cols));
@@ -235,6 +239,33 @@ fn matmul(mm: &MatMul, a: &[f32], b: &[f32], sink: &Sink<'_>) {
                 let len = if col.len() == n { acc.len() } else { col.len() };
                 sink(Runs { start, len, apart: n }, acc);
             });
+        });
+    });
+}
+
+/// Steps of the contracted index that a task of [`over_steps`] has at least.
+const LONG: usize = 512;
+
+/// A product of long sums: each task reads and packs its own steps of both operands, and the tasks' sums are added up in order.
+fn over_steps([a, b]: [Mat<'_>; 2], sink: &Sink<'_>) {
+    let ([m, k], n) = (a.size, b.size[1]);
+    let pieces = (k / LONG).min(8);
+    let (steps, size) = (k.div_ceil(pieces).next_multiple_of(COLS), m * n);
+    let pieces = k.div_ceil(steps);
+    with_scratch(4, pieces * size, |sums| {
+        sums.par_chunks_mut(size).with_max_len(1).enumerate().for_each(|(i, acc)| {
+            let part = piece(i, steps, k);
+            let (a, b) =
+                (a.block([0, part.start], [m, part.len()]), b.block([part.start, 0], [part.len(), n]));
+            over_panels(acc, [a, b], [&[], &[]], [0, 0], false);
+        });
+        let (first, others) = sums.split_at_mut(size);
+        let run = cut(m, MatMulTasks::PIECES, 1) * n;
+        first.par_chunks_mut(run).enumerate().for_each(|(i, acc)| {
+            for other in others.chunks_exact(size) {
+                fold_lanes(acc, &other[i * run..i * run + acc.len()], |x, y| x + y);
+            }
+            sink(Runs::one(i * run, acc.len()), acc);
         });
     });
 }

@@ -11,11 +11,12 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::cpu::{SEQUENTIAL_MACS, Sink, for_each_task, piece, product, with_scratch};
-use super::panel::{COLS, Mat, NARROW, Product, Tiles, WIDE, depths, rows};
-use super::patches::{LinesProduct, PackPatches, PaddedShape, WeightProduct};
+use super::panel::{COLS, Mat, NARROW, Product, RowsProduct, Tiles, WIDE, depths, rows};
+use super::patches::{LinesProduct, PackPatches, PaddedShape, PatchRows, WeightProduct};
 use super::{Conv, ConvKind};
 use crate::View;
 use crate::eval::Runs;
+use crate::lanes::vectorised;
 
 /// Floats of a patch matrix, as far as one output row allows: 192 KiB.
 const COL: usize = 3 << 14;
@@ -27,6 +28,8 @@ const PAIR: usize = 2 * COLS;
 const MIN_COLS: usize = 96;
 /// Tasks that a gradient is cut into at least, where the shape allows it.
 const MIN_TASKS: usize = 16;
+/// Steps over pixels that short lines of several samples make up.
+const STEPS: usize = 256;
 /// Floats that the partial sums of a weight gradient may take, beyond the first.
 const PARTIALS: usize = 1 << 19;
 
@@ -502,6 +505,10 @@ fn weight_grad(e: &Extents<'_>, ops: &Operands<'_>, sink: &Sink<'_>) {
         let from = g * e.c_in + channels.start..g * e.c_in + channels.end;
         let out = g * e.c_out..(g + 1) * e.c_out;
         let mut sum = vec![0.0; taps * t.ld];
+        if c.output[1] <= COLS {
+            over_patches(e, ops, [from, out], chunk, lines, &mut sum);
+            return sum;
+        }
         let size = PaddedShape::new(c, channels.len(), lines).len(1);
         with_buffers([0, t.ld * lines * c.output[1], size], |[_, panels, words]| {
             for s in chunk {
@@ -525,6 +532,48 @@ fn weight_grad(e: &Extents<'_>, ops: &Operands<'_>, sink: &Sink<'_>) {
         false => (0..tasks).into_par_iter().with_max_len(1).map(one).collect(),
     };
     reduce(e, &t, partials, sink);
+}
+
+/// Adds to a partial weight gradient where lines are shorter than a panel: they are put after one another first, those of
+/// some samples, as a patch matrix that stays in the second-level cache.
+fn over_patches(
+    e: &Extents<'_>,
+    ops: &Operands<'_>,
+    [from, out]: [Range<usize>; 2],
+    chunk: Range<usize>,
+    lines: usize,
+    sum: &mut [f32],
+) {
+    let (c, taps) = (e.conv, from.len() * e.taps);
+    let grad = ops.grad.as_ref().expect("a weight gradient reads the output gradient");
+    let width = c.output[1];
+    let together = if lines == c.output[0] { (STEPS / e.pixels).clamp(1, chunk.len()) } else { 1 };
+    // A copy of a line is a panel long, whatever the line's length.
+    let ld = together * lines * width + COLS;
+    let size = PaddedShape::new(c, from.len(), lines).len(1);
+    with_buffers([taps * ld, sum.len() / taps * ld, size], |[patches, panels, words]| {
+        for first in chunk.clone().step_by(together) {
+            let samples = first..(first + together).min(chunk.end);
+            for y in (0..c.output[0]).step_by(lines) {
+                let lines = lines.min(c.output[0] - y);
+                let (pixels, depth) = (lines * width, samples.len() * lines * width);
+                let panels = &mut panels[..sum.len() / taps * depth];
+                for (i, s) in samples.clone().enumerate() {
+                    let shape = PaddedShape::new(c, from.len(), lines);
+                    let words = &mut words[..shape.len(1)];
+                    let image = &shape.fill(words, c, &ops.image, &(s..s + 1), &from, y);
+                    vectorised(PatchRows { image, out: &mut patches[i * pixels..], ld });
+                    for (p, panel) in panels.chunks_exact_mut(depth * COLS).enumerate() {
+                        let channels = out.start + p * COLS..(out.start + (p + 1) * COLS).min(out.end);
+                        let from = grad.matrix(s, channels, y * width..y * width + pixels);
+                        from.t().pack::<COLS>(&mut panel[i * pixels * COLS..][..pixels * COLS]);
+                    }
+                }
+                let a = Mat { data: patches, offset: 0, size: [taps, depth], strides: [ld as isize, 1] };
+                RowsProduct { a, b: panels, acc: sum, add: true }.run();
+            }
+        }
+    });
 }
 
 /// Adds the partial weight gradients of all chunks, pairwise, and hands the sums to the sink.

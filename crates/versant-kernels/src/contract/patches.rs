@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use pulp::{Simd, WithSimd};
+use pulp::{NullaryFnOnce, Simd, WithSimd};
 
 use super::Conv;
 use super::cpu_conv::Planes;
@@ -11,9 +11,6 @@ use crate::lanes::arch;
 
 /// Zeros before and after the padded samples, so that a panel may be read in one piece where only a part is wanted.
 const SLACK: usize = COLS;
-
-/// Pixels of short lines that are taken together.
-const RUN: usize = 128;
 
 /// Samples with zeros around them, for some output lines; borrowed memory.
 pub(super) struct Padded<'a> {
@@ -331,6 +328,31 @@ impl Tiles for LinesProduct<'_> {
     }
 }
 
+/// Rows of a patch matrix, `ld` floats each, for lines that are no longer than a panel.
+pub(super) struct PatchRows<'a> {
+    pub image: &'a Padded<'a>,
+    pub out: &'a mut [f32],
+    pub ld: usize,
+}
+
+impl NullaryFnOnce for PatchRows<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn call(self) {
+        let PatchRows { image: Padded { words, shape }, out, ld } = self;
+        let ([lines, width], step) = (shape.out, shape.stride[0] * shape.width);
+        for (row, out) in out.chunks_mut(ld).enumerate() {
+            let at = SLACK + shape.tap(row);
+            for y in 0..lines {
+                // A whole panel, whose end the next line writes over.
+                let line =
+                    words[at + y * step..].first_chunk::<COLS>().expect("there is slack after the last line");
+                out[y * width..y * width + COLS].copy_from_slice(line);
+            }
+        }
+    }
+}
+
 /// Adds the weight gradient of one sample: `acc[tap, out channel] += Σ patch[tap, pixel] · grad[pixel, out channel]`.
 ///
 /// Patches are not packed: the taps of a tile are as many lines of the padded sample, read side by side.
@@ -360,10 +382,6 @@ impl Tiles for WeightProduct<'_> {
         let [lines, width] = shape.out;
         let size = lines * width * COLS;
         let ld = self.grad.len() / (lines * width);
-        // Short lines are copied one after the other, whole panels that the next one writes over: the sums of a tile go to
-        // memory and back around each run of steps.
-        let take = if width <= COLS { (RUN / width).min(lines) } else { 1 };
-        let mut copies = [[0.0; RUN + COLS]; R];
         for panel in panels.step_by(P) {
             let grads: [&[[f32; COLS]]; P] =
                 std::array::from_fn(|p| self.grad[(panel + p) * size..][..size].as_chunks::<COLS>().0);
@@ -372,25 +390,14 @@ impl Tiles for WeightProduct<'_> {
                 let rows = R.min(self.taps - first);
                 let at: [usize; R] = std::array::from_fn(|r| SLACK + shape.tap(first + r.min(rows - 1)));
                 let mut tile = [[[simd.splat_f32s(0.0); V]; P]; R];
-                for y in (0..lines).step_by(take) {
-                    let count = take.min(lines - y);
+                for y in 0..lines {
                     // Loops, not `map`: that is a call of its own for so many.
-                    let mut from: [&[f32]; R] = [&[]; R];
-                    for ((line, copy), at) in from.iter_mut().zip(&mut copies).zip(at) {
-                        let at = |y: usize| at + y * shape.stride[0] * shape.width;
-                        if take == 1 {
-                            *line = &words[at(y)..at(y) + width];
-                            continue;
-                        }
-                        for i in 0..count {
-                            let line = &words[at(y + i)..at(y + i) + COLS];
-                            copy[i * width..i * width + COLS].copy_from_slice(line);
-                        }
-                        *line = &copy[..count * width];
+                    let (mut from, mut right): ([&[f32]; R], [&[[f32; COLS]]; P]) = ([&[]; R], [&[]; P]);
+                    for (line, at) in from.iter_mut().zip(at) {
+                        *line = &words[at + y * shape.stride[0] * shape.width..][..width];
                     }
-                    let mut right: [&[[f32; COLS]]; P] = [&[]; P];
                     for (line, grad) in right.iter_mut().zip(grads) {
-                        *line = &grad[y * width..(y + count) * width];
+                        *line = &grad[y * width..(y + 1) * width];
                     }
                     steps(simd, &mut tile, from, right);
                 }

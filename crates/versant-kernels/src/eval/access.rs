@@ -28,20 +28,18 @@ pub(super) struct Access {
     inner: usize,
     /// For each guard, what the period's lanes add to its value at the first.
     guard_tables: Vec<Vec<i32>>,
-    /// The lanes of the period by sixteens, where each of those lies within [`REACH`] words, and there are no guards.
-    sixteens: Vec<Sixteen>,
-}
-
-/// Sixteen lanes of a table: where the first word of them lies, from the period's least address on, and where each lies from
-/// there.
-#[derive(Clone, Debug)]
-pub(super) struct Sixteen {
-    pub first: u32,
-    pub index: [u32; 16],
+    /// The least and the most that they add.
+    guard_ends: Vec<[isize; 2]>,
+    /// For each lane of the period that has fifteen more behind it the least address of the sixteen, or [`FAR`] if they do not
+    /// lie within [`REACH`] words. Nothing if few do.
+    firsts: Vec<u32>,
 }
 
 /// Words that sixteen lanes may be spread over.
 pub(super) const REACH: usize = 64;
+
+/// Sixteen lanes that are spread over more.
+pub(super) const FAR: u32 = u32::MAX;
 
 /// A part of a period of lanes.
 pub(super) struct Period<'a> {
@@ -51,11 +49,11 @@ pub(super) struct Period<'a> {
     pub base: isize,
     /// The offsets.
     pub offsets: &'a [u32],
-    /// So many lanes come before the first of these.
-    pub head: usize,
-    pub sixteens: &'a [Sixteen],
+    /// The least of sixteen offsets from each on, if there are vectors for them.
+    pub firsts: &'a [u32],
     guards: [(isize, &'a [i32], isize); MAX_GUARDS],
     guarded: usize,
+    ends: &'a [[isize; 2]],
 }
 
 impl Period<'_> {
@@ -64,6 +62,12 @@ impl Period<'_> {
     pub fn exists(&self, i: usize) -> bool {
         let guards = &self.guards[..self.guarded];
         guards.iter().all(|(value, steps, extent)| (0..*extent).contains(&(value + steps[i] as isize)))
+    }
+
+    /// Whether every guard holds at all lanes of the period.
+    pub fn all_exist(&self) -> bool {
+        let mut guards = self.guards[..self.guarded].iter().zip(self.ends);
+        guards.all(|((value, _, extent), [low, high])| value + low >= 0 && value + high < *extent)
     }
 }
 
@@ -135,7 +139,8 @@ impl Access {
             least: 0,
             inner: 0,
             guard_tables: Vec::new(),
-            sixteens: Vec::new(),
+            guard_ends: Vec::new(),
+            firsts: Vec::new(),
         };
         access.make_table();
         access
@@ -155,6 +160,14 @@ impl Access {
         {
             inner += 1;
             period *= self.dims[at];
+        }
+        if let Some(at) = self.dims.len().checked_sub(inner + 1)
+            && period < PERIOD[0]
+            && let Some(part) =
+                (2..=PERIOD[1] / period).rev().find(|&part| self.dims[at].is_multiple_of(part))
+        {
+            self.split(at, part);
+            inner += 1;
         }
         if inner == 0 {
             return;
@@ -176,14 +189,31 @@ impl Access {
         if let (Some(table), Some(guards)) = (table, guards) {
             (self.table, self.least, self.inner, self.guard_tables) = (table, least, inner, guards);
         }
+        let ends =
+            |table: &Vec<i32>| [table.iter().min(), table.iter().max()].map(|x| x.map_or(0, |&x| x as isize));
+        self.guard_ends = self.guard_tables.iter().map(ends).collect();
         // Only vectors of sixteen lanes load them.
-        if self.guards.is_empty() && isa() == "avx512" {
-            let sixteens = self.table.as_chunks::<16>().0.iter().map(|lanes| {
+        if isa() == "avx512" {
+            let firsts = self.table.windows(16).map(|lanes| {
                 let first = *lanes.iter().min().expect("sixteen lanes");
-                let index = lanes.map(|at| at - first);
-                index.iter().all(|&at| at < REACH as u32).then_some(Sixteen { first, index })
+                if lanes.iter().all(|&at| at - first < REACH as u32) { first } else { FAR }
             });
-            self.sixteens = sixteens.collect::<Option<_>>().unwrap_or_default();
+            self.firsts = firsts.collect();
+            if self.firsts.iter().filter(|&&first| first == FAR).count() > self.firsts.len() / 4 {
+                self.firsts.clear();
+            }
+        }
+    }
+
+    /// Takes a dimension apart, so that the inner one of the two has this extent.
+    fn split(&mut self, at: usize, part: usize) {
+        self.dims[at] /= part;
+        self.dims.insert(at + 1, part);
+        let guards = self.guards.iter_mut().map(|(form, _)| form);
+        for form in std::iter::once(&mut self.address).chain(guards) {
+            let step = form.strides[at];
+            form.strides[at] *= part as isize;
+            form.strides.insert(at + 1, step);
         }
     }
 
@@ -196,30 +226,53 @@ impl Access {
     #[inline]
     pub fn periods(&self, start: usize, len: usize, mut f: impl FnMut(Period<'_>)) {
         let outer = self.dims.len() - self.inner;
+        let mut coords = [0usize; crate::MAX_RANK];
+        let (mut rest, mut at) = (start / self.table.len(), start % self.table.len());
+        for (coord, &dim) in coords.iter_mut().zip(&self.dims[..outer]).rev() {
+            *coord = rest % dim;
+            rest /= dim;
+        }
+        let value = |form: &Form| {
+            let steps = form.strides[..outer].iter().zip(&coords);
+            steps.fold(form.offset, |sum, (&stride, &coord)| sum + coord as isize * stride)
+        };
+        let mut base = value(&self.address) + self.least;
+        let mut values = [0; MAX_GUARDS];
+        values.iter_mut().zip(&self.guards).for_each(|(to, (form, _))| *to = value(form));
         let mut lane = 0;
         while lane < len {
-            let (number, at) = ((start + lane) / self.table.len(), (start + lane) % self.table.len());
-            let value = |form: &Form| {
-                let axes = self.dims[..outer].iter().zip(&form.strides).rev();
-                let folded = axes.fold((number, form.offset), |(rest, sum), (&dim, &stride)| {
-                    (rest / dim, sum + (rest % dim) as isize * stride)
-                });
-                folded.1
-            };
             let take = (self.table.len() - at).min(len - lane);
             let mut guards = [(0, &[][..], 0); MAX_GUARDS];
-            for (guard, ((form, extent), table)) in
-                guards.iter_mut().zip(self.guards.iter().zip(&self.guard_tables))
-            {
-                *guard = (value(form), &table[at..at + take], *extent);
+            let known = self.guards.iter().zip(&self.guard_tables).zip(values);
+            for (guard, (((_, extent), table), value)) in guards.iter_mut().zip(known) {
+                *guard = (value, &table[at..at + take], *extent);
             }
-            let base = value(&self.address) + self.least;
             let offsets = &self.table[at..at + take];
-            let head = at.next_multiple_of(16) - at;
-            let sixteens = self.sixteens.get((at + head) / 16..).unwrap_or_default();
-            let guarded = self.guards.len();
-            f(Period { lane, base, offsets, head, sixteens, guards, guarded });
-            lane += take;
+            let firsts = self.firsts.get(at..).unwrap_or_default();
+            f(Period {
+                lane,
+                base,
+                offsets,
+                firsts,
+                guards,
+                guarded: self.guards.len(),
+                ends: &self.guard_ends,
+            });
+            (lane, at) = (lane + take, 0);
+            for axis in (0..outer).rev() {
+                coords[axis] += 1;
+                let around = coords[axis] == self.dims[axis];
+                // One step on, or all of them back.
+                let steps = if around { 1 - self.dims[axis] as isize } else { 1 };
+                base += steps * self.address.strides[axis];
+                for (value, (form, _)) in values.iter_mut().zip(&self.guards) {
+                    *value += steps * form.strides[axis];
+                }
+                if !around {
+                    break;
+                }
+                coords[axis] = 0;
+            }
         }
     }
 

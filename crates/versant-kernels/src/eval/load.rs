@@ -1,6 +1,6 @@
 //! Filling a block from a buffer.
 
-use super::access::{Access, REACH, Run, Sixteen};
+use super::access::{Access, REACH, Run};
 use super::shared::Shared;
 use crate::DType;
 use crate::math::widen;
@@ -22,9 +22,10 @@ pub(super) trait Element: Copy {
     fn word(self) -> u32;
     /// Copies a run that is not short.
     fn copy(from: &[Self], dst: &mut [u32]);
-    /// Loads sixteens by vectors, as far as the machine has them; returns the lanes done.
-    fn spread(_from: &[Self], _sixteens: &[Sixteen], _dst: &mut [u32]) -> usize {
-        0
+    /// Loads what lies at some offsets by vectors, if the machine has them and `firsts`, the least of sixteen offsets from each
+    /// on; returns whether it did.
+    fn spread(_from: &[Self], _offsets: &[u32], _firsts: &[u32], _dst: &mut [u32]) -> bool {
+        false
     }
 }
 
@@ -37,12 +38,13 @@ impl Element for u32 {
         dst.copy_from_slice(from);
     }
     #[cfg(target_arch = "x86_64")]
-    fn spread(words: &[u32], sixteens: &[Sixteen], dst: &mut [u32]) -> usize {
+    fn spread(words: &[u32], offsets: &[u32], firsts: &[u32], dst: &mut [u32]) -> bool {
         match crate::lanes::arch() {
-            pulp::Arch::V4(simd) if !sixteens.is_empty() => {
-                simd.vectorize(Spread { simd, words, sixteens, dst })
+            pulp::Arch::V4(simd) if !firsts.is_empty() && dst.len() >= 16 => {
+                simd.vectorize(Spread { simd, words, offsets, firsts, dst });
+                true
             }
-            _ => 0,
+            _ => false,
         }
     }
 }
@@ -130,20 +132,15 @@ pub(super) fn gather(access: &Access, source: Source<'_, '_>, start: usize, dst:
 fn by_table<T: Element>(access: &Access, words: &[T], start: usize, dst: &mut [u32]) {
     access.periods(start, dst.len(), |p| {
         let lanes = &mut dst[p.lane..p.lane + p.offsets.len()];
-        if access.guarded() {
+        if p.all_exist() {
+            let words = &words[p.base as usize..];
+            if !T::spread(words, p.offsets, p.firsts, lanes) {
+                lanes.iter_mut().zip(p.offsets).for_each(|(d, &at)| *d = words[at as usize].word());
+            }
+        } else {
             for (i, (d, &at)) in lanes.iter_mut().zip(p.offsets).enumerate() {
                 *d = if p.exists(i) { words[(p.base + at as isize) as usize].word() } else { 0 };
             }
-        } else {
-            let words = &words[p.base as usize..];
-            let one = |lanes: &mut [u32], offsets: &[u32]| {
-                lanes.iter_mut().zip(offsets).for_each(|(d, &at)| *d = words[at as usize].word());
-            };
-            let (head, lanes) = lanes.split_at_mut(p.head.min(p.offsets.len()));
-            let (before, offsets) = p.offsets.split_at(head.len());
-            one(head, before);
-            let done = T::spread(words, p.sixteens, lanes);
-            one(&mut lanes[done..], &offsets[done..]);
         }
     });
 }
@@ -152,31 +149,39 @@ fn by_table<T: Element>(access: &Access, words: &[T], start: usize, dst: &mut [u
 struct Spread<'a> {
     simd: pulp::x86::V4,
     words: &'a [u32],
-    sixteens: &'a [Sixteen],
+    offsets: &'a [u32],
+    firsts: &'a [u32],
     dst: &'a mut [u32],
 }
 
 #[cfg(target_arch = "x86_64")]
 impl pulp::NullaryFnOnce for Spread<'_> {
-    type Output = usize;
+    type Output = ();
     #[inline(always)]
-    fn call(self) -> usize {
+    fn call(self) {
         use std::arch::x86_64::__m512i;
         let simd = self.simd.avx512f;
-        let mut done = 0;
-        for (dst, sixteen) in self.dst.as_chunks_mut::<16>().0.iter_mut().zip(self.sixteens) {
-            // Not the last words of a buffer, after which there is nothing to read.
-            let from = &self.words[sixteen.first as usize..];
-            let Some(from) = from.first_chunk::<REACH>() else { break };
+        let last = self.dst.len() - 16;
+        // The last sixteen once more, as far as they are no whole block of their own.
+        for lane in (0..last).step_by(16).chain([last]) {
+            let (to, offsets) = (&mut self.dst[lane..lane + 16], &self.offsets[lane..lane + 16]);
+            let first = self.firsts[lane];
+            // The last words of a buffer, after which there is nothing to read, go one by one, too.
+            let from = self.words.get(first as usize..).and_then(|words| words.first_chunk::<REACH>());
+            let Some(from) = from else {
+                to.iter_mut().zip(offsets).for_each(|(to, &at)| *to = self.words[at as usize]);
+                continue;
+            };
             let [a, b, c, d]: [__m512i; 4] = bytemuck::cast(*from);
-            let at: __m512i = bytemuck::cast(sixteen.index);
+            let mut at = [0u32; 16];
+            at.copy_from_slice(offsets);
+            let at = simd._mm512_sub_epi32(bytemuck::cast(at), simd._mm512_set1_epi32(first as i32));
             let low = simd._mm512_permutex2var_epi32(a, at, b);
             let high = simd._mm512_permutex2var_epi32(c, at, d);
             let is_high = simd._mm512_test_epi32_mask(at, simd._mm512_set1_epi32(32));
-            *dst = bytemuck::cast(simd._mm512_mask_blend_epi32(is_high, low, high));
-            done += 16;
+            let lanes: [u32; 16] = bytemuck::cast(simd._mm512_mask_blend_epi32(is_high, low, high));
+            to.copy_from_slice(&lanes);
         }
-        done
     }
 }
 

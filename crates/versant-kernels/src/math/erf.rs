@@ -1,6 +1,7 @@
 //! The error function.
 
-use super::{exp, poly};
+use super::exp::exp_between;
+use super::poly;
 
 /// The error function, within 1.5 ulp.
 #[inline(always)]
@@ -36,7 +37,7 @@ pub fn erf(x: f32) -> f32 {
             2.096_542_6e-5,
         ],
     );
-    let far = 1.0 - exp(-g);
+    let far = 1.0 - exp_between(-g);
     let y = if a < 0.92 { near } else { far };
     y.copysign(x)
 }

@@ -44,13 +44,143 @@ fn clamp(x: f32, low: f32, high: f32) -> f32 {
     if x > high { high } else { x }
 }
 
+/// What lies below is 0, what lies above infinite.
+const BOUNDS: [f32; 2] = [-104.0, 89.0];
+/// `(e^r - 1 - r) / r²`.
+const POLY: [f32; 5] = [0.49999994, 0.166_665_21, 0.041_668_39, 0.008_368_745, 0.001_381_454];
+
 /// e to the x, within 1 ulp.
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
-    let (n, r) = reduce(clamp(x, -104.0, 89.0));
-    // (e^r - 1 - r) / r²
-    let p = poly(r, [0.49999994, 0.166_665_21, 0.041_668_39, 0.008_368_745, 0.001_381_454]);
-    scale(1.0 + (r + r * r * p), n)
+    let [low, high] = BOUNDS;
+    // Not as small as results get: a processor takes ten times as long where one is below the normal numbers.
+    let zero = x < low;
+    let x = if zero { 0.0 } else { x };
+    let (n, r) = reduce(if x > high { high } else { x });
+    let y = scale(1.0 + (r + r * r * poly(r, POLY)), n);
+    if zero { 0.0 } else { y }
+}
+
+/// The same for x from -87 to 88 or NaN, in fewer steps.
+#[inline(always)]
+pub(super) fn exp_between(x: f32) -> f32 {
+    let (n, r) = reduce(x);
+    (1.0 + (r + r * r * poly(r, POLY))) * power(n)
+}
+
+/// [`exp`] of each value of a block, with the same bits.
+pub fn exp_block(dst: &mut [u32], a: &[u32]) {
+    #[cfg(target_arch = "x86_64")]
+    if let pulp::Arch::V4(simd) = crate::lanes::arch() {
+        return simd.vectorize(wide::Block { simd, dst, a });
+    }
+    crate::lanes::unary_f32(dst, a, exp);
+}
+
+/// Makes each value what [`exp`] makes of its distance to another.
+pub(crate) fn exp_below(values: &mut [f32], other: f32) {
+    #[cfg(target_arch = "x86_64")]
+    if let pulp::Arch::V4(simd) = crate::lanes::arch() {
+        return simd.vectorize(wide::Below { simd, values, other });
+    }
+    crate::lanes::vectorised(Below { values, other });
+}
+
+struct Below<'a> {
+    values: &'a mut [f32],
+    other: f32,
+}
+
+impl pulp::NullaryFnOnce for Below<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn call(self) {
+        self.values.iter_mut().for_each(|x| *x = exp(*x - self.other));
+    }
+}
+
+/// Sixteen lanes at once where one instruction scales by a power of two.
+#[cfg(target_arch = "x86_64")]
+mod wide {
+    use std::arch::x86_64::{__m512, _CMP_NLT_UQ};
+
+    use pulp::NullaryFnOnce;
+    use pulp::x86::V4;
+
+    use super::{BOUNDS, LN2_HI, LN2_LO, LOG2_E, POLY, ROUND};
+
+    pub struct Block<'a> {
+        pub simd: V4,
+        pub dst: &'a mut [u32],
+        pub a: &'a [u32],
+    }
+
+    impl NullaryFnOnce for Block<'_> {
+        type Output = ();
+        #[inline(always)]
+        fn call(self) {
+            let Block { simd, dst, a } = self;
+            let (dst, dst_rest) = dst.as_chunks_mut::<16>();
+            let (a, a_rest) = a.as_chunks::<16>();
+            for (dst, a) in dst.iter_mut().zip(a) {
+                *dst = bytemuck::cast(exp(simd, bytemuck::cast(*a)));
+            }
+            let mut last = [0u32; 16];
+            last[..a_rest.len()].copy_from_slice(a_rest);
+            let last: [u32; 16] = bytemuck::cast(exp(simd, bytemuck::cast(last)));
+            dst_rest.copy_from_slice(&last[..dst_rest.len()]);
+        }
+    }
+
+    pub struct Below<'a> {
+        pub simd: V4,
+        pub values: &'a mut [f32],
+        pub other: f32,
+    }
+
+    impl NullaryFnOnce for Below<'_> {
+        type Output = ();
+        #[inline(always)]
+        fn call(self) {
+            let Below { simd, values, other } = self;
+            let (sixteens, rest) = values.as_chunks_mut::<16>();
+            for x in sixteens {
+                *x = below(simd, *x, other);
+            }
+            let mut last = [0.0; 16];
+            last[..rest.len()].copy_from_slice(rest);
+            rest.copy_from_slice(&below(simd, last, other)[..rest.len()]);
+        }
+    }
+
+    #[inline(always)]
+    fn below(simd: V4, x: [f32; 16], other: f32) -> [f32; 16] {
+        let other = simd.avx512f._mm512_set1_ps(other);
+        bytemuck::cast(exp(simd, simd.avx512f._mm512_sub_ps(bytemuck::cast(x), other)))
+    }
+
+    /// The steps of [`super::exp`], whose two multiplications by powers of two round once, as this instruction does.
+    #[inline(always)]
+    fn exp(simd: V4, x: __m512) -> __m512 {
+        // No closures: what is not inlined at once is a call for each instruction.
+        let s = simd.avx512f;
+        let round = s._mm512_set1_ps(ROUND);
+        let [low, high] = BOUNDS;
+        let some = s._mm512_cmp_ps_mask::<_CMP_NLT_UQ>(x, s._mm512_set1_ps(low));
+        // NaN, as the second operand, stays.
+        let x = s._mm512_maskz_min_ps(some, s._mm512_set1_ps(high), x);
+        let shifted = s._mm512_add_ps(s._mm512_mul_ps(x, s._mm512_set1_ps(LOG2_E)), round);
+        let n = s._mm512_sub_ps(shifted, round);
+        let r = s._mm512_sub_ps(x, s._mm512_mul_ps(n, s._mm512_set1_ps(LN2_HI)));
+        let r = s._mm512_sub_ps(r, s._mm512_mul_ps(n, s._mm512_set1_ps(LN2_LO)));
+        let [first @ .., last] = POLY;
+        let mut p = s._mm512_set1_ps(last);
+        for c in first.into_iter().rev() {
+            p = s._mm512_add_ps(s._mm512_mul_ps(p, r), s._mm512_set1_ps(c));
+        }
+        let p = s._mm512_add_ps(r, s._mm512_mul_ps(s._mm512_mul_ps(r, r), p));
+        s._mm512_maskz_scalef_ps(some, s._mm512_add_ps(s._mm512_set1_ps(1.0), p), n)
+    }
 }
 
 /// 2 to the x, within 1.3 ulp; exact for integers.

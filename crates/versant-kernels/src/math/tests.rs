@@ -99,17 +99,19 @@ fn sines() {
 #[test]
 fn blocks_equal_single_values() {
     let words: Vec<u32> = samples().map(f32::to_bits).collect();
-    let mut dst = [vec![0; words.len()], vec![0; words.len()]];
+    let mut dst = [0; 3].map(|_| vec![0; words.len()]);
     for (i, words) in words.chunks(1000).enumerate() {
         let lanes = i * 1000..i * 1000 + words.len();
         sin_block(&mut dst[0][lanes.clone()], words);
-        cos_block(&mut dst[1][lanes], words);
+        cos_block(&mut dst[1][lanes.clone()], words);
+        exp_block(&mut dst[2][lanes], words);
     }
     let same = |a: u32, b: f32| a == b.to_bits() || b.is_nan() && f32::from_bits(a).is_nan();
     for (i, &w) in words.iter().enumerate() {
         let x = f32::from_bits(w);
         assert!(same(dst[0][i], sin(x)), "sin({x:e})");
         assert!(same(dst[1][i], cos(x)), "cos({x:e})");
+        assert!(same(dst[2][i], exp(x)), "exp({x:e})");
     }
 }
 
