@@ -13,7 +13,7 @@ use rayon::prelude::*;
 use super::cpu::{SEQUENTIAL_MACS, Sink, for_each_task, piece, product, with_scratch};
 use super::panel::{COLS, Mat, NARROW, Product, RowsProduct, Tiles, WIDE, depths, rows};
 use super::patches::{LinesProduct, PackPatches, PaddedShape, PatchRows, WeightProduct};
-use super::{Conv, ConvKind};
+use super::{Conv, ConvKind, depthwise};
 use crate::View;
 use crate::eval::Runs;
 use crate::lanes::vectorised;
@@ -21,13 +21,13 @@ use crate::lanes::vectorised;
 /// Floats of a patch matrix, as far as one output row allows: 192 KiB.
 const COL: usize = 3 << 14;
 /// Floats of an image and its result: 512 KiB.
-const IMAGE: usize = 1 << 17;
+pub(super) const IMAGE: usize = 1 << 17;
 /// Columns that are packed and multiplied at once.
 const PAIR: usize = 2 * COLS;
 /// Columns that a patch matrix should have at least; small images share one.
 const MIN_COLS: usize = 96;
 /// Tasks that a gradient is cut into at least, where the shape allows it.
-const MIN_TASKS: usize = 16;
+pub(super) const MIN_TASKS: usize = 16;
 /// Steps over pixels that short lines of several samples make up.
 const STEPS: usize = 256;
 /// Floats that the partial sums of a weight gradient may take, beyond the first.
@@ -138,7 +138,7 @@ impl<'a> Extents<'a> {
         }
     }
 
-    fn macs(&self) -> usize {
+    pub fn macs(&self) -> usize {
         self.conv.n * self.pixels * self.conv.c_out * self.c_in * self.taps
     }
 
@@ -221,7 +221,7 @@ pub(super) fn conv(conv: &Conv, a: &[f32], b: &[f32], sink: &Sink<'_>) {
 }
 
 /// The weights of group `g` as `[Cout/g, Cin/g · taps]`.
-fn weight_matrix<'a>(e: &Extents<'_>, ops: &'a Operands<'_>, g: usize) -> Mat<'a> {
+pub(super) fn weight_matrix<'a>(e: &Extents<'_>, ops: &'a Operands<'_>, g: usize) -> Mat<'a> {
     let (data, view) = ops.weight.as_ref().expect("this kind reads the weights");
     Mat {
         data,
@@ -265,6 +265,9 @@ fn forward<'w>(
     sink: &Sink<'_>,
 ) {
     let c = e.conv;
+    if depthwise::suits(e) {
+        return depthwise::forward(e, image, weight, sink);
+    }
     let direct = e.taps == 1 && c.stride == [1, 1] && c.padding == [0, 0] && c.input == c.output;
     let in_place = !direct && LinesProduct::suits(c.output[1]);
     let channels = if in_place { e.c_in } else { depths(e.c_in * e.taps).div_ceil(e.taps).min(e.c_in) };
@@ -339,7 +342,7 @@ fn forward<'w>(
 }
 
 /// Three scratch buffers of the thread at once.
-fn with_buffers<R>(lens: [usize; 3], f: impl FnOnce([&mut [f32]; 3]) -> R) -> R {
+pub(super) fn with_buffers<R>(lens: [usize; 3], f: impl FnOnce([&mut [f32]; 3]) -> R) -> R {
     with_scratch(0, lens[0], |a| with_scratch(1, lens[1], |b| with_scratch(2, lens[2], |c| f([a, b, c]))))
 }
 
@@ -437,6 +440,9 @@ fn input_grad(e: &Extents<'_>, ops: &Operands<'_>, sink: &Sink<'_>) {
     if let Some(turned) = turned(c) {
         return turned_input_grad(e, &turned, ops, sink);
     }
+    if depthwise::suits(e) {
+        return depthwise::input_grad(e, ops, sink);
+    }
     let [samples, _] = e.block(e.c_in * e.taps);
     let blocks = c.n.div_ceil(samples);
     let width = channel_block(e, blocks * c.groups);
@@ -492,6 +498,9 @@ impl WeightTasks {
 
 fn weight_grad(e: &Extents<'_>, ops: &Operands<'_>, sink: &Sink<'_>) {
     let c = e.conv;
+    if depthwise::suits(e) {
+        return depthwise::weight_grad(e, ops, sink);
+    }
     let grad = ops.grad.as_ref().expect("a weight gradient reads the output gradient");
     let t = WeightTasks::new(e);
     let line = PaddedShape::new(c, t.channels, 1).len(1);

@@ -10,7 +10,7 @@ use super::panel::{COLS, Tiles, put, step, steps};
 use crate::lanes::arch;
 
 /// Zeros before and after the padded samples, so that a panel may be read in one piece where only a part is wanted.
-const SLACK: usize = COLS;
+pub(super) const SLACK: usize = COLS;
 
 /// Samples with zeros around them, for some output lines; borrowed memory.
 pub(super) struct Padded<'a> {
@@ -24,14 +24,14 @@ pub(super) struct PaddedShape {
     /// Channels of a sample.
     channels: usize,
     /// Lines of a plane, and floats of a line.
-    lines: usize,
-    width: usize,
+    pub lines: usize,
+    pub width: usize,
     /// Pixels of a line that neighbouring output pixels read through one tap: a line has those of each remainder by the
     /// stride after one another, so that such pixels are neighbours, too.
     part: usize,
     /// Output lines, and pixels of one.
-    out: [usize; 2],
-    stride: [usize; 2],
+    pub out: [usize; 2],
+    pub stride: [usize; 2],
     dilation: [usize; 2],
     kernel: [usize; 2],
 }
@@ -141,6 +141,25 @@ impl PaddedShape {
             }
         }
         Padded { words, shape: self }
+    }
+
+    /// The pixels of one channel of a sample whose lines are all here: what [`PaddedShape::fill`] copies, the other way round.
+    /// Pixels that no tap reads are 0.
+    pub fn read(&self, words: &[f32], c: &Conv, channel: usize, plane: &mut [f32]) {
+        let (step, left) = (self.stride[1], c.padding[1]);
+        for (y, line) in plane.chunks_exact_mut(c.input[1]).enumerate() {
+            line.fill(0.0);
+            let y = y + c.padding[0];
+            if y >= self.lines {
+                continue;
+            }
+            let from = &words[SLACK + (channel * self.lines + y) * self.width..][..self.width];
+            for (remainder, from) in from.chunks_exact(self.part).enumerate() {
+                let skip = (remainder + step - left % step) % step;
+                let from = from.get((left + skip) / step..).unwrap_or_default();
+                line.iter_mut().skip(skip).step_by(step).zip(from).for_each(|(to, &x)| *to = x);
+            }
+        }
     }
 }
 

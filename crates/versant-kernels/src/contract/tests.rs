@@ -360,9 +360,26 @@ pub(super) fn specs() -> Vec<Spec> {
     ]
 }
 
+/// Many groups of one channel: lines shorter than a panel, whole ones, and some panels and a part; more taps than are summed at
+/// once; what no tap reads; planes that are cut.
+fn depthwise() -> Vec<Spec> {
+    let of = |input, kernel| spec(2, [1, 1], input, kernel).groups(19);
+    vec![
+        of([7, 7], [3, 3]).pad(1, 1),
+        of([5, 32], [3, 3]).pad(1, 1),
+        of([8, 39], [3, 5]).pad(1, 2).stride(2, 2),
+        of([14, 15], [5, 5]).pad(2, 2).stride(3, 2),
+        of([9, 20], [3, 2]).pad(3, 5).dilation(2, 3),
+        of([9, 9], [1, 1]).stride(2, 3),
+        of([6, 8], [3, 3]).stride(2, 2).output(4, 3),
+        of([8, 9], [2, 2]).output(3, 2),
+        spec(1, [1, 1], [210, 330], [3, 3]).groups(8).pad(1, 1).stride(1, 2),
+    ]
+}
+
 #[test]
 fn convolutions_agree_with_the_sum() {
-    for spec in specs() {
+    for spec in specs().into_iter().chain(depthwise()) {
         for kind in KINDS {
             for (la, lb) in [(0, 0), (1, 1), (2, 3), (3, 2), (4, 5), (5, 4)] {
                 let (c, lengths) = spec.build(kind, LAYOUTS[la], LAYOUTS[lb]);
@@ -379,6 +396,9 @@ fn results_do_not_depend_on_the_number_of_threads() {
     };
     let conv = Spec { n: 9, c: [8, 16], input: [14, 14], padding: [1, 1], ..Spec::default() };
     let mut cases: Vec<_> = KINDS.map(|k| conv.build(k, Layout::Dense, Layout::Dense)).to_vec();
+    let depthwise =
+        Spec { n: 3, groups: 40, stride: [2, 2], input: [30, 31], padding: [1, 1], ..Spec::default() };
+    cases.extend(KINDS.map(|k| depthwise.build(k, Layout::Dense, Layout::Dense)));
     cases.push(matmul(&[], [150, 200, 700], Layout::Dense, Layout::Dense));
     cases.push(matmul(&[20], [40, 70, 90], Layout::Dense, Layout::Dense));
     for (c, lengths) in cases {
