@@ -320,9 +320,10 @@ impl NullaryFnOnce for Online<'_> {
             for chunk in &mut chunks {
                 best.iter_mut().zip(chunk).for_each(|(b, &s)| *b = if s > *b { s } else { *b });
             }
-            let best = chunks.remainder().iter().fold(tree(best, |a, b| if b > a { b } else { a }), |a, &b| {
-                if b > a { b } else { a }
-            });
+            let best = chunks
+                .remainder()
+                .iter()
+                .fold(tree(best, |a, b| if b > a { b } else { a }), |a, &b| if b > a { b } else { a });
             let factor = math::exp(*max - best);
             math::exp_below(row, best);
             let mut sums = [0.0; LANES];

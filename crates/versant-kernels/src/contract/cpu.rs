@@ -208,7 +208,8 @@ fn matmul(mm: &MatMul, a: &[f32], b: &[f32], sink: &Sink<'_>) {
     let batch = mm.batch.numel();
     let (macs, right) = (batch * m * n * k, matrix(&mm.b, b, 0));
     let tiled = batch == 1 && over_tiles(m, &right);
-    if tiled && m * n <= MatMulTasks::ACC && k >= (2 * LONG).max(2 * m.max(n)) {
+    let long = m * n <= MatMulTasks::ACC && k >= (2 * LONG).max(2 * m.max(n));
+    if tiled && long && macs > SEQUENTIAL_MACS {
         return over_steps([matrix(&mm.a, a, 0), right], sink);
     }
     let tasks = if tiled { MatMulTasks::over_panels([m, n, k]) } else { MatMulTasks::new(batch, [m, n, k]) };
@@ -259,7 +260,8 @@ fn over_steps([a, b]: [Mat<'_>; 2], sink: &Sink<'_>) {
     with_scratch(4, pieces * size, |sums| {
         sums.par_chunks_mut(size).with_max_len(1).enumerate().for_each(|(i, acc)| {
             let part = piece(i, steps, k);
-            let (a, b) = (a.block([0, part.start], [m, part.len()]), b.block([part.start, 0], [part.len(), n]));
+            let (a, b) =
+                (a.block([0, part.start], [m, part.len()]), b.block([part.start, 0], [part.len(), n]));
             over_panels(acc, [a, b], [&[], &[]], [0, 0], false);
         });
         let (first, others) = sums.split_at_mut(size);

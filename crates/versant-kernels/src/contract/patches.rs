@@ -345,7 +345,8 @@ impl NullaryFnOnce for PatchRows<'_> {
             let at = SLACK + shape.tap(row);
             for y in 0..lines {
                 // A whole panel, whose end the next line writes over.
-                let line = words[at + y * step..].first_chunk::<COLS>().expect("there is slack after the last line");
+                let line =
+                    words[at + y * step..].first_chunk::<COLS>().expect("there is slack after the last line");
                 out[y * width..y * width + COLS].copy_from_slice(line);
             }
         }

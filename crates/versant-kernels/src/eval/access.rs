@@ -163,7 +163,8 @@ impl Access {
         }
         if let Some(at) = self.dims.len().checked_sub(inner + 1)
             && period < PERIOD[0]
-            && let Some(part) = (2..=PERIOD[1] / period).rev().find(|&part| self.dims[at].is_multiple_of(part))
+            && let Some(part) =
+                (2..=PERIOD[1] / period).rev().find(|&part| self.dims[at].is_multiple_of(part))
         {
             self.split(at, part);
             inner += 1;
@@ -188,7 +189,8 @@ impl Access {
         if let (Some(table), Some(guards)) = (table, guards) {
             (self.table, self.least, self.inner, self.guard_tables) = (table, least, inner, guards);
         }
-        let ends = |table: &Vec<i32>| [table.iter().min(), table.iter().max()].map(|x| x.map_or(0, |&x| x as isize));
+        let ends =
+            |table: &Vec<i32>| [table.iter().min(), table.iter().max()].map(|x| x.map_or(0, |&x| x as isize));
         self.guard_ends = self.guard_tables.iter().map(ends).collect();
         // Only vectors of sixteen lanes load them.
         if isa() == "avx512" {
@@ -247,7 +249,15 @@ impl Access {
             }
             let offsets = &self.table[at..at + take];
             let firsts = self.firsts.get(at..).unwrap_or_default();
-            f(Period { lane, base, offsets, firsts, guards, guarded: self.guards.len(), ends: &self.guard_ends });
+            f(Period {
+                lane,
+                base,
+                offsets,
+                firsts,
+                guards,
+                guarded: self.guards.len(),
+                ends: &self.guard_ends,
+            });
             (lane, at) = (lane + take, 0);
             for axis in (0..outer).rev() {
                 coords[axis] += 1;
@@ -286,12 +296,15 @@ impl Access {
     /// 1 apart.
     pub fn in_run(&self, start: usize, len: usize) -> Option<(usize, isize)> {
         let (extent, stride) = self.inner();
-        if self.guarded() || (!matches!(stride, 0 | 1) && len != 1) || start % extent + len > extent {
+        let (mut rest, first) = (start / extent, start % extent);
+        if self.guarded() || (!matches!(stride, 0 | 1) && len != 1) || first + len > extent {
             return None;
         }
-        let mut offset = self.address.offset;
-        let mut rest = start;
-        for (&dim, &stride) in self.dims.iter().zip(&self.address.strides).rev() {
+        let mut offset = self.address.offset + first as isize * stride;
+        for (&dim, &stride) in self.dims.iter().zip(&self.address.strides).rev().skip(1) {
+            if rest == 0 {
+                break;
+            }
             offset += (rest % dim) as isize * stride;
             rest /= dim;
         }

@@ -102,7 +102,10 @@ impl Compiler<'_> {
                 let regs = operands(instr);
                 let count = regs.len();
                 let one = matches!(instr.kind, InstrKind::Map { .. });
-                regs.into_iter().enumerate().filter(move |&(i, _)| !(one && takes_one(count, i))).map(|(_, r)| r)
+                regs.into_iter()
+                    .enumerate()
+                    .filter(move |&(i, _)| !(one && takes_one(count, i)))
+                    .map(|(_, r)| r)
             });
             let ends = block.stores.iter().map(|s| s.value).chain(reduces.iter().map(|r| r.value));
             for reg in by_instr.chain(ends) {
