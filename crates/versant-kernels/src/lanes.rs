@@ -421,6 +421,7 @@ mod tests {
                 "contract::tests",
                 "eval::tests::random",
                 "eval::tests::nan",
+                "eval::tests::values",
                 "families::",
             ];
             let run = std::process::Command::new(&program).args(tests).env(ISA_VAR, name).output();

@@ -209,7 +209,8 @@ fn matmul(mm: &MatMul, a: &[f32], b: &[f32], sink: &Sink<'_>) {
     let batch = mm.batch.numel();
     let (macs, right) = (batch * m * n * k, matrix(&mm.b, b, 0));
     let tiled = batch == 1 && over_tiles(m, &right);
-    if tiled && m * n <= MatMulTasks::ACC && k >= (2 * LONG).max(2 * m.max(n)) {
+    let long = m * n <= MatMulTasks::ACC && k >= (2 * LONG).max(2 * m.max(n));
+    if tiled && long && macs > SEQUENTIAL_MACS {
         return over_steps([matrix(&mm.a, a, 0), right], sink);
     }
     let tasks = if tiled { MatMulTasks::over_panels([m, n, k]) } else { MatMulTasks::new(batch, [m, n, k]) };

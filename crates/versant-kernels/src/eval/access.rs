@@ -296,12 +296,15 @@ impl Access {
     /// 1 apart.
     pub fn in_run(&self, start: usize, len: usize) -> Option<(usize, isize)> {
         let (extent, stride) = self.inner();
-        if self.guarded() || (!matches!(stride, 0 | 1) && len != 1) || start % extent + len > extent {
+        let (mut rest, first) = (start / extent, start % extent);
+        if self.guarded() || (!matches!(stride, 0 | 1) && len != 1) || first + len > extent {
             return None;
         }
-        let mut offset = self.address.offset;
-        let mut rest = start;
-        for (&dim, &stride) in self.dims.iter().zip(&self.address.strides).rev() {
+        let mut offset = self.address.offset + first as isize * stride;
+        for (&dim, &stride) in self.dims.iter().zip(&self.address.strides).rev().skip(1) {
+            if rest == 0 {
+                break;
+            }
             offset += (rest % dim) as isize * stride;
             rest /= dim;
         }

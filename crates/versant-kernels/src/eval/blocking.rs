@@ -69,8 +69,10 @@ pub(super) fn blocking(p: &Program) -> (Order, usize, usize, usize) {
         return (Order::RowsInner, block, block, if rows == block { BLOCK / block } else { 1 });
     }
     if 2 * cols <= BLOCK {
-        let block = BLOCK / cols;
-        return (Order::ColsInner, block, block, cols);
+        let tile = BLOCK / cols;
+        // Several tiles make a block, so that row steps have more than a few lanes, where enough blocks are left for jobs.
+        let tiles = [8, 4, 2].into_iter().find(|tiles| rows >= 16 * tiles * tile).unwrap_or(1);
+        return (Order::ColsInner, (tiles * tile).min(BLOCK), tile, cols);
     }
     let most = if only_reads(p) { LONG } else { BLOCK };
     let tile = cols.div_ceil(cols.div_ceil(most)).next_multiple_of(16).min(cols);

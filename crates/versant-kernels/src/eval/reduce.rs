@@ -201,6 +201,9 @@ impl State {
 
     /// Takes in the values of a tile.
     pub fn add(&mut self, values: &[u32], tile: Tile) {
+        if self.is_float_sum() && self.pending >= SEQUENTIAL {
+            self.flush();
+        }
         match self.dtype {
             DType::I32 => self.add_as::<i32>(values, tile),
             DType::U32 | DType::Bool => self.add_as::<u32>(values, tile),
@@ -211,9 +214,6 @@ impl State {
                 Order::ColsInner => SEQUENTIAL,
                 Order::RowsInner => tile.cols,
             };
-            if self.pending >= SEQUENTIAL {
-                self.flush();
-            }
         }
     }
 

@@ -234,3 +234,50 @@ fn what_two_steps_want_is_kept() {
         }
     }
 }
+
+#[test]
+fn values_of_channels_and_of_columns_are_read_as_they_repeat() {
+    for dims in [[3, 4, 512], [3, 5, 256], [2, 3, 1500], [7, 1, 100], [40, 30, 10], [3, 2, 9000]] {
+        let rows = Shape::new(&dims).unwrap();
+        let view = |strides: [isize; 3]| View {
+            shape: rows,
+            strides: strides.to_vec(),
+            offset: 0,
+            guards: Vec::new(),
+        };
+        let load = |reg, binding, strides| InstrKind::Load { binding, view: view(strides) }.of(reg);
+        let times = |reg, args| InstrKind::Map { f: &TIMES, args, operand: DType::F32 }.of(reg);
+        let [_, c, w] = dims.map(|d| d as isize);
+        let instrs = vec![
+            load(0, 0, [c * w, w, 1]),
+            load(1, 1, [0, 1, 0]),
+            load(2, 2, [0, 0, 1]),
+            InstrKind::Const(1.5f32.to_bits()).of(3),
+            times(4, [0, 1, 0]),
+            times(5, [2, 3, 0]),
+            times(6, [4, 5, 0]),
+            // What channels and columns have alone, too.
+            times(7, [1, 3, 0]),
+        ];
+        let store =
+            |binding, value| Store { binding, view: View::contiguous(rows), value, dtype: DType::F32 };
+        let block = Block { instrs, stores: vec![store(3, 6), store(4, 7), store(5, 1)] };
+        let binding = |written| ProgramBinding { dtype: DType::F32, written };
+        let bindings = [false, false, false, true, true, true].map(binding).to_vec();
+        let p = Program {
+            rows,
+            cols: Shape::new(&[]).unwrap(),
+            bindings,
+            steps: vec![Step::Row(block)],
+            regs: 8,
+        };
+        let count = rows.numel();
+        let mut buffers = vec![noise(count), noise(dims[1]), noise(dims[2])];
+        buffers.extend((0..3).map(|_| vec![0; count]));
+        let mut want = buffers.clone();
+        Reference { p: &p, scalars: &[], acc: &[] }.run(&mut want);
+        for work in [JOB, 1, 200] {
+            assert!(run(&Evaluator::with_job(p.clone(), work), &p, &buffers) == want[3..], "{dims:?}");
+        }
+    }
+}
