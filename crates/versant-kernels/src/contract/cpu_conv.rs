@@ -12,7 +12,7 @@ use rayon::prelude::*;
 
 use super::cpu::{SEQUENTIAL_MACS, Sink, for_each_task, piece, product, with_scratch};
 use super::panel::{COLS, Mat, NARROW, Product, RowsProduct, Tiles, WIDE, depths, rows};
-use super::patches::{LinesProduct, PackPatches, PaddedShape, PatchRows, WeightProduct};
+use super::patches::{LinesProduct, PackPatches, PaddedShape, PatchRows, Planes, WeightProduct, dense_from};
 use super::{Conv, ConvKind, depthwise};
 use crate::View;
 use crate::eval::Runs;
@@ -41,74 +41,6 @@ pub(super) struct Operands<'a> {
     pub grad: Option<Planes<'a>>,
     /// The weights as `[Cout, Cin/g · taps]`.
     pub weight: Option<(Cow<'a, [f32]>, View)>,
-}
-
-/// A `[N, C, H, W]` operand whose planes are contiguous.
-pub(super) struct Planes<'a> {
-    data: Cow<'a, [f32]>,
-    offset: isize,
-    sample: isize,
-    channel: isize,
-    area: usize,
-}
-
-impl<'a> Planes<'a> {
-    fn new(view: &View, data: &'a [f32]) -> Planes<'a> {
-        let (data, view) = dense_from(2, view, data);
-        Planes {
-            data,
-            offset: view.offset,
-            sample: view.strides[0],
-            channel: view.strides[1],
-            area: view.shape[2] * view.shape[3],
-        }
-    }
-
-    fn start(&self, sample: usize, channel: usize) -> isize {
-        self.offset + sample as isize * self.sample + channel as isize * self.channel
-    }
-
-    /// One plane, row-major.
-    pub fn plane(&self, sample: usize, channel: usize) -> &[f32] {
-        let start = self.start(sample, channel) as usize;
-        &self.data[start..start + self.area]
-    }
-
-    /// Some channels of one sample as a matrix `[channels, pixels]`.
-    fn matrix(&self, sample: usize, channels: Range<usize>, pixels: Range<usize>) -> Mat<'_> {
-        Mat {
-            data: &self.data,
-            offset: self.start(sample, channels.start) + pixels.start as isize,
-            size: [channels.len(), pixels.len()],
-            strides: [self.channel, 1],
-        }
-    }
-}
-
-/// The operand itself if its dimensions from `axis` on are row-major in memory, else a dense copy.
-fn dense_from<'a>(axis: usize, view: &View, data: &'a [f32]) -> (Cow<'a, [f32]>, View) {
-    let mut tail = View::contiguous(view.shape);
-    tail.strides[..axis].copy_from_slice(&view.strides[..axis]);
-    tail.offset = view.offset;
-    let same = |(i, (&a, &b))| view.shape[i] == 1 || a == b;
-    if view.strides.iter().zip(&tail.strides).enumerate().all(same) {
-        return (Cow::Borrowed(data), tail);
-    }
-    let rank = view.shape.rank();
-    let row = view.shape[rank - 1];
-    let step = view.strides[rank - 1];
-    let mut copy = vec![0.0; view.shape.numel()];
-    copy.par_chunks_mut(row).enumerate().for_each(|(mut i, out)| {
-        let mut offset = view.offset;
-        for axis in (0..rank - 1).rev() {
-            offset += (i % view.shape[axis]) as isize * view.strides[axis];
-            i /= view.shape[axis];
-        }
-        for (x, out) in out.iter_mut().enumerate() {
-            *out = data[(offset + x as isize * step) as usize];
-        }
-    });
-    (Cow::Owned(copy), View::contiguous(view.shape))
 }
 
 /// The extents that the three kinds share, per group.

@@ -11,9 +11,9 @@ use pulp::{Simd, WithSimd};
 
 use super::Conv;
 use super::cpu::{Sink, for_each_task, piece, with_scratch};
-use super::cpu_conv::{Extents, IMAGE, MIN_TASKS, Operands, Planes, weight_matrix, with_buffers};
+use super::cpu_conv::{Extents, IMAGE, MIN_TASKS, Operands, weight_matrix, with_buffers};
 use super::panel::{COLS, Mat, put};
-use super::patches::{Padded, PaddedShape, SLACK};
+use super::patches::{Padded, PaddedShape, Planes, SLACK};
 use crate::eval::Runs;
 use crate::lanes::arch;
 
