@@ -196,10 +196,20 @@ fn forward<'w>(
     weight: impl Fn(usize) -> Mat<'w> + Sync,
     sink: &Sink<'_>,
 ) {
-    let c = e.conv;
-    if depthwise::suits(e) {
-        return depthwise::forward(e, image, weight, sink);
+    match depthwise::suits(e) {
+        true => depthwise::forward(e, image, weight, sink),
+        false => by_products(e, image, weight, sink),
     }
+}
+
+/// The same as products of the weights with patches.
+fn by_products<'w>(
+    e: &Extents<'_>,
+    image: &Planes<'_>,
+    weight: impl Fn(usize) -> Mat<'w> + Sync,
+    sink: &Sink<'_>,
+) {
+    let c = e.conv;
     let direct = e.taps == 1 && c.stride == [1, 1] && c.padding == [0, 0] && c.input == c.output;
     let in_place = !direct && LinesProduct::suits(c.output[1]);
     let channels = if in_place { e.c_in } else { depths(e.c_in * e.taps).div_ceil(e.taps).min(e.c_in) };
