@@ -15,6 +15,7 @@
 mod choice;
 pub(crate) mod cpu;
 mod cpu_conv;
+mod cpu_weight;
 mod depthwise;
 mod gemm_call;
 pub(crate) mod gpu;
