@@ -174,8 +174,11 @@ fn an_overflow_changes_nothing_but_the_factor() {
     }
 }
 
+/// Makes an optimiser, with the loss scaled or without.
+type Make = Box<dyn Fn(bool) -> Box<dyn Optimizer>>;
+
 /// Every rule whose arithmetic depends on the number of steps.
-fn counting_rules(params: &Params) -> Vec<Box<dyn Fn(bool) -> Box<dyn Optimizer>>> {
+fn counting_rules(params: &Params) -> Vec<Make> {
     macro_rules! rule {
         ($new:expr) => {{
             let params = params.clone();
