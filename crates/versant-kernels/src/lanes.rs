@@ -364,6 +364,14 @@ pub(crate) fn fold_slice<T: Copy>(values: &[T], start: T, f: impl Fn(T, T) -> T)
     vectorised(FoldSlice(values, start, f))
 }
 
+/// Combines sixteen lanes by halves.
+#[inline(always)]
+pub(crate) fn tree(lanes: [f32; 16], f: impl Fn(f32, f32) -> f32) -> f32 {
+    let eight: [f32; 8] = std::array::from_fn(|i| f(lanes[i], lanes[i + 8]));
+    let four: [f32; 4] = std::array::from_fn(|i| f(eight[i], eight[i + 4]));
+    f(f(four[0], four[2]), f(four[1], four[3]))
+}
+
 struct Extreme<'a, F>(&'a [f32], f32, F);
 
 impl<F: Fn(f32, f32) -> bool> NullaryFnOnce for Extreme<'_, F> {

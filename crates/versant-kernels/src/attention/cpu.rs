@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use super::{Attention, HIDDEN, MaskKind, Pass};
 use crate::contract::cpu::{begin, product, values, with_scratch};
 use crate::contract::panel::Mat;
-use crate::lanes::vectorised;
+use crate::lanes::{tree, vectorised};
 use crate::{KernelSource, View, math};
 
 /// Queries and keys of a block.
@@ -288,14 +288,6 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
     }
     let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
     tree(sums, |a, b| a + b) + rest
-}
-
-/// Combines lanes by halves.
-#[inline(always)]
-fn tree(lanes: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> f32 {
-    let eight: [f32; 8] = std::array::from_fn(|i| f(lanes[i], lanes[i + 8]));
-    let four: [f32; 4] = std::array::from_fn(|i| f(eight[i], eight[i + 4]));
-    f(f(four[0], four[2]), f(four[1], four[3]))
 }
 
 /// One step of the online softmax: scores become exponentials below the new maximum, and what was summed so far is

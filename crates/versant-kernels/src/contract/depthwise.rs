@@ -7,15 +7,15 @@
 
 use std::ops::Range;
 
-use pulp::{Simd, WithSimd};
+use pulp::Simd;
 
 use super::Conv;
 use super::cpu::{Sink, for_each_task, piece, with_scratch};
 use super::cpu_conv::{Extents, IMAGE, MIN_TASKS, Operands, weight_matrix, with_buffers};
-use super::panel::{COLS, Mat, put};
+use super::panel::{COLS, Mat, over_panels, put};
 use super::patches::{Padded, PaddedShape, Planes, SLACK};
 use crate::eval::Runs;
-use crate::lanes::arch;
+use crate::lanes::{arch, tree};
 
 /// Taps of a weight gradient whose sums are in registers at once.
 const TAPS: usize = 8;
@@ -134,24 +134,6 @@ pub(super) fn weight_grad(e: &Extents<'_>, ops: &Operands<'_>, sink: &Sink<'_>) 
     });
 }
 
-/// Bodies whose vectors are `V` to a panel of [`COLS`] lanes.
-macro_rules! over_panels {
-    ($name:ident) => {
-        impl WithSimd for $name<'_> {
-            type Output = ();
-            #[inline(always)]
-            fn with_simd<S: Simd>(self, simd: S) {
-                match S::F32_LANES {
-                    16 => self.run::<S, 1>(simd),
-                    8 => self.run::<S, 2>(simd),
-                    4 => self.run::<S, 4>(simd),
-                    _ => self.run::<S, 16>(simd),
-                }
-            }
-        }
-    };
-}
-
 /// Where the vectors of output line `y` of a channel read their first tap.
 fn line_at(shape: &PaddedShape, channel: usize, y: usize) -> usize {
     SLACK + (channel * shape.lines + y * shape.stride[0]) * shape.width
@@ -182,7 +164,7 @@ struct Forward<'a> {
     acc: &'a mut [f32],
 }
 
-over_panels!(Forward);
+over_panels!(Forward, run);
 
 impl Forward<'_> {
     #[inline(always)]
@@ -217,7 +199,7 @@ struct InputGrad<'a> {
     words: &'a mut [f32],
 }
 
-over_panels!(InputGrad);
+over_panels!(InputGrad, run);
 
 impl InputGrad<'_> {
     #[inline(always)]
@@ -254,7 +236,7 @@ struct WeightGrad<'a> {
     acc: &'a mut [f32],
 }
 
-over_panels!(WeightGrad);
+over_panels!(WeightGrad, run);
 
 impl WeightGrad<'_> {
     #[inline(always)]
@@ -275,10 +257,7 @@ impl WeightGrad<'_> {
                     }
                 }
                 for (sum, lanes) in sums.iter_mut().zip(all) {
-                    let lanes: [f32; COLS] = bytemuck::cast(lanes);
-                    let eight: [f32; 8] = std::array::from_fn(|i| lanes[i] + lanes[i + 8]);
-                    let four: [f32; 4] = std::array::from_fn(|i| eight[i] + eight[i + 4]);
-                    *sum += (four[0] + four[2]) + (four[1] + four[3]);
+                    *sum += tree(bytemuck::cast(lanes), |a, b| a + b);
                 }
             }
         }

@@ -305,6 +305,25 @@ pub(super) fn step<S: Simd, const R: usize, const P: usize, const V: usize>(
     }
 }
 
+/// Has a method run with the vectors of this machine, `V` of which make a panel of [`COLS`] lanes.
+macro_rules! over_panels {
+    ($name:ident, $method:ident) => {
+        impl pulp::WithSimd for $name<'_> {
+            type Output = ();
+            #[inline(always)]
+            fn with_simd<S: pulp::Simd>(self, simd: S) {
+                match S::F32_LANES {
+                    16 => self.$method::<S, 1>(simd),
+                    8 => self.$method::<S, 2>(simd),
+                    4 => self.$method::<S, 4>(simd),
+                    _ => self.$method::<S, 16>(simd),
+                }
+            }
+        }
+    };
+}
+pub(super) use over_panels;
+
 /// Stores or adds a row of a tile.
 #[inline(always)]
 pub(super) fn put(dst: &mut [f32], row: [f32; COLS], add: bool) {

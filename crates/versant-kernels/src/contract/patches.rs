@@ -3,11 +3,11 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use pulp::{NullaryFnOnce, Simd, WithSimd};
+use pulp::{NullaryFnOnce, Simd};
 use rayon::prelude::*;
 
 use super::Conv;
-use super::panel::{COLS, Mat, Tiles, put, step, steps};
+use super::panel::{COLS, Mat, Tiles, over_panels, put, step, steps};
 use crate::View;
 use crate::lanes::arch;
 
@@ -296,18 +296,7 @@ impl PackPatches<'_> {
     }
 }
 
-impl WithSimd for PackPatches<'_> {
-    type Output = ();
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        match S::F32_LANES {
-            16 => self.pack::<S, 1>(simd),
-            8 => self.pack::<S, 2>(simd),
-            4 => self.pack::<S, 4>(simd),
-            _ => self.pack::<S, 16>(simd),
-        }
-    }
-}
+over_panels!(PackPatches, pack);
 
 impl PackPatches<'_> {
     #[inline(always)]

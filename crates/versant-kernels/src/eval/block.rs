@@ -1,6 +1,6 @@
 //! Running the instructions of a step over one block of lanes.
 
-use std::cell::Cell;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::BLOCK;
 use super::compile::{Op, OpKind, Plan, PlanStep, PlanStore, Src, Uniform};
@@ -65,21 +65,24 @@ pub(super) struct Scratch {
     pub states: Vec<State>,
 }
 
-thread_local! {
-    /// Blocks that a thread has no use for at the moment.
-    static BLOCKS: Cell<Vec<Vec<u32>>> = const { Cell::new(Vec::new()) };
+/// Blocks that nobody has a use for at the moment. They belong to all threads: often another than the one that took a block
+/// gives it back, and with a store for each thread one ran dry while the other's grew without end.
+static BLOCKS: Mutex<Vec<Vec<u32>>> = Mutex::new(Vec::new());
+
+fn spare_blocks() -> MutexGuard<'static, Vec<Vec<u32>>> {
+    BLOCKS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Scratch {
     /// Memory for `plan` with or without a frame, for blocks of at most `lanes` lanes.
     pub fn new(plan: &Plan, with_frame: bool, buffers: &Buffers<'_, '_>, lanes: usize) -> Scratch {
-        let mut spare = BLOCKS.take();
+        let mut spare = spare_blocks();
         let mut block = || spare.pop().unwrap_or_else(|| vec![0; BLOCK]);
         let frame_slots = if with_frame { plan.frame_slots } else { 0 };
         let mut frame: Vec<_> = (0..frame_slots).map(|_| block()).collect();
         let temp = |words| Temp { words, held: Held::Words(0), loaded: [0; 2] };
         let mut temps: Vec<_> = (0..plan.temps).map(|_| temp(block())).collect();
-        BLOCKS.set(spare);
+        drop(spare);
         for &kept in &plan.kept {
             let words = &mut temps[kept].words;
             words.resize(words.len().max(plan.row_block * plan.cols), 0);
@@ -99,10 +102,9 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let mut spare = BLOCKS.take();
+        let mut spare = spare_blocks();
         spare.append(&mut self.frame);
         spare.extend(self.temps.drain(..).map(|t| t.words));
-        BLOCKS.set(spare);
     }
 }
 
