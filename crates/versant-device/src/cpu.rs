@@ -55,6 +55,11 @@ impl Executor for CpuExecutor {
         Ok(Box::new(CpuProgram { meter: self.meter.clone() }))
     }
 
+    /// From a thread of the pool: from outside each launch would wake one, and wait for it to wake the caller again.
+    fn enter(&self, f: &mut (dyn FnMut() + Send)) {
+        rayon::scope(|_| f());
+    }
+
     fn wait(&self) -> Result<()> {
         Ok(())
     }

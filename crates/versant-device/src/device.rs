@@ -423,17 +423,18 @@ impl Device {
         Ok(times)
     }
 
-    fn execute<T>(
+    fn execute<T: Send>(
         &self,
         plan: &Prepared,
         externals: &[Buffer],
         scalars: &[u32],
-        go: impl FnOnce(&mut dyn Program, &Job<'_>) -> Result<T>,
+        go: impl Fn(&mut dyn Program, &Job<'_>) -> Result<T> + Sync,
     ) -> Result<T> {
         let (shared, plan) = (&*self.0, &*plan.0);
         self.check_arguments(plan, externals, scalars)?;
         let recording = &plan.recording;
         let mut state = shared.runs.lock()?;
+        let owner = state.owner();
         let RunState { workspace, scalars: scalar_memory } = &mut *state;
         workspace.fit(&*shared.executor, &shared.pool, &recording.slots, &plan.places)?;
         let pace = lock(&plan.pace);
@@ -447,7 +448,11 @@ impl Device {
             scalar_memory: scalar_memory.as_ref().map(Fixed::memory),
             param_memory: plan.params.as_ref().map(Fixed::memory),
         };
-        let result = go(&mut **lock(&plan.program), &job);
+        let mut result = None;
+        shared.executor.enter(&mut || {
+            result = Some(owner.lend(|| go(&mut **lock(&plan.program), &job)));
+        });
+        let result = result.expect("an executor calls what it is given");
         // A loss explains a failure better than the failure does.
         shared.health.check()?;
         let result = result?;

@@ -108,6 +108,10 @@ pub(crate) trait Executor: Send + Sync {
     fn finish_trace(&self) -> Result<()> {
         Ok(())
     }
+    /// Calls `f`, which runs a program, on the thread that its launches had best come from.
+    fn enter(&self, f: &mut (dyn FnMut() + Send)) {
+        f();
+    }
     /// Waits until everything submitted is done.
     fn wait(&self) -> Result<()>;
     /// Gives the device up.

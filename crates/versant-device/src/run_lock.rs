@@ -38,6 +38,27 @@ pub(crate) struct RunGuard<'a, T> {
     owner: &'a Mutex<Option<ThreadId>>,
 }
 
+impl<'a, T> RunGuard<'a, T> {
+    /// Who holds the lock.
+    pub fn owner(&self) -> Owner<'a> {
+        Owner(self.owner)
+    }
+}
+
+/// Who holds a lock, to be passed to a thread that works for them.
+#[derive(Clone, Copy)]
+pub(crate) struct Owner<'a>(&'a Mutex<Option<ThreadId>>);
+
+impl Owner<'_> {
+    /// Calls `f`, during which the lock is this thread's.
+    pub fn lend<R>(self, f: impl FnOnce() -> R) -> R {
+        let before = lock(self.0).replace(std::thread::current().id());
+        let result = f();
+        *lock(self.0) = before;
+        result
+    }
+}
+
 impl<T> Deref for RunGuard<'_, T> {
     type Target = T;
 
