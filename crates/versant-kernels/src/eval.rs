@@ -27,6 +27,7 @@ use std::sync::{Arc, Mutex};
 
 use rayon::prelude::*;
 
+use crate::lanes::Words;
 use crate::{KernelSource, Program};
 use block::{Buffers, Lanes, Scratch, operand};
 use blocking::Order;
@@ -224,7 +225,7 @@ impl Evaluator {
     }
 
     /// Spreads the row registers that a `Col` step reads over the lanes of a tile.
-    fn expand(&self, step: &PlanStep, at: usize, rows: usize, frame: &mut [Vec<u32>]) {
+    fn expand(&self, step: &PlanStep, at: usize, rows: usize, frame: &mut [Words]) {
         let cols = self.plan.tile_cols;
         for &(by_row, by_lane) in &step.expand {
             let mut lanes = std::mem::take(&mut frame[by_lane]);
@@ -284,7 +285,7 @@ fn row_step(step: &PlanStep, lanes: Lanes, buffers: &Buffers<'_, '_>, scratch: &
 #[derive(Clone, Copy)]
 struct ColJob<'a, 'w> {
     step: &'a PlanStep,
-    frame: &'a [Vec<u32>],
+    frame: &'a [Words],
     buffers: &'a Buffers<'a, 'w>,
     first: usize,
     /// The number of the first row in its block.

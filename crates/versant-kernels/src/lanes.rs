@@ -63,13 +63,49 @@
 //! assert_eq!(dst[1], 1.0f32.to_bits());
 //! ```
 
+use std::ops::{Deref, DerefMut};
 use std::sync::OnceLock;
 
+use bytemuck::{Pod, Zeroable};
 use pulp::{Arch, NullaryFnOnce};
 
 /// Names the widest vectors that kernels may use: `portable`, `avx2` or `avx512` (and `neon` on ARM, which is what
 /// such a machine takes anyway). What the machine does not have, or a name that nothing has, changes nothing.
 pub const ISA_VAR: &str = "VERSANT_CPU_ISA";
+
+/// Words of working memory that begin with a cache line: a vector of sixteen lanes that lies in two takes twice as long to load,
+/// and a store that ends where a load begins, some pages apart, holds it up.
+#[derive(Default)]
+pub(crate) struct Words(Vec<Line>);
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C, align(64))]
+struct Line([u32; 16]);
+
+impl Words {
+    /// So many zeros at least.
+    pub fn zeros(len: usize) -> Words {
+        Words(vec![Line([0; 16]); len.div_ceil(16)])
+    }
+
+    /// Has room for so many at least; what is new is zero.
+    pub fn reserve(&mut self, len: usize) {
+        self.0.resize(self.0.len().max(len.div_ceil(16)), Line([0; 16]));
+    }
+}
+
+impl Deref for Words {
+    type Target = [u32];
+    fn deref(&self) -> &[u32] {
+        bytemuck::cast_slice(&self.0)
+    }
+}
+
+impl DerefMut for Words {
+    fn deref_mut(&mut self) -> &mut [u32] {
+        bytemuck::cast_slice_mut(&mut self.0)
+    }
+}
 
 /// The vectors of this machine, within what [`ISA_VAR`] allows.
 #[inline]

@@ -17,7 +17,7 @@ use super::gpu::epilogue_bindings;
 use super::panel::{COLS, Mat, Product, RowsProduct, Tiles, WIDE, rows};
 use super::{ContractLaunch, Contraction, MatMul, Operand};
 use crate::eval::{Evaluator, Runs};
-use crate::lanes::fold_lanes;
+use crate::lanes::{Words, fold_lanes};
 use crate::math::widen;
 use crate::{DType, KernelSource, Program, View};
 
@@ -128,7 +128,7 @@ pub(super) fn piece(i: usize, step: usize, extent: usize) -> Range<usize> {
 }
 
 thread_local! {
-    static SCRATCH: [Cell<Vec<f32>>; 6] = const { [const { Cell::new(Vec::new()) }; 6] };
+    static SCRATCH: [Cell<Words>; 6] = Default::default();
 }
 
 /// Calls `f` with `len` floats of the thread's scratch buffer number `which`, whose contents are undefined.
@@ -137,10 +137,8 @@ thread_local! {
 /// between gets a fresh one instead of the same one twice.
 pub(crate) fn with_scratch<R>(which: usize, len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
     let mut buffer = SCRATCH.with(|s| s[which].take());
-    if buffer.len() < len {
-        buffer.resize(len, 0.0);
-    }
-    let result = f(&mut buffer[..len]);
+    buffer.reserve(len);
+    let result = f(bytemuck::cast_slice_mut(&mut buffer[..len]));
     SCRATCH.with(|s| s[which].set(buffer));
     result
 }

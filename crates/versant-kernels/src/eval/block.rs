@@ -9,6 +9,7 @@ use super::load::{self, Indices, Source};
 use super::reduce::State;
 use super::shared::Shared;
 use crate::DType;
+use crate::lanes::Words;
 
 /// Everything outside that a block reads and writes.
 #[derive(Clone, Copy)]
@@ -51,7 +52,7 @@ enum Held {
 }
 
 pub(super) struct Temp {
-    words: Vec<u32>,
+    words: Words,
     held: Held,
     /// Of a load that repeats itself: at which lane of its period the words begin, and how many of them there are.
     loaded: [usize; 2],
@@ -60,16 +61,16 @@ pub(super) struct Temp {
 /// The working memory of a thread on one program.
 pub(super) struct Scratch {
     /// Values that live for a block of rows or for the whole run.
-    pub frame: Vec<Vec<u32>>,
+    pub frame: Vec<Words>,
     pub temps: Vec<Temp>,
     pub states: Vec<State>,
 }
 
 /// Blocks that nobody has a use for at the moment. They belong to all threads: often another than the one that took a block
 /// gives it back, and with a store for each thread one ran dry while the other's grew without end.
-static BLOCKS: Mutex<Vec<Vec<u32>>> = Mutex::new(Vec::new());
+static BLOCKS: Mutex<Vec<Words>> = Mutex::new(Vec::new());
 
-fn spare_blocks() -> MutexGuard<'static, Vec<Vec<u32>>> {
+fn spare_blocks() -> MutexGuard<'static, Vec<Words>> {
     BLOCKS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -77,15 +78,14 @@ impl Scratch {
     /// Memory for `plan` with or without a frame, for blocks of at most `lanes` lanes.
     pub fn new(plan: &Plan, with_frame: bool, buffers: &Buffers<'_, '_>, lanes: usize) -> Scratch {
         let mut spare = spare_blocks();
-        let mut block = || spare.pop().unwrap_or_else(|| vec![0; BLOCK]);
+        let mut block = || spare.pop().unwrap_or_else(|| Words::zeros(BLOCK));
         let frame_slots = if with_frame { plan.frame_slots } else { 0 };
         let mut frame: Vec<_> = (0..frame_slots).map(|_| block()).collect();
         let temp = |words| Temp { words, held: Held::Words(0), loaded: [0; 2] };
         let mut temps: Vec<_> = (0..plan.temps).map(|_| temp(block())).collect();
         drop(spare);
         for &kept in &plan.kept {
-            let words = &mut temps[kept].words;
-            words.resize(words.len().max(plan.row_block * plan.cols), 0);
+            temps[kept].words.reserve(plan.row_block * plan.cols);
         }
         if with_frame {
             for &(slot, value) in &plan.uniforms {
@@ -120,7 +120,7 @@ pub(super) struct Lanes {
 /// The words of an operand.
 pub(super) fn operand<'b>(
     src: Src,
-    frame: &'b [Vec<u32>],
+    frame: &'b [Words],
     temps: &'b [Temp],
     buffers: &Buffers<'b, '_>,
     Lanes { len, row, .. }: Lanes,
@@ -141,7 +141,7 @@ pub(super) fn operand<'b>(
 
 impl PlanStep {
     /// Evaluates the instructions and stores of the step over `lanes`.
-    pub fn run(&self, frame: &[Vec<u32>], temps: &mut [Temp], buffers: &Buffers<'_, '_>, lanes: Lanes) {
+    pub fn run(&self, frame: &[Words], temps: &mut [Temp], buffers: &Buffers<'_, '_>, lanes: Lanes) {
         for op in &self.ops {
             if self.borrow(op, temps, buffers, lanes) {
                 continue;
