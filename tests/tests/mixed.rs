@@ -171,6 +171,21 @@ fn an_overflow_changes_nothing_but_the_factor() {
         other.load_state(&saved).unwrap();
         assert_eq!(other.loss_scale().unwrap().0.item::<f32>().unwrap(), 16_384.0);
         assert_eq!(step(&mut other, false), (16_384.0, 3.0), "{dev:?}");
+        // A file may say anything.
+        for bad in [
+            [f32::NAN, 0.0, 0.0],
+            [0.0; 3],
+            [-2.0, 0.0, 0.0],
+            [f32::INFINITY, 0.0, 0.0],
+            [1.0, f32::NAN, 0.0],
+            [1.0, 0.0, -1.0],
+        ] {
+            let mut hostile = saved.clone();
+            hostile.tensors.get_mut("loss_scale").unwrap().data = bad.to_vec();
+            let error = other.load_state(&hostile).unwrap_err().to_string();
+            assert!(error.contains("loss scale") || error.contains("steps"), "{error}");
+        }
+        assert_eq!(other.loss_scale().unwrap().0.item::<f32>().unwrap(), 16_384.0);
     }
 }
 

@@ -114,15 +114,19 @@ impl Scaling {
 
     /// Whether saved numbers can be gone on from: none are fine, as of a run without scaling.
     pub fn fits(found: Option<&HostTensor>) -> Result<()> {
-        match found {
-            Some(t) if t.shape != [3] => Err(NnError::Mismatch {
+        let Some(found) = found else { return Ok(()) };
+        let ([3], &[factor, good, skipped]) = (&found.shape[..], &found.data[..]) else {
+            return Err(NnError::Mismatch {
                 origin: "the optimiser state".to_owned(),
                 missing: vec![],
                 extra: vec![],
-                shapes: vec![(Scaling::NAME.to_owned(), vec![3], t.shape.clone())],
-            }),
-            _ => Ok(()),
-        }
+                shapes: vec![(Scaling::NAME.to_owned(), vec![3], found.shape.clone())],
+            });
+        };
+        above_zero("the saved loss scale", f64::from(factor))?;
+        at_least_zero("the largest loss scale less the saved one", f64::from(LARGEST - factor))?;
+        at_least_zero("the saved number of good steps", f64::from(good))?;
+        at_least_zero("the saved number of skipped steps", f64::from(skipped))
     }
 
     /// Goes on from saved numbers.
