@@ -23,6 +23,9 @@ pub(crate) fn threads() -> usize {
     rayon::current_num_threads()
 }
 
+/// Operations below which no kernel shares a launch among threads, and a quarter of the bytes.
+const SHARED: u64 = 1 << 18;
+
 /// Native functions on host memory. They own their parameters and use what threads they like.
 pub(crate) struct CpuExecutor {
     pub meter: Arc<Meter>,
@@ -55,9 +58,13 @@ impl Executor for CpuExecutor {
         Ok(Box::new(CpuProgram { meter: self.meter.clone() }))
     }
 
-    /// From a thread of the pool: from outside each launch would wake one, and wait for it to wake the caller again.
-    fn enter(&self, f: &mut (dyn FnMut() + Send)) {
-        rayon::scope(|_| f());
+    /// From a thread of the pool, if some launch may be shared among threads: from outside each such launch would wake one, and wait
+    /// for it to wake the caller again.
+    fn enter(&self, recording: &Recording, f: &mut (dyn FnMut() + Send)) {
+        match recording.launches.iter().any(|l| l.cost.flops >= SHARED || l.cost.bytes >= 4 * SHARED) {
+            true => rayon::scope(|_| f()),
+            false => f(),
+        }
     }
 
     fn wait(&self) -> Result<()> {

@@ -449,7 +449,7 @@ impl Device {
             param_memory: plan.params.as_ref().map(Fixed::memory),
         };
         let mut result = None;
-        shared.executor.enter(&mut || {
+        shared.executor.enter(recording, &mut || {
             result = Some(owner.lend(|| go(&mut **lock(&plan.program), &job)));
         });
         let result = result.expect("an executor calls what it is given");

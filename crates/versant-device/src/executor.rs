@@ -109,7 +109,7 @@ pub(crate) trait Executor: Send + Sync {
         Ok(())
     }
     /// Calls `f`, which runs a program, on the thread that its launches had best come from.
-    fn enter(&self, f: &mut (dyn FnMut() + Send)) {
+    fn enter(&self, _recording: &Recording, f: &mut (dyn FnMut() + Send)) {
         f();
     }
     /// Waits until everything submitted is done.
