@@ -23,7 +23,7 @@ pub(crate) fn threads() -> usize {
     rayon::current_num_threads()
 }
 
-/// Operations below which no kernel shares a launch among threads, and a quarter of the bytes.
+/// Operations, and a quarter of the bytes, below which kernels seldom share a launch among threads.
 const SHARED: u64 = 1 << 18;
 
 /// Native functions on host memory. They own their parameters and use what threads they like.
