@@ -256,47 +256,57 @@ fn devices_may_be_dropped_before_their_buffers() {
     }
 }
 
+/// What a small launch costs, which runs on the caller's thread, and a large one, which a thread of the pool starts.
+const COSTS: [Cost; 2] = [Cost { flops: 0, bytes: 0 }, Cost { flops: 1 << 30, bytes: 0 }];
+
 #[test]
 fn a_kernel_that_calls_its_device_gets_an_error() {
     let device = Device::cpu();
-    let answer = Arc::new(OnceLock::new());
-    let (inner, slot) = (device.clone(), answer.clone());
-    let kernel = Kernel {
-        label: "caller".into(),
-        wgsl: String::new(),
-        reads: 0,
-        writes: 0,
-        uses_scalars: false,
-        trusted: false,
-        native: Some(Arc::new(move |_, _, _| {
-            slot.get_or_init(|| inner.wait());
-        })),
-    };
-    let launch = Launch {
-        kernel: Arc::new(kernel),
-        params: vec![],
-        grid: [1; 3],
-        reads: vec![],
-        writes: vec![],
-        cost: Cost::default(),
-    };
-    let plan = device.prepare(recording(vec![launch], &[], &[])).unwrap();
-    device.run(&plan, &[], &[]).unwrap();
-    assert_eq!(answer.get(), Some(&Err(DeviceError::Reentrant)));
-    device.wait().unwrap();
+    for cost in COSTS {
+        let answer = Arc::new(OnceLock::new());
+        let (inner, slot) = (device.clone(), answer.clone());
+        let kernel = Kernel {
+            label: "caller".into(),
+            wgsl: String::new(),
+            reads: 0,
+            writes: 0,
+            uses_scalars: false,
+            trusted: false,
+            native: Some(Arc::new(move |_, _, _| {
+                slot.get_or_init(|| (std::thread::current().id(), inner.wait()));
+            })),
+        };
+        let launch = Launch {
+            kernel: Arc::new(kernel),
+            params: vec![],
+            grid: [1; 3],
+            reads: vec![],
+            writes: vec![],
+            cost,
+        };
+        let plan = device.prepare(recording(vec![launch], &[], &[])).unwrap();
+        device.run(&plan, &[], &[]).unwrap();
+        let (thread, result) = answer.get().expect("it ran");
+        assert_eq!(*result, Err(DeviceError::Reentrant));
+        assert_eq!(*thread == std::thread::current().id(), cost.flops == 0, "{cost:?}");
+        device.wait().unwrap();
+    }
 }
 
 #[test]
 fn a_panicking_kernel_does_not_block_the_device() {
     let device = Device::cpu();
-    let launch = altered(|k| k.native = Some(Arc::new(|_, _, _| panic!("on purpose"))));
-    let plan = device.prepare(recording(vec![launch], &[], &[10; 3])).unwrap();
-    let bufs = [(); 3].map(|()| device.upload(&[1; 10]).unwrap());
-    let run = || device.run(&plan, &bufs, &[]);
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).expect_err("it panics");
-    let good = device.prepare(two_slots(10)).unwrap();
-    device.run(&good, &bufs, &[]).unwrap();
-    assert_eq!(device.read(&bufs[2], 1).unwrap(), [7]);
+    for cost in COSTS {
+        let panics = altered(|k| k.native = Some(Arc::new(|_, _, _| panic!("on purpose"))));
+        let launch = Launch { cost, ..panics };
+        let plan = device.prepare(recording(vec![launch], &[], &[10; 3])).unwrap();
+        let bufs = [(); 3].map(|()| device.upload(&[1; 10]).unwrap());
+        let run = || device.run(&plan, &bufs, &[]);
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).expect_err("it panics");
+        let good = device.prepare(two_slots(10)).unwrap();
+        device.run(&good, &bufs, &[]).unwrap();
+        assert_eq!(device.read(&bufs[2], 1).unwrap(), [7]);
+    }
 }
 
 #[test]
