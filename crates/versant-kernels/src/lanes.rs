@@ -73,8 +73,8 @@ use pulp::{Arch, NullaryFnOnce};
 /// such a machine takes anyway). What the machine does not have, or a name that nothing has, changes nothing.
 pub const ISA_VAR: &str = "VERSANT_CPU_ISA";
 
-/// Words of working memory that begin with a cache line: a vector of sixteen lanes that lies in two takes twice as long to load,
-/// and a store that ends where a load begins, some pages apart, holds it up.
+/// Words of working memory that begin with a cache line, so that no vector of sixteen lanes lies in two (`docs/cpu.md` has what
+/// that brings). `malloc` begins sixteen bytes behind one.
 #[derive(Default)]
 pub(crate) struct Words(Vec<Line>);
 
