@@ -219,7 +219,10 @@ impl Evaluator {
             }
             for reduce in &step.reduces {
                 let out = &mut scratch.frame[reduce.out][tile_row..tile_row + tile_rows];
-                scratch.states[reduce.index].finish(out);
+                match reduce.found_by {
+                    Some(other) => scratch.states[other].extremes(out),
+                    None => scratch.states[reduce.index].finish(out),
+                }
             }
         }
     }
@@ -308,7 +311,7 @@ impl ColJob<'_, '_> {
             };
             self.step.run(self.frame, temps, self.buffers, lanes);
             let tile = Tile { order: plan.order, rows: self.rows, cols, first_col: col };
-            for reduce in &self.step.reduces {
+            for reduce in self.step.reduces.iter().filter(|r| r.found_by.is_none()) {
                 let values: Src = reduce.value;
                 let values = operand(values, self.frame, temps, self.buffers, lanes);
                 states[reduce.index].add(values, tile);

@@ -1,7 +1,8 @@
 //! Elementary functions of `f32` for the CPU, written so that a loop over them becomes vector code.
 //!
 //! No branches, no tables, no calls, no fused multiply-add: selects and bit patterns only, so the
-//! results are the same on every machine and with every vector width. The polynomials are minimax fits (Remez,
+//! results are the same on every machine and with every vector width; but for [`exp_block`] and [`erf_block`], which have a
+//! way of their own where vectors have sixteen lanes. The polynomials are minimax fits (Remez,
 //! 160-bit arithmetic) of the reduced functions that are named with them. Each function states its bound in
 //! units in the last place of the correctly rounded result; the tests hold it over the whole range.
 //!
@@ -19,7 +20,7 @@ mod pow;
 mod tests;
 mod trig;
 
-pub use erf::erf;
+pub use erf::{erf, erf_block};
 pub(crate) use exp::exp_below;
 pub use exp::{exp, exp_block, exp2, expm1, sigmoid, tanh};
 pub use half::{bf16_bits, f16_bits, f16_exact, f16_value};

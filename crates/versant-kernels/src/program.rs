@@ -157,6 +157,17 @@ pub enum ReduceKind {
     ArgMin,
 }
 
+impl ReduceKind {
+    /// What finds the place of this one's result, if it is the value of one place.
+    pub(crate) fn arg(self) -> Option<ReduceKind> {
+        match self {
+            ReduceKind::Max => Some(ReduceKind::ArgMax),
+            ReduceKind::Min => Some(ReduceKind::ArgMin),
+            _ => None,
+        }
+    }
+}
+
 /// A reduction of a column register into a row register.
 #[derive(Clone, Debug)]
 pub struct ReduceOut {

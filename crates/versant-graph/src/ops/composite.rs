@@ -126,8 +126,8 @@ impl Tensor {
         match self.axis_or("softmax", axis, Location::caller()) {
             Ok(axis) => {
                 let e = self.below_max(axis).0.exp();
-                let sum = e.sum(&[axis], true);
-                let y = e / sum;
+                // One division a row, not one an element.
+                let y = &e * e.sum(&[axis], true).recip();
                 // The rule reads the result alone: what it was computed from need not be kept.
                 y.with_vjp_of("softmax", &[self, &y], move |g, inputs| {
                     let y = &inputs[1];

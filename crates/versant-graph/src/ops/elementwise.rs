@@ -202,7 +202,7 @@ table! {
 
     /// The error function `2/sqrt(pi) * integral of exp(-t^2) from 0 to x`.
     ERF erf() same { wgsl: "v_erf({a})", lib: "erf", cost: 16, types: FLOAT,
-        cpu: |_, d, a, _, _| unary_f32(d, a, math::erf),
+        cpu: |_, d, a, _, _| math::erf_block(d, a),
         grad: Rule(|g, x, _| one(g * ((&x[0] * &x[0]).neg().exp() * std::f32::consts::FRAC_2_SQRT_PI))),
         domain: (-3.0, 3.0), tolerance: 4e-6 }
 

@@ -79,6 +79,8 @@ pub(super) struct PlanReduce {
     pub out: usize,
     /// Number over the whole program.
     pub index: usize,
+    /// The arg-reduction of the same values, which finds the extreme one, too.
+    pub found_by: Option<usize>,
 }
 
 pub(super) struct PlanStep {
@@ -351,13 +353,18 @@ impl Compiler<'_> {
             });
         }
         self.direct_stores(number, block, &mut out);
-        for reduce in reduces {
+        let first = self.plan.reduces.len();
+        for (number, reduce) in reduces.iter().enumerate() {
             let value = self.src(reduce.value, &mut out);
-            let index = self.plan.reduces.len();
             self.plan.reduces.push(reduce.clone());
             let slot = self.frame_slot();
             self.place[reduce.out as usize] = Place::Row(slot);
-            out.reduces.push(PlanReduce { value, out: slot, index });
+            let finds = |other: &ReduceOut| {
+                let same = self.alias[other.value as usize] == self.alias[reduce.value as usize];
+                same && reduce.kind.arg() == Some(other.kind)
+            };
+            let found_by = reduces.iter().position(finds).map(|i| first + i);
+            out.reduces.push(PlanReduce { value, out: slot, index: first + number, found_by });
         }
         // From here on the kept registers are row registers, and the other temporaries are gone.
         for instr in &block.instrs {

@@ -321,6 +321,11 @@ impl State {
         }
     }
 
+    /// Writes what an arg-reduction found at its results.
+    pub fn extremes(&self, out: &mut [u32]) {
+        out.copy_from_slice(&self.acc);
+    }
+
     /// Writes the result of each row.
     pub fn finish(&mut self, out: &mut [u32]) {
         if self.is_arg() {

@@ -68,7 +68,7 @@ pub(super) fn exp_between(x: f32) -> f32 {
     (1.0 + (r + r * r * poly(r, POLY))) * power(n)
 }
 
-/// [`exp`] of each value of a block, with the same bits.
+/// [`exp`] of each value of a block, within 1 ulp. Vectors of sixteen lanes fuse multiply-adds, which gives other last bits.
 pub fn exp_block(dst: &mut [u32], a: &[u32]) {
     #[cfg(target_arch = "x86_64")]
     if let pulp::Arch::V4(simd) = crate::lanes::arch() {
@@ -159,7 +159,7 @@ mod wide {
         bytemuck::cast(exp(simd, simd.avx512f._mm512_sub_ps(bytemuck::cast(x), other)))
     }
 
-    /// The steps of [`super::exp`], whose two multiplications by powers of two round once, as this instruction does.
+    /// The steps of [`super::exp`] with fused multiply-adds, and an instruction for the power of two.
     #[inline(always)]
     fn exp(simd: V4, x: __m512) -> __m512 {
         // No closures: what is not inlined at once is a call for each instruction.
@@ -169,16 +169,15 @@ mod wide {
         let some = s._mm512_cmp_ps_mask::<_CMP_NLT_UQ>(x, s._mm512_set1_ps(low));
         // NaN, as the second operand, stays.
         let x = s._mm512_maskz_min_ps(some, s._mm512_set1_ps(high), x);
-        let shifted = s._mm512_add_ps(s._mm512_mul_ps(x, s._mm512_set1_ps(LOG2_E)), round);
-        let n = s._mm512_sub_ps(shifted, round);
-        let r = s._mm512_sub_ps(x, s._mm512_mul_ps(n, s._mm512_set1_ps(LN2_HI)));
-        let r = s._mm512_sub_ps(r, s._mm512_mul_ps(n, s._mm512_set1_ps(LN2_LO)));
+        let n = s._mm512_sub_ps(s._mm512_fmadd_ps(x, s._mm512_set1_ps(LOG2_E), round), round);
+        let r = s._mm512_fnmadd_ps(n, s._mm512_set1_ps(LN2_HI), x);
+        let r = s._mm512_fnmadd_ps(n, s._mm512_set1_ps(LN2_LO), r);
         let [first @ .., last] = POLY;
         let mut p = s._mm512_set1_ps(last);
         for c in first.into_iter().rev() {
-            p = s._mm512_add_ps(s._mm512_mul_ps(p, r), s._mm512_set1_ps(c));
+            p = s._mm512_fmadd_ps(p, r, s._mm512_set1_ps(c));
         }
-        let p = s._mm512_add_ps(r, s._mm512_mul_ps(s._mm512_mul_ps(r, r), p));
+        let p = s._mm512_fmadd_ps(s._mm512_mul_ps(r, r), p, r);
         s._mm512_maskz_scalef_ps(some, s._mm512_add_ps(s._mm512_set1_ps(1.0), p), n)
     }
 }
