@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use super::cpu::{Sink, for_each_task, piece, product, with_scratch};
 use super::panel::{COLS, Mat, NARROW, Product, Tiles, WIDE, depths, rows};
-use super::patches::{LinesProduct, PackPatches, PaddedShape, Planes, dense_from};
+use super::patches::{LinesProduct, PackPatches, PaddedShape, PixelsProduct, Planes, dense_from};
 use super::{Conv, ConvKind, cpu_weight, depthwise};
 use crate::View;
 use crate::eval::Runs;
@@ -204,13 +204,14 @@ fn by_products<'w>(
 ) {
     let c = e.conv;
     let direct = e.taps == 1 && c.stride == [1, 1] && c.padding == [0, 0] && c.input == c.output;
-    let in_place = !direct && LinesProduct::suits(c.output[1]);
+    let pixels = !direct && PixelsProduct::suits(c.output[1], e.c_out, e.c_in * e.taps);
+    let in_place = pixels || !direct && LinesProduct::suits(c.output[1]);
     let channels = if in_place { e.c_in } else { depths(e.c_in * e.taps).div_ceil(e.taps).min(e.c_in) };
     let deep = channels * e.taps;
     let [samples, lines] = if in_place { e.whole_lines() } else { e.block(deep) };
     let (blocks, cuts) = (c.n.div_ceil(samples), c.output[0].div_ceil(lines));
     let direct = direct && samples == 1;
-    let tile = rows();
+    let tile = if pixels { COLS } else { rows() };
     let rows = e.c_out.next_multiple_of(tile);
     let size = rows * e.c_in * e.taps;
     // Blocks of channels, and where the panels of each begin.
@@ -222,6 +223,7 @@ fn by_products<'w>(
                 let panels = &mut weights[rows * first..rows * (first + depth)];
                 let part = weight(g).block([0, first], [e.c_out, depth]).t();
                 match tile {
+                    COLS => part.pack::<COLS>(panels),
                     WIDE => part.pack::<WIDE>(panels),
                     _ => part.pack::<NARROW>(panels),
                 }
@@ -231,8 +233,8 @@ fn by_products<'w>(
         for_each_task(blocks * cuts * c.groups, e.macs(), |task| {
             let (g, task) = (task % c.groups, task / c.groups);
             let (samples, lines) = (piece(task / cuts, samples, c.n), piece(task % cuts, lines, c.output[0]));
-            let pixels = lines.start * c.output[1]..lines.end * c.output[1];
-            let ld = samples.len() * pixels.len();
+            let range = lines.start * c.output[1]..lines.end * c.output[1];
+            let ld = samples.len() * range.len();
             let shape = PaddedShape::new(c, channels, lines.len());
             let columns = if direct {
                 ld.next_multiple_of(COLS)
@@ -249,7 +251,7 @@ fn by_products<'w>(
                     let add = first > 0;
                     if direct {
                         let b = &mut panels[..depth * columns];
-                        image.matrix(samples.start, part, pixels.clone()).pack::<COLS>(b);
+                        image.matrix(samples.start, part, range.clone()).pack::<COLS>(b);
                         Product { a, b, depth, acc, ld, size: [e.c_out, ld], add }.run();
                         continue;
                     }
@@ -257,6 +259,10 @@ fn by_products<'w>(
                     let words = &mut words[..shape.len(samples.len())];
                     let from = &shape.fill(words, c, image, &samples, &part, lines.start);
                     let taps = &shape.taps(depth);
+                    if pixels {
+                        PixelsProduct { weights: a, from, taps, acc, size: [e.c_out, ld] }.run();
+                        continue;
+                    }
                     if in_place {
                         LinesProduct { a, from, taps, acc, size: [e.c_out, ld] }.run();
                         continue;
@@ -270,7 +276,7 @@ fn by_products<'w>(
                     }
                 }
                 let start = (samples.start * c.c_out + g * e.c_out) * e.pixels;
-                emit_images(e, start, samples.len(), pixels, acc, sink);
+                emit_images(e, start, samples.len(), range, acc, sink);
             });
         });
     });

@@ -7,7 +7,7 @@ use pulp::{NullaryFnOnce, Simd};
 use rayon::prelude::*;
 
 use super::Conv;
-use super::panel::{COLS, Mat, Tiles, over_panels, put, step, steps};
+use super::panel::{COLS, Mat, Tiles, WIDE, over_panels, put, rows, step, steps};
 use crate::View;
 use crate::lanes::arch;
 
@@ -400,6 +400,77 @@ impl Tiles for LinesProduct<'_> {
                         let width = if col + COLS <= ld { COLS } else { width };
                         put(&mut self.acc[r * ld + col..][..width], bytemuck::cast(*sums), false);
                     }
+                }
+            }
+        }
+    }
+}
+
+/// Pixels of a tile of [`PixelsProduct`]: with two panels of channels they have 28 sums in 32 registers.
+const PIXELS: usize = 14;
+
+/// The same product with pixels of a line as the rows of a tile and output channels as its columns. No lane is without use
+/// where lines have whole fourteens, as in most nets for images of 224, and more sums wait for a load.
+pub(super) struct PixelsProduct<'a> {
+    /// Panels of columns of the weights, transposed.
+    pub weights: &'a [f32],
+    pub from: &'a Padded<'a>,
+    /// See [`PackPatches::taps`].
+    pub taps: &'a [usize],
+    /// The result, row-major and dense.
+    pub acc: &'a mut [f32],
+    /// Extents of the result.
+    pub size: [usize; 2],
+}
+
+impl PixelsProduct<'_> {
+    /// Whether lines have whole tiles and channels whole panels, and sums are so long that the way from tiles to planes, a
+    /// word at a time, does not matter.
+    pub fn suits(width: usize, channels: usize, depth: usize) -> bool {
+        let whole = width.is_multiple_of(PIXELS) && channels.is_multiple_of(COLS);
+        rows() == WIDE && whole && depth >= 8 * PIXELS
+    }
+}
+
+impl Tiles for PixelsProduct<'_> {
+    fn panels(&self) -> usize {
+        self.size[0] / COLS
+    }
+
+    #[inline(always)]
+    fn tiles<S: Simd, const R: usize, const P: usize, const V: usize>(
+        &mut self,
+        simd: S,
+        panels: Range<usize>,
+    ) {
+        let (Padded { words, shape }, [_, ld]) = (self.from, self.size);
+        let (depth, reach) = (self.taps.len(), self.taps.iter().max().map_or(0, |tap| tap + PIXELS));
+        for first in panels.step_by(P) {
+            let mut weights: [&[[f32; COLS]]; P] = [&[]; P];
+            for (p, to) in weights.iter_mut().enumerate() {
+                *to = self.weights[(first + p) * depth * COLS..][..depth * COLS].as_chunks::<COLS>().0;
+            }
+            for pixel in (0..ld).step_by(PIXELS) {
+                let from = &words[shape.pixel(pixel)..][..reach];
+                let mut tile = [[[simd.splat_f32s(0.0); V]; P]; PIXELS];
+                for (k, &tap) in self.taps.iter().enumerate() {
+                    let a = *from[tap..].first_chunk().expect("the longest reach is that of the last tap");
+                    let mut b = [&[0.0; COLS]; P];
+                    for (b, weights) in b.iter_mut().zip(weights) {
+                        *b = &weights[k];
+                    }
+                    step::<S, PIXELS, P, V>(simd, &mut tile, a, b);
+                }
+                let mut sums = [[[0.0; COLS]; P]; PIXELS];
+                for (sums, row) in sums.iter_mut().zip(&tile) {
+                    for (sums, vectors) in sums.iter_mut().zip(row) {
+                        *sums = bytemuck::cast(*vectors);
+                    }
+                }
+                for channel in first * COLS..(first + P) * COLS {
+                    let (p, lane) = (channel / COLS - first, channel % COLS);
+                    let to = &mut self.acc[channel * ld + pixel..][..PIXELS];
+                    to.iter_mut().zip(&sums).for_each(|(to, sums)| *to = sums[p][lane]);
                 }
             }
         }
