@@ -19,6 +19,8 @@ mod pow;
 #[cfg(test)]
 mod tests;
 mod trig;
+#[cfg(target_arch = "x86_64")]
+mod wide;
 
 pub use erf::{erf, erf_block};
 pub(crate) use exp::exp_below;

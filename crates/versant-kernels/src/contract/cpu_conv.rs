@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use super::cpu::{Sink, for_each_task, piece, product, with_scratch};
-use super::panel::{COLS, Mat, NARROW, Product, Tiles, WIDE, depths, rows};
+use super::panel::{COLS, Mat, Product, Tiles, depths, rows};
 use super::patches::{LinesProduct, PackPatches, PaddedShape, PixelsProduct, Planes, dense_from};
 use super::{Conv, ConvKind, cpu_weight, depthwise};
 use crate::View;
@@ -220,13 +220,8 @@ fn by_products<'w>(
         for (g, weights) in weights.chunks_exact_mut(size).enumerate() {
             for part in parts() {
                 let (first, depth) = (part.start * e.taps, part.len() * e.taps);
-                let panels = &mut weights[rows * first..rows * (first + depth)];
                 let part = weight(g).block([0, first], [e.c_out, depth]).t();
-                match tile {
-                    COLS => part.pack::<COLS>(panels),
-                    WIDE => part.pack::<WIDE>(panels),
-                    _ => part.pack::<NARROW>(panels),
-                }
+                part.pack_by(tile, &mut weights[rows * first..rows * (first + depth)]);
             }
         }
         let weights = &*weights;

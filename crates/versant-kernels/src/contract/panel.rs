@@ -110,6 +110,17 @@ impl<'a> Mat<'a> {
     }
 }
 
+impl Mat<'_> {
+    /// [`Mat::pack`] for a number of lanes that only the machine tells.
+    pub fn pack_by(self, lanes: usize, out: &mut [f32]) {
+        match lanes {
+            COLS => self.pack::<COLS>(out),
+            WIDE => self.pack::<WIDE>(out),
+            _ => self.pack::<NARROW>(out),
+        }
+    }
+}
+
 /// The steps that a contracted extent is cut into, as equal as can be.
 pub(super) fn depths(k: usize) -> usize {
     k.div_ceil(k.div_ceil(DEPTH).max(1)).max(1)

@@ -2,6 +2,8 @@
 
 use super::exp::exp_between;
 use super::poly;
+#[cfg(target_arch = "x86_64")]
+use super::wide::Block;
 
 /// The error function, within 1.5 ulp.
 #[inline(always)]
@@ -46,7 +48,7 @@ pub fn erf(x: f32) -> f32 {
 pub fn erf_block(dst: &mut [u32], a: &[u32]) {
     #[cfg(target_arch = "x86_64")]
     if let pulp::Arch::V4(simd) = crate::lanes::arch() {
-        return simd.vectorize(wide::Block { simd, table: &wide::TABLE, dst, a });
+        return simd.vectorize(Block { simd, f: sixteen::Erf::new(), dst, a });
     }
     crate::lanes::unary_f32(dst, a, erf);
 }
@@ -54,13 +56,14 @@ pub fn erf_block(dst: &mut [u32], a: &[u32]) {
 /// Sixteen lanes at once by a table of 32 words, two registers of which one instruction picks: a quarter of the time of two
 /// polynomials and an exponential.
 #[cfg(target_arch = "x86_64")]
-mod wide {
+mod sixteen {
     use std::arch::x86_64::{__m512, __m512i, _CMP_LE_OQ};
     use std::f64::consts::FRAC_2_SQRT_PI;
     use std::sync::LazyLock;
 
-    use pulp::NullaryFnOnce;
     use pulp::x86::V4;
+
+    use crate::math::wide::Lanes;
 
     /// Adding this rounds to eighths, whose number then stands in the low bits.
     const EIGHTHS: f32 = 1_572_864.0; // 1.5 * 2^20
@@ -70,9 +73,9 @@ mod wide {
     const NEAR: [f32; 4] = [0.128_379_17, -0.376_125_48, 0.112_783_62, -0.025_906_404];
 
     /// A row for each power, a column for each number of eighths.
-    pub type Table = [[[f32; 16]; 2]; 5];
+    type Table = [[[f32; 16]; 2]; 5];
 
-    pub static TABLE: LazyLock<Table> = LazyLock::new(|| {
+    static TABLE: LazyLock<Table> = LazyLock::new(|| {
         let mut table = Table::default();
         for k in 0..32 {
             let column = match k {
@@ -103,50 +106,36 @@ mod wide {
         [sum, first, -c, third + fifth * square * 20.0 / 16.0, fourth].map(|x| slope * x)
     }
 
-    pub struct Block<'a> {
-        pub simd: V4,
-        pub table: &'a Table,
-        pub dst: &'a mut [u32],
-        pub a: &'a [u32],
+    /// With the table in registers.
+    pub struct Erf([[__m512; 2]; 5]);
+
+    impl Erf {
+        pub fn new() -> Erf {
+            Erf(bytemuck::cast(*TABLE))
+        }
     }
 
-    impl NullaryFnOnce for Block<'_> {
-        type Output = ();
+    impl Lanes for Erf {
         #[inline(always)]
-        fn call(self) {
-            let Block { simd, table, dst, a } = self;
-            let table: [[__m512; 2]; 5] = bytemuck::cast(*table);
-            let (dst, dst_rest) = dst.as_chunks_mut::<16>();
-            let (a, a_rest) = a.as_chunks::<16>();
-            for (dst, a) in dst.iter_mut().zip(a) {
-                *dst = bytemuck::cast(erf(simd, table, bytemuck::cast(*a)));
+        fn of(&self, simd: V4, x: __m512) -> __m512 {
+            let s = simd.avx512f;
+            let (bits, sign) = (s._mm512_castps_si512(x), s._mm512_set1_epi32(i32::MIN));
+            let a = s._mm512_castsi512_ps(s._mm512_andnot_si512(sign, bits));
+            // NaN, as the second operand, stays.
+            let a = s._mm512_min_ps(s._mm512_set1_ps(LAST), a);
+            let shifted = s._mm512_add_ps(a, s._mm512_set1_ps(EIGHTHS));
+            let away = s._mm512_sub_ps(a, s._mm512_sub_ps(shifted, s._mm512_set1_ps(EIGHTHS)));
+            let near = s._mm512_cmp_ps_mask::<_CMP_LE_OQ>(shifted, s._mm512_set1_ps(EIGHTHS + 0.25));
+            let at: __m512i = s._mm512_castps_si512(shifted);
+            let [first, rest @ ..] = self.0.map(|[low, high]| s._mm512_permutex2var_ps(low, at, high));
+            let by = s._mm512_mask_mul_ps(away, near, a, a);
+            let mut p = rest[3];
+            for c in [rest[2], rest[1], rest[0]] {
+                p = s._mm512_fmadd_ps(p, by, c);
             }
-            let mut last = [0u32; 16];
-            last[..a_rest.len()].copy_from_slice(a_rest);
-            let last: [u32; 16] = bytemuck::cast(erf(simd, table, bytemuck::cast(last)));
-            dst_rest.copy_from_slice(&last[..dst_rest.len()]);
+            let [factor, start] = [away, first].map(|far| s._mm512_mask_mov_ps(far, near, a));
+            let y = s._mm512_castps_si512(s._mm512_fmadd_ps(factor, p, start));
+            s._mm512_castsi512_ps(s._mm512_or_si512(y, s._mm512_and_si512(sign, bits)))
         }
-    }
-
-    #[inline(always)]
-    fn erf(simd: V4, table: [[__m512; 2]; 5], x: __m512) -> __m512 {
-        let s = simd.avx512f;
-        let (bits, sign) = (s._mm512_castps_si512(x), s._mm512_set1_epi32(i32::MIN));
-        let a = s._mm512_castsi512_ps(s._mm512_andnot_si512(sign, bits));
-        // NaN, as the second operand, stays.
-        let a = s._mm512_min_ps(s._mm512_set1_ps(LAST), a);
-        let shifted = s._mm512_add_ps(a, s._mm512_set1_ps(EIGHTHS));
-        let away = s._mm512_sub_ps(a, s._mm512_sub_ps(shifted, s._mm512_set1_ps(EIGHTHS)));
-        let near = s._mm512_cmp_ps_mask::<_CMP_LE_OQ>(shifted, s._mm512_set1_ps(EIGHTHS + 0.25));
-        let at: __m512i = s._mm512_castps_si512(shifted);
-        let [first, rest @ ..] = table.map(|[low, high]| s._mm512_permutex2var_ps(low, at, high));
-        let by = s._mm512_mask_mul_ps(away, near, a, a);
-        let mut p = rest[3];
-        for c in [rest[2], rest[1], rest[0]] {
-            p = s._mm512_fmadd_ps(p, by, c);
-        }
-        let [factor, start] = [away, first].map(|far| s._mm512_mask_mov_ps(far, near, a));
-        let y = s._mm512_castps_si512(s._mm512_fmadd_ps(factor, p, start));
-        s._mm512_castsi512_ps(s._mm512_or_si512(y, s._mm512_and_si512(sign, bits)))
     }
 }

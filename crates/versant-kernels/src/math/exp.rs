@@ -72,7 +72,7 @@ pub(super) fn exp_between(x: f32) -> f32 {
 pub fn exp_block(dst: &mut [u32], a: &[u32]) {
     #[cfg(target_arch = "x86_64")]
     if let pulp::Arch::V4(simd) = crate::lanes::arch() {
-        return simd.vectorize(wide::Block { simd, dst, a });
+        return simd.vectorize(super::wide::Block { simd, f: wide::Exp, dst, a });
     }
     crate::lanes::unary_f32(dst, a, exp);
 }
@@ -107,28 +107,16 @@ mod wide {
     use pulp::NullaryFnOnce;
     use pulp::x86::V4;
 
+    use crate::math::wide::Lanes;
+
     use super::{BOUNDS, LN2_HI, LN2_LO, LOG2_E, POLY, ROUND};
 
-    pub struct Block<'a> {
-        pub simd: V4,
-        pub dst: &'a mut [u32],
-        pub a: &'a [u32],
-    }
+    pub struct Exp;
 
-    impl NullaryFnOnce for Block<'_> {
-        type Output = ();
+    impl Lanes for Exp {
         #[inline(always)]
-        fn call(self) {
-            let Block { simd, dst, a } = self;
-            let (dst, dst_rest) = dst.as_chunks_mut::<16>();
-            let (a, a_rest) = a.as_chunks::<16>();
-            for (dst, a) in dst.iter_mut().zip(a) {
-                *dst = bytemuck::cast(exp(simd, bytemuck::cast(*a)));
-            }
-            let mut last = [0u32; 16];
-            last[..a_rest.len()].copy_from_slice(a_rest);
-            let last: [u32; 16] = bytemuck::cast(exp(simd, bytemuck::cast(last)));
-            dst_rest.copy_from_slice(&last[..dst_rest.len()]);
+        fn of(&self, simd: V4, x: __m512) -> __m512 {
+            exp(simd, x)
         }
     }
 
@@ -162,7 +150,6 @@ mod wide {
     /// The steps of [`super::exp`] with fused multiply-adds, and an instruction for the power of two.
     #[inline(always)]
     fn exp(simd: V4, x: __m512) -> __m512 {
-        // No closures: what is not inlined at once is a call for each instruction.
         let s = simd.avx512f;
         let round = s._mm512_set1_ps(ROUND);
         let [low, high] = BOUNDS;
