@@ -195,6 +195,34 @@ fn forward<'w>(
     }
 }
 
+/// How a convolution becomes products of the weights.
+#[derive(Clone, Copy, PartialEq)]
+enum Way {
+    /// With the planes as they are.
+    Planes,
+    /// With pixels read in place: [`PixelsProduct`].
+    Pixels,
+    /// With lines read in place: [`LinesProduct`].
+    Lines,
+    /// With packed patches.
+    Patches,
+}
+
+impl Way {
+    fn of(e: &Extents<'_>) -> Way {
+        let (c, width) = (e.conv, e.conv.output[1]);
+        if e.taps == 1 && c.stride == [1, 1] && c.padding == [0, 0] && c.input == c.output {
+            Way::Planes
+        } else if PixelsProduct::suits(width, e.c_out, e.c_in * e.taps) {
+            Way::Pixels
+        } else if LinesProduct::suits(width) {
+            Way::Lines
+        } else {
+            Way::Patches
+        }
+    }
+}
+
 /// The same as products of the weights with patches.
 fn by_products<'w>(
     e: &Extents<'_>,
@@ -202,16 +230,14 @@ fn by_products<'w>(
     weight: impl Fn(usize) -> Mat<'w> + Sync,
     sink: &Sink<'_>,
 ) {
-    let c = e.conv;
-    let direct = e.taps == 1 && c.stride == [1, 1] && c.padding == [0, 0] && c.input == c.output;
-    let pixels = !direct && PixelsProduct::suits(c.output[1], e.c_out, e.c_in * e.taps);
-    let in_place = pixels || !direct && LinesProduct::suits(c.output[1]);
+    let (c, way) = (e.conv, Way::of(e));
+    let in_place = matches!(way, Way::Pixels | Way::Lines);
     let channels = if in_place { e.c_in } else { depths(e.c_in * e.taps).div_ceil(e.taps).min(e.c_in) };
     let deep = channels * e.taps;
     let [samples, lines] = if in_place { e.whole_lines() } else { e.block(deep) };
+    let way = if way == Way::Planes && samples > 1 { Way::Patches } else { way };
     let (blocks, cuts) = (c.n.div_ceil(samples), c.output[0].div_ceil(lines));
-    let direct = direct && samples == 1;
-    let tile = if pixels { COLS } else { rows() };
+    let tile = if way == Way::Pixels { COLS } else { rows() };
     let rows = e.c_out.next_multiple_of(tile);
     let size = rows * e.c_in * e.taps;
     // Blocks of channels, and where the panels of each begin.
@@ -228,15 +254,13 @@ fn by_products<'w>(
         for_each_task(blocks * cuts * c.groups, e.macs(), |task| {
             let (g, task) = (task % c.groups, task / c.groups);
             let (samples, lines) = (piece(task / cuts, samples, c.n), piece(task % cuts, lines, c.output[0]));
-            let range = lines.start * c.output[1]..lines.end * c.output[1];
-            let ld = samples.len() * range.len();
+            let pixels = lines.start * c.output[1]..lines.end * c.output[1];
+            let ld = samples.len() * pixels.len();
             let shape = PaddedShape::new(c, channels, lines.len());
-            let columns = if direct {
-                ld.next_multiple_of(COLS)
-            } else if in_place {
-                0
-            } else {
-                PAIR
+            let columns = match way {
+                Way::Planes => ld.next_multiple_of(COLS),
+                Way::Patches => PAIR,
+                Way::Pixels | Way::Lines => 0,
             };
             with_buffers([e.c_out * ld, deep * columns, shape.len(samples.len())], |[acc, panels, words]| {
                 for part in parts() {
@@ -244,9 +268,9 @@ fn by_products<'w>(
                     let part = g * e.c_in + part.start..g * e.c_in + part.end;
                     let a = &weights[g * size + rows * first..][..rows * depth];
                     let add = first > 0;
-                    if direct {
+                    if way == Way::Planes {
                         let b = &mut panels[..depth * columns];
-                        image.matrix(samples.start, part, range.clone()).pack::<COLS>(b);
+                        image.matrix(samples.start, part, pixels.clone()).pack::<COLS>(b);
                         Product { a, b, depth, acc, ld, size: [e.c_out, ld], add }.run();
                         continue;
                     }
@@ -254,24 +278,24 @@ fn by_products<'w>(
                     let words = &mut words[..shape.len(samples.len())];
                     let from = &shape.fill(words, c, image, &samples, &part, lines.start);
                     let taps = &shape.taps(depth);
-                    if pixels {
-                        PixelsProduct { weights: a, from, taps, acc, size: [e.c_out, ld] }.run();
-                        continue;
-                    }
-                    if in_place {
-                        LinesProduct { a, from, taps, acc, size: [e.c_out, ld] }.run();
-                        continue;
-                    }
-                    // Patches go into the first-level cache, and are used up while they are there.
-                    for col in (0..ld).step_by(PAIR) {
-                        let b = &mut panels[..depth * PAIR.min((ld - col).next_multiple_of(COLS))];
-                        PackPatches { from, taps, pixels: ld, first: col / COLS, out: b }.run();
-                        let acc = &mut acc[col..];
-                        Product { a, b, depth, acc, ld, size: [e.c_out, ld - col], add }.run();
+                    match way {
+                        Way::Pixels => {
+                            PixelsProduct { weights: a, from, taps, acc, size: [e.c_out, ld] }.run();
+                        }
+                        Way::Lines => LinesProduct { a, from, taps, acc, size: [e.c_out, ld] }.run(),
+                        // Patches go into the first-level cache, and are used up while they are there.
+                        _ => {
+                            for col in (0..ld).step_by(PAIR) {
+                                let b = &mut panels[..depth * PAIR.min((ld - col).next_multiple_of(COLS))];
+                                PackPatches { from, taps, pixels: ld, first: col / COLS, out: b }.run();
+                                let acc = &mut acc[col..];
+                                Product { a, b, depth, acc, ld, size: [e.c_out, ld - col], add }.run();
+                            }
+                        }
                     }
                 }
                 let start = (samples.start * c.c_out + g * e.c_out) * e.pixels;
-                emit_images(e, start, samples.len(), range, acc, sink);
+                emit_images(e, start, samples.len(), pixels, acc, sink);
             });
         });
     });

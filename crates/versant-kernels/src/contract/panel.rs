@@ -108,9 +108,7 @@ impl<'a> Mat<'a> {
             }
         }
     }
-}
 
-impl Mat<'_> {
     /// [`Mat::pack`] for a number of lanes that only the machine tells.
     pub fn pack_by(self, lanes: usize, out: &mut [f32]) {
         match lanes {

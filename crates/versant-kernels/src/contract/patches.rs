@@ -410,7 +410,7 @@ impl Tiles for LinesProduct<'_> {
 const PIXELS: usize = 14;
 
 /// The same product with pixels of a line as the rows of a tile and output channels as its columns. No lane is without use
-/// where lines have whole fourteens, as in most nets for images of 224, and more sums wait for a load.
+/// where lines have whole fourteens, as in most nets for images of 224.
 pub(super) struct PixelsProduct<'a> {
     /// Panels of columns of the weights, transposed.
     pub weights: &'a [f32],
@@ -424,10 +424,10 @@ pub(super) struct PixelsProduct<'a> {
 }
 
 impl PixelsProduct<'_> {
-    /// Whether lines have whole tiles and channels whole panels, and sums are so long that the way from tiles to planes, a
-    /// word at a time, does not matter.
+    /// Whether lines have whole tiles and channels whole panels, more than one, and sums are so long that the way from tiles
+    /// to planes, a word at a time, does not matter.
     pub fn suits(width: usize, channels: usize, depth: usize) -> bool {
-        let whole = width.is_multiple_of(PIXELS) && channels.is_multiple_of(COLS);
+        let whole = width.is_multiple_of(PIXELS) && channels.is_multiple_of(COLS) && channels > COLS;
         rows() == WIDE && whole && depth >= 8 * PIXELS
     }
 }

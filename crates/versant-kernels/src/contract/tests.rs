@@ -353,7 +353,7 @@ pub(super) fn specs() -> Vec<Spec> {
         spec(40, [8, 16], [14, 14], [3, 3]).pad(1, 1),
         spec(2, [40, 6], [30, 31], [5, 5]).pad(2, 2),
         // Lines of whole fourteens: an even and an odd number of panels of channels, strides, groups.
-        spec(3, [16, 16], [14, 14], [3, 3]).pad(1, 1),
+        spec(3, [32, 32], [14, 14], [3, 3]).pad(1, 1),
         spec(1, [13, 48], [9, 28], [3, 3]).pad(1, 1).groups(2),
         spec(2, [13, 32], [29, 27], [3, 4]).stride(2, 2).pad(1, 2).dilation(2, 1),
         // Padding wider than the kernel, and an output that ends before or beyond the padded input.
@@ -398,7 +398,7 @@ fn results_do_not_depend_on_the_number_of_threads() {
     let pool = |threads| {
         rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads can be started")
     };
-    let conv = Spec { n: 9, c: [16, 16], input: [14, 14], padding: [1, 1], ..Spec::default() };
+    let conv = Spec { n: 9, c: [32, 32], input: [14, 14], padding: [1, 1], ..Spec::default() };
     let mut cases: Vec<_> = KINDS.map(|k| conv.build(k, Layout::Dense, Layout::Dense)).to_vec();
     let depthwise =
         Spec { n: 3, groups: 40, stride: [2, 2], input: [30, 31], padding: [1, 1], ..Spec::default() };

@@ -64,30 +64,40 @@ fn random_epilogues_agree_with_the_definition() {
 
 /// A program that reduces one loaded value over `cols` and stores the result.
 fn reduction(kind: ReduceKind, rows: &[usize], cols: &[usize], strides: &[isize]) -> Program {
+    reductions(&[kind], rows, cols, strides)
+}
+
+/// The same of several reductions, each with a buffer of its own.
+fn reductions(kinds: &[ReduceKind], rows: &[usize], cols: &[usize], strides: &[isize]) -> Program {
     let dims: Vec<usize> = rows.iter().chain(cols).copied().collect();
     let (rows, cols) = (Shape::new(rows).unwrap(), Shape::new(cols).unwrap());
     let view =
         View { shape: Shape::new(&dims).unwrap(), strides: strides.to_vec(), offset: 0, guards: Vec::new() };
-    let is_arg = matches!(kind, ReduceKind::ArgMax | ReduceKind::ArgMin);
     let load = Instr { reg: 0, dtype: DType::F32, kind: InstrKind::Load { binding: 0, view } };
-    let reduce = ReduceOut { kind, value: 0, dtype: DType::F32, out: 1 };
-    let store = Store {
-        binding: 1,
-        view: View::contiguous(rows),
-        value: 1,
-        dtype: if is_arg { DType::I32 } else { DType::F32 },
-    };
+    let (mut reduces, mut stores) = (Vec::new(), Vec::new());
+    for (number, &kind) in (1..).zip(kinds) {
+        let is_arg = matches!(kind, ReduceKind::ArgMax | ReduceKind::ArgMin);
+        let dtype = if is_arg { DType::I32 } else { DType::F32 };
+        reduces.push(ReduceOut { kind, value: 0, dtype: DType::F32, out: number });
+        stores.push(Store { binding: number as usize, view: View::contiguous(rows), value: number, dtype });
+    }
+    let regs = 1 + kinds.len() as u32;
     let steps = vec![
-        Step::Col(Block { instrs: vec![load], stores: vec![] }, vec![reduce]),
-        Step::Row(Block { instrs: vec![], stores: vec![store] }),
+        Step::Col(Block { instrs: vec![load], stores: vec![] }, reduces),
+        Step::Row(Block { instrs: vec![], stores }),
     ];
-    from_one_to_one(rows, cols, steps, 2)
+    from_one(rows, cols, steps, regs, kinds.len())
 }
 
 /// A program that reads one buffer and writes one.
 fn from_one_to_one(rows: Shape, cols: Shape, steps: Vec<Step>, regs: u32) -> Program {
-    let binding = |written| ProgramBinding { dtype: DType::F32, written };
-    Program { rows, cols, bindings: vec![binding(false), binding(true)], steps, regs }
+    from_one(rows, cols, steps, regs, 1)
+}
+
+/// A program that reads one buffer and writes `writes`.
+fn from_one(rows: Shape, cols: Shape, steps: Vec<Step>, regs: u32, writes: usize) -> Program {
+    let binding = |i| ProgramBinding { dtype: DType::F32, written: i > 0 };
+    Program { rows, cols, bindings: (0..=writes).map(binding).collect(), steps, regs }
 }
 
 /// Numbers in 0..1 with all their bits.
@@ -149,11 +159,22 @@ fn float_sums_lose_next_to_nothing() {
 
 #[test]
 fn nan_wins_and_the_first_of_equals() {
-    let kinds = [ReduceKind::Max, ReduceKind::Min, ReduceKind::ArgMax, ReduceKind::ArgMin];
-    for kind in kinds {
+    use ReduceKind::{ArgMax, ArgMin, Max, Min};
+    // Alone; and an extreme before and behind its place, which finds it.
+    let kinds: [&[ReduceKind]; 8] = [
+        &[Max],
+        &[Min],
+        &[ArgMax],
+        &[ArgMin],
+        &[Max, ArgMax],
+        &[ArgMin, Min],
+        &[Max, ArgMin],
+        &[ArgMax, Min, Max],
+    ];
+    for kinds in kinds {
         for cols in [1, 5, 40, 1500] {
             for strides in [[cols as isize, 1], [1, 4]] {
-                let p = reduction(kind, &[4], &[cols], &strides);
+                let p = reductions(kinds, &[4], &[cols], &strides);
                 let mut words = noise(4 * cols);
                 words.iter_mut().for_each(|w| *w &= 0xffc0_0000);
                 // Three rows with NaN or infinities, one with many equal values.
@@ -162,12 +183,13 @@ fn nan_wins_and_the_first_of_equals() {
                 words[at(0, cols - 1)] = f32::NAN.to_bits();
                 words[at(1, cols / 3)] = f32::NEG_INFINITY.to_bits();
                 words[at(2, cols / 3)] = f32::INFINITY.to_bits();
-                let buffers = vec![words, vec![0; 4]];
+                let mut buffers = vec![words];
+                buffers.resize(1 + kinds.len(), vec![0; 4]);
                 let mut want = buffers.clone();
                 Reference { p: &p, scalars: &[], acc: &[] }.run(&mut want);
                 for work in [JOB, 1] {
                     let got = run(&Evaluator::with_job(p.clone(), work), &p, &buffers);
-                    assert_eq!(got[0], want[1], "{kind:?} over {cols} columns, {strides:?}");
+                    assert_eq!(got, want[1..], "{kinds:?} over {cols} columns, {strides:?}");
                 }
             }
         }

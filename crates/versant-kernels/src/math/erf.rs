@@ -48,13 +48,13 @@ pub fn erf(x: f32) -> f32 {
 pub fn erf_block(dst: &mut [u32], a: &[u32]) {
     #[cfg(target_arch = "x86_64")]
     if let pulp::Arch::V4(simd) = crate::lanes::arch() {
-        return simd.vectorize(Block { simd, f: sixteen::Erf::new(), dst, a });
+        let f = sixteen::Erf(bytemuck::cast(*sixteen::TABLE));
+        return simd.vectorize(Block { simd, f, dst, a });
     }
     crate::lanes::unary_f32(dst, a, erf);
 }
 
-/// Sixteen lanes at once by a table of 32 words, two registers of which one instruction picks: a quarter of the time of two
-/// polynomials and an exponential.
+/// Sixteen lanes at once by a table of 32 words, two registers of which one instruction picks (`docs/cpu.md` has what that brings).
 #[cfg(target_arch = "x86_64")]
 mod sixteen {
     use std::arch::x86_64::{__m512, __m512i, _CMP_LE_OQ};
@@ -63,19 +63,19 @@ mod sixteen {
 
     use pulp::x86::V4;
 
-    use crate::math::wide::Lanes;
+    use super::super::wide::Lanes;
 
     /// Adding this rounds to eighths, whose number then stands in the low bits.
     const EIGHTHS: f32 = 1_572_864.0; // 1.5 * 2^20
     /// The largest number that is rounded to 31 eighths. There, erf has rounded to 1.
     const LAST: f32 = 3.937_499_8;
-    /// `erf(x) / x - 1` in x², up to two and a half eighths.
+    /// `erf(x) / x - 1` in x², up to two and a half eighths: least squares at Chebyshev's nodes, rounded one after the other.
     const NEAR: [f32; 4] = [0.128_379_17, -0.376_125_48, 0.112_783_62, -0.025_906_404];
 
     /// A row for each power, a column for each number of eighths.
-    type Table = [[[f32; 16]; 2]; 5];
+    pub type Table = [[[f32; 16]; 2]; 5];
 
-    static TABLE: LazyLock<Table> = LazyLock::new(|| {
+    pub static TABLE: LazyLock<Table> = LazyLock::new(|| {
         let mut table = Table::default();
         for k in 0..32 {
             let column = match k {
@@ -107,13 +107,7 @@ mod sixteen {
     }
 
     /// With the table in registers.
-    pub struct Erf([[__m512; 2]; 5]);
-
-    impl Erf {
-        pub fn new() -> Erf {
-            Erf(bytemuck::cast(*TABLE))
-        }
-    }
+    pub struct Erf(pub [[__m512; 2]; 5]);
 
     impl Lanes for Erf {
         #[inline(always)]

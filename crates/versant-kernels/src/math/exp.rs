@@ -2,6 +2,8 @@
 
 use std::f32::consts::{LN_2, LOG2_E};
 
+#[cfg(target_arch = "x86_64")]
+use super::wide::Block;
 use super::{ROUND, poly};
 
 /// The leading 9 bits of ln 2, whose product with an exponent is exact.
@@ -72,7 +74,7 @@ pub(super) fn exp_between(x: f32) -> f32 {
 pub fn exp_block(dst: &mut [u32], a: &[u32]) {
     #[cfg(target_arch = "x86_64")]
     if let pulp::Arch::V4(simd) = crate::lanes::arch() {
-        return simd.vectorize(super::wide::Block { simd, f: wide::Exp, dst, a });
+        return simd.vectorize(Block { simd, f: sixteen::Exp, dst, a });
     }
     crate::lanes::unary_f32(dst, a, exp);
 }
@@ -81,7 +83,7 @@ pub fn exp_block(dst: &mut [u32], a: &[u32]) {
 pub(crate) fn exp_below(values: &mut [f32], other: f32) {
     #[cfg(target_arch = "x86_64")]
     if let pulp::Arch::V4(simd) = crate::lanes::arch() {
-        return simd.vectorize(wide::Below { simd, values, other });
+        return simd.vectorize(sixteen::Below { simd, values, other });
     }
     crate::lanes::vectorised(Below { values, other });
 }
@@ -101,22 +103,37 @@ impl pulp::NullaryFnOnce for Below<'_> {
 
 /// Sixteen lanes at once where one instruction scales by a power of two.
 #[cfg(target_arch = "x86_64")]
-mod wide {
+mod sixteen {
     use std::arch::x86_64::{__m512, _CMP_NLT_UQ};
 
     use pulp::NullaryFnOnce;
     use pulp::x86::V4;
 
-    use crate::math::wide::Lanes;
-
+    use super::super::wide::Lanes;
     use super::{BOUNDS, LN2_HI, LN2_LO, LOG2_E, POLY, ROUND};
 
+    /// The steps of [`super::exp`] with fused multiply-adds, and an instruction for the power of two.
     pub struct Exp;
 
     impl Lanes for Exp {
         #[inline(always)]
         fn of(&self, simd: V4, x: __m512) -> __m512 {
-            exp(simd, x)
+            let s = simd.avx512f;
+            let round = s._mm512_set1_ps(ROUND);
+            let [low, high] = BOUNDS;
+            let some = s._mm512_cmp_ps_mask::<_CMP_NLT_UQ>(x, s._mm512_set1_ps(low));
+            // NaN, as the second operand, stays.
+            let x = s._mm512_maskz_min_ps(some, s._mm512_set1_ps(high), x);
+            let n = s._mm512_sub_ps(s._mm512_fmadd_ps(x, s._mm512_set1_ps(LOG2_E), round), round);
+            let r = s._mm512_fnmadd_ps(n, s._mm512_set1_ps(LN2_HI), x);
+            let r = s._mm512_fnmadd_ps(n, s._mm512_set1_ps(LN2_LO), r);
+            let [first @ .., last] = POLY;
+            let mut p = s._mm512_set1_ps(last);
+            for c in first.into_iter().rev() {
+                p = s._mm512_fmadd_ps(p, r, s._mm512_set1_ps(c));
+            }
+            let p = s._mm512_fmadd_ps(s._mm512_mul_ps(r, r), p, r);
+            s._mm512_maskz_scalef_ps(some, s._mm512_add_ps(s._mm512_set1_ps(1.0), p), n)
         }
     }
 
@@ -144,28 +161,7 @@ mod wide {
     #[inline(always)]
     fn below(simd: V4, x: [f32; 16], other: f32) -> [f32; 16] {
         let other = simd.avx512f._mm512_set1_ps(other);
-        bytemuck::cast(exp(simd, simd.avx512f._mm512_sub_ps(bytemuck::cast(x), other)))
-    }
-
-    /// The steps of [`super::exp`] with fused multiply-adds, and an instruction for the power of two.
-    #[inline(always)]
-    fn exp(simd: V4, x: __m512) -> __m512 {
-        let s = simd.avx512f;
-        let round = s._mm512_set1_ps(ROUND);
-        let [low, high] = BOUNDS;
-        let some = s._mm512_cmp_ps_mask::<_CMP_NLT_UQ>(x, s._mm512_set1_ps(low));
-        // NaN, as the second operand, stays.
-        let x = s._mm512_maskz_min_ps(some, s._mm512_set1_ps(high), x);
-        let n = s._mm512_sub_ps(s._mm512_fmadd_ps(x, s._mm512_set1_ps(LOG2_E), round), round);
-        let r = s._mm512_fnmadd_ps(n, s._mm512_set1_ps(LN2_HI), x);
-        let r = s._mm512_fnmadd_ps(n, s._mm512_set1_ps(LN2_LO), r);
-        let [first @ .., last] = POLY;
-        let mut p = s._mm512_set1_ps(last);
-        for c in first.into_iter().rev() {
-            p = s._mm512_fmadd_ps(p, r, s._mm512_set1_ps(c));
-        }
-        let p = s._mm512_fmadd_ps(s._mm512_mul_ps(r, r), p, r);
-        s._mm512_maskz_scalef_ps(some, s._mm512_add_ps(s._mm512_set1_ps(1.0), p), n)
+        bytemuck::cast(Exp.of(simd, simd.avx512f._mm512_sub_ps(bytemuck::cast(x), other)))
     }
 }
 

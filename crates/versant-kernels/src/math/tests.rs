@@ -108,17 +108,24 @@ fn sines() {
 #[test]
 fn blocks_equal_single_values() {
     let words: Vec<u32> = samples().map(f32::to_bits).collect();
-    let mut dst = [0; 2].map(|_| vec![0; words.len()]);
+    let mut dst = [0; 5].map(|_| vec![0; words.len()]);
     for (i, words) in words.chunks(1000).enumerate() {
         let lanes = i * 1000..i * 1000 + words.len();
         sin_block(&mut dst[0][lanes.clone()], words);
-        cos_block(&mut dst[1][lanes], words);
+        cos_block(&mut dst[1][lanes.clone()], words);
+        exp_block(&mut dst[2][lanes.clone()], words);
+        erf_block(&mut dst[3][lanes.clone()], words);
+        dst[4][lanes.clone()].copy_from_slice(words);
+        exp_below(bytemuck::cast_slice_mut(&mut dst[4][lanes]), 0.0);
     }
     let same = |a: u32, b: f32| a == b.to_bits() || b.is_nan() && f32::from_bits(a).is_nan();
     for (i, &w) in words.iter().enumerate() {
         let x = f32::from_bits(w);
         assert!(same(dst[0][i], sin(x)), "sin({x:e})");
         assert!(same(dst[1][i], cos(x)), "cos({x:e})");
+        assert!(same(dst[2][i], alone(exp_block, x)), "exp({x:e})");
+        assert!(same(dst[3][i], alone(erf_block, x)), "erf({x:e})");
+        assert!(same(dst[4][i], alone(exp_block, x)), "exp({x:e} - 0)");
     }
 }
 
