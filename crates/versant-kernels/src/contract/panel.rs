@@ -216,12 +216,7 @@ impl Tiles for RowsProduct<'_> {
                 }
                 let mut tile = [[[simd.splat_f32s(0.0); V]; P]; R];
                 steps(simd, &mut tile, from, b);
-                for (r, row) in (top..rows).zip(&tile) {
-                    for (sums, col) in row.iter().zip((first * COLS..cols).step_by(COLS)) {
-                        let dst = &mut self.acc[r * cols + col..][..COLS.min(cols - col)];
-                        put(dst, bytemuck::cast(*sums), self.add);
-                    }
-                }
+                place::<S, R, P, V>(self.acc, [rows, cols], cols, [top, first * COLS], &tile, self.add);
             }
         }
     }
@@ -249,16 +244,13 @@ impl Tiles for Product<'_> {
             for (i, a) in self.a.chunks_exact(self.depth * R).enumerate() {
                 let a = a.as_chunks::<R>().0;
                 let b = b.map(|b| &b[..a.len()]);
-                let mut tile = [[[simd.splat_f32s(0.0); V]; P]; R];
+                // In a place of their own, or the sums would go through memory at each step.
+                let mut sums = [[[simd.splat_f32s(0.0); V]; P]; R];
                 for (step_number, a) in a.iter().enumerate() {
-                    step(simd, &mut tile, *a, b.map(|b| &b[step_number]));
+                    step(simd, &mut sums, *a, b.map(|b| &b[step_number]));
                 }
-                for (r, row) in (i * R..rows).zip(&tile) {
-                    for (sums, col) in row.iter().zip((first * COLS..cols).step_by(COLS)) {
-                        let dst = &mut self.acc[r * self.ld + col..][..COLS.min(cols - col)];
-                        put(dst, bytemuck::cast(*sums), self.add);
-                    }
-                }
+                let tile = sums;
+                place::<S, R, P, V>(self.acc, self.size, self.ld, [i * R, first * COLS], &tile, self.add);
             }
         }
     }
@@ -332,6 +324,32 @@ macro_rules! over_panels {
     };
 }
 pub(super) use over_panels;
+
+/// Stores or adds what of a tile lies within a row-major matrix: a whole one straight from registers.
+#[inline(always)]
+fn place<S: Simd, const R: usize, const P: usize, const V: usize>(
+    acc: &mut [f32],
+    [rows, cols]: [usize; 2],
+    ld: usize,
+    [top, left]: [usize; 2],
+    tile: &Tile<S, R, P, V>,
+    add: bool,
+) {
+    if top + R <= rows && left + P * COLS <= cols {
+        for (r, row) in tile.iter().enumerate() {
+            let dst = acc[(top + r) * ld + left..][..P * COLS].as_chunks_mut::<COLS>().0;
+            for (dst, sums) in dst.iter_mut().zip(row) {
+                put(dst, bytemuck::cast(*sums), add);
+            }
+        }
+        return;
+    }
+    for (r, row) in (top..rows).zip(tile) {
+        for (sums, col) in row.iter().zip((left..cols).step_by(COLS)) {
+            put(&mut acc[r * ld + col..][..COLS.min(cols - col)], bytemuck::cast(*sums), add);
+        }
+    }
+}
 
 /// Stores or adds a row of a tile.
 #[inline(always)]
