@@ -2,7 +2,7 @@
 
 use versant::graph::Attention;
 use versant::nn::Init;
-use versant::nn::mixed::kept;
+use versant::nn::mixed::{kept, policy};
 use versant::prelude::*;
 
 /// W1: 784-512-512-10.
@@ -145,7 +145,7 @@ impl Module for CharLstm {
 
 /// Rows attend to themselves and to what is before them: queries, keys and values `[N, heads, L, D]`.
 pub fn causal_attention(q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
-    q.attention(k, v, &Attention { is_causal: true, ..Attention::default() })
+    q.attention(k, v, &Attention { is_causal: true, kept: policy(), ..Attention::default() })
 }
 
 struct GptBlock {

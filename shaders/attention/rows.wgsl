@@ -24,8 +24,7 @@ fn store(at: u32, d: u32, limit: u32, x: vec4<f32>) {
 // probabilities when they are made again.
 fn finish(row: u32, top: f32, sum: f32) -> f32 {
     let found = sum != 0.0;
-    let rows = params[0].x * params[0].y * params[1].x;
-    out[rows * params[1].w + row] = select(-HIDDEN, top + log2(sum), found) / LOG2E;
+    put_sum(row, found, top + log2(sum));
     return select(0.0, 1.0 / sum, found);
 }
 

@@ -125,8 +125,7 @@ fn store(tile: Tile, at: Place) {
                 }
             }
             if at.lane == 0u {
-                let sum_at = size.x * queries * size.y * value + row;
-                out[sum_at] = select(-HIDDEN, top[i] + log2(total), found) / LOG2E;
+                put_sum(row, found, top[i] + log2(total));
             }
         }
     }

@@ -15,6 +15,12 @@ const VALUE_QUADS: u32 = VALUE / 4u;
 // Whether a mask is added; else its words say which keys count.
 const MASK_ADDS: bool = true;
 const MASKED: bool = true;
+// Elements of a row's log-sum-exp: itself, or those of its bits that 16 bits hold, and the rest.
+const SUMS: u32 = 2u;
+const FIRST_BITS: u32 = 0xffffe000u;
+// In its place in a row that sees nothing, and the largest that there is: what 16 bits cannot hold becomes no number.
+const BLIND: f32 = 65504.0;
+const MOST: f32 = 65504.0;
 // In the place of minus infinity; the row maxima start above it.
 const LOG2E: f32 = 1.44269504;
 const HIDDEN: f32 = -6e37 * LOG2E;
@@ -40,6 +46,12 @@ fn v_some(i: vec4<i32>) -> vec4<f32> {
 }
 fn gradient_some(i: vec4<i32>) -> vec4<f32> {
     return vec4<f32>(gradient[i.x], gradient[i.y], gradient[i.z], gradient[i.w]);
+}
+fn forward_some(i: vec4<i32>) -> vec4<f32> {
+    return vec4<f32>(forward[i.x], forward[i.y], forward[i.z], forward[i.w]);
+}
+fn forward_element(i: i32) -> f32 {
+    return forward[i];
 }
 // end standalone
 
@@ -81,13 +93,32 @@ fn forward_quad(row: u32, d: u32) -> vec4<f32> {
     let at = vec4<u32>(d) + vec4<u32>(0u, 1u, 2u, 3u);
     let inside = at < vec4<u32>(params[1].w);
     let place = params[9].y + row * params[1].w + min(at, vec4<u32>(params[1].w - 1u));
-    return select(vec4<f32>(), vec4<f32>(forward[place.x], forward[place.y], forward[place.z], forward[place.w]), inside);
+    return select(vec4<f32>(), forward_some(vec4<i32>(place)), inside);
 }
 // The log-sum-exp of a row in units of log 2.
 fn forward_sum(row: u32) -> f32 {
-    return forward[params[9].y + params[9].z + row] * LOG2E;
+    let at = i32(params[9].y + params[9].z + row * SUMS);
+    var sum = forward_element(at);
+    if SUMS == 2u {
+        sum += forward_element(at + 1);
+    }
+    return sum * LOG2E;
 }
 // end narrow backward
+
+// begin forward
+// Stores the log-sum-exp of a row, if it sees anything; `x` is in units of log 2.
+fn put_sum(row: u32, found: bool, x: f32) {
+    let at = params[0].x * params[0].y * params[1].x * params[1].w + row * SUMS;
+    let sum = select(BLIND, x / LOG2E, found);
+    let bits = bitcast<u32>(sum);
+    let first = bitcast<f32>(select(bits & FIRST_BITS, bits | 0x7fc00000u, abs(sum) > MOST));
+    out[at] = first;
+    if SUMS == 2u {
+        out[at + 1u] = sum - first;
+    }
+}
+// end forward
 
 // begin masked
 fn masked(score: f32, b: u32, h: u32, i: u32, j: u32) -> f32 {

@@ -26,17 +26,24 @@ const DATA: &[Data] = &[
 ];
 
 /// What makes a text: widths of queries and values, the mask, and whether heads lie behind positions; and whether every
-/// variant is tried, or an adapter class's first alone, which leaves out those whose texts differ in constants.
-struct Text([usize; 2], MaskKind, bool, bool);
+/// variant is tried, or an adapter class's first alone, which leaves out those whose texts differ in constants; and what the forward
+/// result is kept in.
+struct Text([usize; 2], MaskKind, bool, bool, Option<DType>);
 
 /// In two halves, which are compiled beside each other.
 const TEXTS: [&[Text]; 2] = [
-    &[Text([32, 32], MaskKind::Words, true, true), Text([36, 40], MaskKind::Added, false, false)],
-    &[Text([19, 13], MaskKind::Added, false, true), Text([20, 68], MaskKind::None, true, false)],
+    &[
+        Text([32, 32], MaskKind::Words, true, true, None),
+        Text([36, 40], MaskKind::Added, false, false, Some(DType::F16)),
+    ],
+    &[
+        Text([19, 13], MaskKind::Added, false, true, Some(DType::BF16)),
+        Text([20, 68], MaskKind::None, true, false, None),
+    ],
 ];
 
 fn problem(text: &Text, data: &Data, pass: Pass) -> Attention {
-    let Text([width, value], mask, behind, _) = *text;
+    let Text([width, value], mask, behind, _, kept) = *text;
     let Data([heads, kv_heads], [queries, keys], [left, right], start) = *data;
     let batch = 2;
     let view = |dims: [usize; 4]| {
@@ -57,14 +64,15 @@ fn problem(text: &Text, data: &Data, pass: Pass) -> Attention {
         views.push(view([batch, heads, queries, keys]));
     }
     let scale = 1.0 / (width as f32).sqrt();
-    let views = if pass == Pass::Backward {
+    if pass == Pass::Backward {
         views.push(view([batch, heads, queries, value]));
-        let words = batch * heads * queries * (value + 1);
+        let words = batch * heads * queries * (value + 1 + usize::from(kept.is_some()));
         views.push(View::contiguous(Shape::new(&[words]).expect("rank 1")));
-        views
-    } else {
-        views
-    };
+    }
+    let mut types = vec![DType::F32; views.len()];
+    if let (Pass::Backward, Some(half), Some(forward)) = (pass, kept, types.last_mut()) {
+        *forward = half;
+    }
     Attention {
         pass,
         batch,
@@ -79,9 +87,30 @@ fn problem(text: &Text, data: &Data, pass: Pass) -> Attention {
         right,
         start,
         mask,
-        types: vec![DType::F32; views.len()],
+        kept,
+        types,
         views,
     }
+}
+
+/// Words of halves that are nearest to some f32.
+fn packed(values: &[u32], half: DType) -> Vec<u32> {
+    let bits = |&x: &u32| match half {
+        DType::F16 => half::f16::from_f32(f32::from_bits(x)).to_bits(),
+        _ => half::bf16::from_f32(f32::from_bits(x)).to_bits(),
+    };
+    let word = |pair: &[u32]| pair.iter().rev().fold(0, |word, x| word << 16 | u32::from(bits(x)));
+    values.chunks(2).map(word).collect()
+}
+
+/// A result as numbers. Where a sum is cut in two depends on its last bits: the two of them as one.
+fn numbers(a: &Attention, words: &[u32]) -> Vec<f32> {
+    let mut numbers: Vec<f32> = words.iter().map(|&w| f32::from_bits(w)).collect();
+    if a.kept.is_some() && a.pass == Pass::Forward {
+        let sums = numbers.split_off(a.batch * a.heads * a.queries * a.value);
+        numbers.extend(sums.chunks(2).map(|pair| pair[0] + pair[1]));
+    }
+    numbers
 }
 
 fn run(device: &Device, source: &KernelSource, inputs: &[Vec<u32>], len: usize) -> Vec<u32> {
@@ -116,7 +145,7 @@ fn run(device: &Device, source: &KernelSource, inputs: &[Vec<u32>], len: usize) 
 }
 
 fn check(gpu: &Device, text: &Text, data: &Data) {
-    let Text(_, mask, _, every) = *text;
+    let Text(_, mask, _, every, kept) = *text;
     let cpu = Device::cpu();
     let mut rng = Rng(7);
     let mut inputs: Vec<Vec<u32>> = Vec::new();
@@ -136,7 +165,8 @@ fn check(gpu: &Device, text: &Text, data: &Data) {
             let source = attention(&forward, "twin", Target::Cpu);
             let before = forward.views.len();
             let made = run(&cpu, &source, &inputs[..before], forward.len());
-            *inputs.last_mut().expect("there are operands") = made;
+            *inputs.last_mut().expect("there are operands") =
+                kept.map_or(made.clone(), |half| packed(&made, half));
         }
         let want = run(&cpu, &attention(&a, "twin", Target::Cpu), &inputs, a.len());
         for class in [Class::Discrete, Class::Software] {
@@ -145,8 +175,7 @@ fn check(gpu: &Device, text: &Text, data: &Data) {
                 let begun = std::time::Instant::now();
                 let got = run(gpu, &attention_with(&a, "gpu", variant), &inputs, a.len());
                 println!("{pass:?} {} of {:?}: {:.1?}", variant.label(), [a.width, a.value], begun.elapsed());
-                for (i, (g, w)) in got.iter().zip(&want).enumerate() {
-                    let (g, w) = (f32::from_bits(*g), f32::from_bits(*w));
+                for (i, (g, w)) in numbers(&a, &got).into_iter().zip(numbers(&a, &want)).enumerate() {
                     let close = g == w || (g - w).abs() <= 3e-5 * w.abs().max(1.0);
                     assert!(close, "element {i}: {g} for {w}, {}, {a:?}", variant.label());
                 }

@@ -117,6 +117,10 @@ fn uses(k: &Tensor) -> Vec<(&'static str, Tensor)> {
             images.conv2d(&weights, image).kept_in(Half::F16).max_pool2d(&PoolOptions::new([2, 2])),
         ),
         ("attention", images.attention(&images, &images.kept_in(Half::F16), &fused)),
+        (
+            "attention, kept",
+            images.attention(&images, &images, &Attention { kept: Some(Half::BF16), ..fused }) * 2.0,
+        ),
         ("running sum", k.cumsum(1)),
         ("sorted", k.sort(1, false).0),
         ("joined", Tensor::cat(&[k, &k.exp()], 0)),

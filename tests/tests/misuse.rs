@@ -107,6 +107,7 @@ const FULL: Attention<'_> = Attention {
     attn_mask: None,
     dropout: None,
     fused: None,
+    kept: None,
 };
 
 fn attention() -> Vec<Misuse> {

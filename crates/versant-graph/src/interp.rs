@@ -446,7 +446,8 @@ fn attention(attrs: &AttentionAttrs, x: &[&Array], len: usize) -> Vec<u32> {
         let mean = |d: usize| (0..keys).map(|j| p[j] * v.f(v_at(j, d))).sum::<f64>();
         if attrs.pass == Pass::Forward {
             (0..value).for_each(|d| out[row * value + d] = mean(d));
-            out[rows * value + row] = if blind { -f64::from(HIDDEN) } else { top + sum.ln() };
+            let sum = if blind { -f64::from(HIDDEN) } else { top + sum.ln() };
+            out[rows * value + row * (1 + usize::from(attrs.kept.is_some()))] = sum;
             continue;
         }
         let g = |d: usize| x[3 + usize::from(attrs.masked)].f(((b * heads + h) * queries + i) * value + d);

@@ -10,6 +10,7 @@ use versant_kernels::{MAX_RANK, ReduceKind, Shape, SortPass, View};
 
 use crate::Tensor;
 use crate::ops::elementwise::Elementwise;
+use crate::ops::half::Half;
 use crate::scan::{Body, Item};
 
 /// A user's own vector-Jacobian product: from the output's gradient and the inputs to one gradient per input.
@@ -43,6 +44,8 @@ pub struct AttentionAttrs {
     pub start: usize,
     /// Whether a mask follows the values.
     pub masked: bool,
+    /// What the result is kept in: a row's log-sum-exp then has two elements.
+    pub kept: Option<Half>,
 }
 
 /// How a view node rearranges its input; extents are those of the node and of its input.

@@ -10,6 +10,7 @@ use versant_kernels::{
 
 use crate::ir::{Ir, IrNode};
 use crate::op::Op;
+use crate::ops::half::Half;
 
 /// The kernel crate's description of a contraction node.
 pub(crate) fn describe(ir: &Ir, node: usize) -> Contraction {
@@ -77,6 +78,7 @@ pub(crate) fn describe_attention(ir: &Ir, node: usize) -> Option<Attention> {
             Some(DType::F32) => MaskKind::Added,
             Some(_) => MaskKind::Words,
         },
+        kept: attrs.kept.map(Half::dtype),
         views,
         types: n.inputs.iter().map(|e| ir.nodes[e.node].dtype).collect(),
     })

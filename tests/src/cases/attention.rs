@@ -33,6 +33,7 @@ const CAUSAL: Attention<'_> = Attention {
     attn_mask: None,
     dropout: None,
     fused: Some(true),
+    kept: None,
 };
 
 /// By the kernels on every adapter.
@@ -82,15 +83,7 @@ fn bands() -> Vec<Case> {
     let mut all = Vec::new();
     for (q, k) in [([1, 2, 5, 4], [1, 2, 7, 4]), ([1, 2, 150, 8], [1, 1, 90, 8])] {
         for (window, start, is_causal) in bands {
-            let options = Attention {
-                scale: Some(0.7),
-                is_causal,
-                window,
-                start,
-                attn_mask: None,
-                dropout: None,
-                fused: Some(true),
-            };
+            let options = Attention { scale: Some(0.7), is_causal, window, start, ..FULL };
             let name = format!("attention band {window:?} {start} {is_causal} {q:?}");
             all.push(small(Case::new(name, operands(&q, &k, 4), near(8), move |_, x| {
                 x[0].attention(&x[1], &x[2], &options)

@@ -10,6 +10,7 @@ use crate::Tensor;
 use crate::autodiff::grad_of;
 use crate::error::GraphError;
 use crate::op::{AttentionAttrs, Movement, Op};
+use crate::ops::half::Half;
 
 /// Positions are below this, so that kernels can add three of them.
 const MAX_POSITION: usize = 1 << 29;
@@ -33,6 +34,9 @@ pub struct Attention<'a> {
     /// Whether one kernel computes it where there is one. By default not on software adapters, whose products take half
     /// the time of its gradient (see docs/kernels/attention.md).
     pub fused: Option<bool>,
+    /// What the result is kept in, as by [`Tensor::kept_in`], with what its gradient needs: beside it each row's log-sum-exp, which is two
+    /// elements then, or the probabilities of the composite.
+    pub kept: Option<Half>,
 }
 
 impl Tensor {
@@ -172,6 +176,7 @@ impl Parts {
             right: if options.is_causal { 0 } else { reach },
             start: options.start,
             masked: mask.is_some(),
+            kept: options.kept,
         };
         let fused = options.fused.unwrap_or(q.device().info().class != AdapterClass::Software);
         Ok(Parts { q: four(q), k: four(k), v: four(v), mask, attrs, dropout, fused, shape })
@@ -184,7 +189,8 @@ impl Parts {
         let again = |t: &Tensor| t.moved(Movement::Reshape, t.dims(), t.node.location);
         let mask = attrs.masked.then(|| again(&x[3]));
         let [q, k, v] = [0, 1, 2].map(|i| again(&x[i]));
-        Parts { q, k, v, mask, attrs: *attrs, dropout: None, fused: false, shape }
+        let attrs = AttentionAttrs { kept: None, ..*attrs };
+        Parts { q, k, v, mask, attrs, dropout: None, fused: false, shape }
     }
 
     /// Whether there is a kernel.
@@ -202,13 +208,19 @@ impl Parts {
     fn fused(&self, location: &'static Location<'static>) -> Tensor {
         let (q, value) = (self.q.shape(), self.v.shape()[3]);
         let rows = [q[0], q[2], q[1]];
-        let words = rows.iter().product::<usize>().saturating_mul(value + 1);
+        let sums = 1 + usize::from(self.attrs.kept.is_some());
+        let words = rows.iter().product::<usize>().saturating_mul(value + sums);
         let mut inputs = vec![&self.q, &self.k, &self.v];
         inputs.extend(&self.mask);
         let flat = Shape::new(&[words]).expect("one axis is a shape");
         let op = Op::Attention(Box::new(self.attrs));
         let y = Tensor::record(op, &inputs, flat, DType::F32, location);
-        part(&y, 0, rows, value, location)
+        part(&self.kept(y), 0, rows, value, location)
+    }
+
+    /// In what it is to be kept in.
+    fn kept(&self, y: Tensor) -> Tensor {
+        self.attrs.kept.map_or_else(|| y.clone(), |half| y.kept_in(half))
     }
 
     /// The same by products and a softmax, exact and differentiable to any order.
@@ -248,7 +260,7 @@ impl Parts {
             scores.softmax(-1)
         };
         let p = self.dropout.map_or_else(|| p.clone(), |(drop, key)| p.dropout(drop, key));
-        let out = p.matmul(&v);
+        let out = self.kept(self.kept(p).matmul(&v));
         out.shaped(&[batch, heads, queries, value], location)
     }
 }

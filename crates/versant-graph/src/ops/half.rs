@@ -54,9 +54,12 @@ impl Tensor {
         }
     }
 
-    /// What these values are kept in, if they are the result of [`Tensor::kept_in`], recorded and not yet computed.
+    /// What these values are kept in, if they are the result of [`Tensor::kept_in`] or a view of one, recorded and not yet computed.
     pub fn kept_as(&self) -> Option<Half> {
-        kept_as(&self.node.op)
+        match self.node.op {
+            Op::View(_) => Tensor::from_node(self.node.inputs().into_iter().next()?).kept_as(),
+            _ => kept_as(&self.node.op),
+        }
     }
 
     /// The same values, rounded, and kept in 16 bits as long as somebody may need them: what is computed next, and the

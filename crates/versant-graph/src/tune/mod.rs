@@ -422,7 +422,8 @@ fn attention_key(a: &Attention) -> String {
     let family = family_of(a.pass);
     let hash = attention::source_hash();
     let halves: Vec<bool> = a.types.iter().map(|t| t.is_half()).collect();
-    format!("{family} {extents} {} {} {:?} {windowed:?} {halves:?} {hash:016x}", a.width, a.value, a.mask)
+    let (width, value, mask, kept) = (a.width, a.value, a.mask, a.kept);
+    format!("{family} {extents} {width} {value} {mask:?} {windowed:?} {halves:?} {kept:?} {hash:016x}")
 }
 
 /// Problems that share a choice: the same family, layout of operands and precision, extents within a factor of two.

@@ -121,10 +121,10 @@ impl Work<'_> {
     fn forward(&self, out: &mut [f32]) {
         let a = self.a;
         let (out, sums) = out.split_at_mut(a.batch * a.queries * a.heads * a.value);
-        let (row, problem) = (a.heads * a.value, a.queries * a.heads);
-        let problems = out.par_chunks_mut(a.queries * row).zip(sums.par_chunks_mut(problem));
+        let (row, of_row) = (a.heads * a.value, a.heads * a.sums());
+        let problems = out.par_chunks_mut(a.queries * row).zip(sums.par_chunks_mut(a.queries * of_row));
         problems.enumerate().for_each(|(b, (out, sums))| {
-            let tasks = out.par_chunks_mut(QUERIES * row).zip(sums.par_chunks_mut(QUERIES * a.heads));
+            let tasks = out.par_chunks_mut(QUERIES * row).zip(sums.par_chunks_mut(QUERIES * of_row));
             tasks.enumerate().for_each(|(i, (out, sums))| {
                 let queries = i * QUERIES..(i * QUERIES + QUERIES).min(a.queries);
                 for h in 0..a.heads {
@@ -153,13 +153,22 @@ impl Work<'_> {
             }
             for (r, acc) in acc.chunks_exact(a.value).enumerate() {
                 let (at, total) = (r * a.heads + head.h, sum[r]);
-                // A row that sees nothing is zero, and so are its probabilities when they are made again.
                 let factor = if total == 0.0 { 0.0 } else { 1.0 / total };
-                sums[at] = if total == 0.0 { -HIDDEN } else { max[r] + total.ln() };
+                self.put_sum((total != 0.0).then(|| max[r] + total.ln()), &mut sums[at * a.sums()..]);
                 let out = &mut out[at * a.value..][..a.value];
                 out.iter_mut().zip(acc).for_each(|(o, x)| *o = x * factor);
             }
         });
+    }
+
+    /// Stores the log-sum-exp of a row that sees something, or what stands for it.
+    fn put_sum(&self, sum: Option<f32>, to: &mut [f32]) {
+        let (blind, most, bits) = self.a.sum_limits();
+        let sum = sum.map_or(blind, |s| if s.abs() > most { f32::NAN } else { s });
+        to[0] = f32::from_bits(sum.to_bits() & bits);
+        if self.a.sums() == 2 {
+            to[1] = sum - to[0];
+        }
     }
 
     fn backward(&self, out: &mut [f32]) {
@@ -266,7 +275,7 @@ impl Work<'_> {
                     out.iter().zip(gradient).map(|(o, g)| o * g).sum()
                 }
             };
-            math::exp_below(p, sums[row]);
+            math::exp_below(p, sums[row * a.sums()..][..a.sums()].iter().sum());
             vectorised(Softened { p, ds, delta, scale: a.scale });
         }
     }

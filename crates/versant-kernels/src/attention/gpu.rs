@@ -6,7 +6,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use super::{Attention, MaskKind, Pass, Variant};
 use crate::contract::gpu::{WIDE_QUADS, set, strip, unroll};
 use crate::emit::{ParamBlock, grid, lib_for};
-use crate::{Caps, Class, DType, KernelSource, View};
+use crate::{Caps, Class, KernelSource, View};
 
 const OPERANDS: &str = include_str!("../../../../shaders/lib/attention.wgsl");
 const WIDE: &str = include_str!("../../../../shaders/attention/operands_wide.wgsl");
@@ -171,14 +171,21 @@ pub(super) fn kernel(a: &Attention, label: &str, variant: Variant) -> KernelSour
     if !wide {
         sections.push("narrow");
     }
-    if a.pass == Pass::Backward {
-        sections.push(if wide { "wide backward" } else { "narrow backward" });
-    }
+    sections.push(match a.pass {
+        Pass::Forward => "forward",
+        Pass::Backward if wide => "wide backward",
+        Pass::Backward => "narrow backward",
+    });
     let mut loaders = strip(OPERANDS, &sections);
     set(&mut loaders, "WIDTH", &format!("{}u", a.width.next_multiple_of(4)));
     set(&mut loaders, "VALUE", &format!("{}u", a.value.next_multiple_of(4)));
     set(&mut loaders, "MASKED", &(a.mask != MaskKind::None).to_string());
     set(&mut loaders, "MASK_ADDS", &(a.mask == MaskKind::Added).to_string());
+    let (blind, most, bits) = a.sum_limits();
+    set(&mut loaders, "SUMS", &format!("{}u", a.sums()));
+    set(&mut loaders, "BLIND", &format!("{blind:e}"));
+    set(&mut loaders, "MOST", &format!("{most:e}"));
+    set(&mut loaders, "FIRST_BITS", &format!("{bits:#x}u"));
     if a.mask == MaskKind::None {
         loaders += "fn masked(score: f32, b: u32, h: u32, i: u32, j: u32) -> f32 { return score; }\n";
     }
@@ -212,8 +219,9 @@ pub(super) fn kernel(a: &Attention, label: &str, variant: Variant) -> KernelSour
 
 /// The operands that may be halves, each with its number among the reads.
 fn operands(a: &Attention) -> impl Iterator<Item = (&'static str, usize)> {
-    let gradient = (a.pass == Pass::Backward).then_some(("gradient", a.gradient()));
-    [("q", 0), ("k", 1), ("v", 2)].into_iter().chain(gradient)
+    let backward = [("gradient", a.gradient()), ("forward", a.gradient() + 1)];
+    let count = if a.pass == Pass::Backward { 2 } else { 0 };
+    [("q", 0), ("k", 1), ("v", 2)].into_iter().chain(backward.into_iter().take(count))
 }
 
 /// Declarations of the buffers in order.
@@ -224,7 +232,7 @@ fn bindings(a: &Attention, wide: bool) -> String {
         all.push(("mask", "u32"));
     }
     if a.pass == Pass::Backward {
-        all.extend([("gradient", element(a.gradient())), ("forward", WIDE_QUADS.element(DType::F32, wide))]);
+        all.extend([("gradient", element(a.gradient())), ("forward", element(a.gradient() + 1))]);
     }
     let mut text = String::new();
     for (i, (name, element)) in all.iter().enumerate() {

@@ -7,10 +7,11 @@
 //!
 //! | pass | reads | result, flat |
 //! | --- | --- | --- |
-//! | [`Pass::Forward`] | q, k, v, mask? | out `[batch, queries, heads, value]`, log-sum-exp `[batch, queries, heads]` |
+//! | [`Pass::Forward`] | q, k, v, mask? | out `[batch, queries, heads, value]`, log-sum-exp `[batch, queries, heads, 1 or 2]` |
 //! | [`Pass::Backward`] | q, k, v, mask?, gradient of out, the forward result | dq `[batch, queries, heads, width]`, dk `[batch, keys, kv_heads, width]`, dv `[batch, keys, kv_heads, value]` |
 //!
-//! Heads lie behind positions in every result, where the layers around attention want them.
+//! Heads lie behind positions in every result, where the layers around attention want them. A forward result that is rounded to
+//! 16 bits before the backward pass reads it has two elements for each log-sum-exp: what they hold of it, and the rest.
 
 mod cpu;
 mod gpu;
@@ -78,6 +79,8 @@ pub struct Attention {
     pub start: usize,
     /// The mask.
     pub mask: MaskKind,
+    /// What the forward result is rounded to, if it is.
+    pub kept: Option<DType>,
     /// Where the reads lie, in order: views of rank 4 without guards, `[batch, heads, position, element]`, the mask's
     /// `[batch, heads, query, key]`. The forward result is dense from its view's offset.
     pub views: Vec<View>,
@@ -90,7 +93,7 @@ impl Attention {
     pub fn len(&self) -> usize {
         let rows = self.batch * self.queries * self.heads;
         match self.pass {
-            Pass::Forward => rows * (self.value + 1),
+            Pass::Forward => rows * (self.value + self.sums()),
             Pass::Backward => {
                 rows * self.width + self.batch * self.keys * self.kv_heads * (self.width + self.value)
             }
@@ -113,6 +116,22 @@ impl Attention {
     fn span(&self, queries: &Range<usize>) -> Range<usize> {
         let low = self.seen(queries.start).start;
         low..self.seen(queries.end - 1).end.max(low)
+    }
+
+    /// Elements of a row's log-sum-exp.
+    fn sums(&self) -> usize {
+        1 + usize::from(self.kept.is_some())
+    }
+
+    /// What a row that sees nothing has for it, so that its probabilities are zero when they are made again; the largest it may be;
+    /// and which of its bits its first element has. What f16 cannot hold becomes no number, which is how the rest of such a step
+    /// overflows, too.
+    fn sum_limits(&self) -> (f32, f32, u32) {
+        match self.kept {
+            Some(DType::F16) => (65_504.0, 65_504.0, !0 << 13),
+            Some(_) => (-HIDDEN, f32::MAX, !0 << 16),
+            None => (-HIDDEN, f32::MAX, !0),
+        }
     }
 
     /// Position of the gradient of the result among the reads; the forward result follows.
@@ -192,7 +211,7 @@ pub fn probe(a: &Attention) -> Attention {
     let view = |operand| View::contiguous(Shape::new(&dims(operand)).expect("rank 4"));
     small.views = (0..a.views.len()).map(view).collect();
     if a.pass == Pass::Backward {
-        let words = batch * heads * queries * (a.value + 1);
+        let words = batch * heads * queries * (a.value + a.sums());
         small.views[a.gradient() + 1] = View::contiguous(Shape::new(&[words]).expect("rank 1"));
     }
     // What is not read by quads is not here, either.

@@ -38,6 +38,7 @@ fn problem(pass: Pass, [queries, keys]: [usize; 2], [width, value]: [usize; 2], 
         right,
         start,
         mask,
+        kept: None,
         types: vec![DType::F32; views.len()],
         views,
     }
@@ -54,7 +55,8 @@ fn every_text_is_valid_and_within_the_limits() {
         for widths in [[32, 32], [64, 64], [128, 128], [33, 31], [4, 1], [80, 96]] {
             for mask in [MaskKind::None, MaskKind::Added, MaskKind::Words] {
                 let a = problem(pass, [70, 90], widths, mask);
-                let halves = Attention { types: vec![DType::F16; a.types.len()], ..a.clone() };
+                let types = vec![DType::F16; a.types.len()];
+                let halves = Attention { types, kept: Some(DType::BF16), ..a.clone() };
                 for (a, variant) in
                     [a, halves].iter().flat_map(|a| all_variants(a).into_iter().map(move |v| (a, v)))
                 {

@@ -236,7 +236,6 @@ impl Tiles for Product<'_> {
         simd: S,
         panels: Range<usize>,
     ) {
-        let [rows, cols] = self.size;
         let size = self.depth * COLS;
         for first in panels.step_by(P) {
             let b: [&[[f32; COLS]]; P] =

@@ -8,7 +8,7 @@ use super::kv_cache::KvCache;
 use super::weights::Origin;
 use super::{Mode, Module, Rotary, Start};
 use crate::fault::invalid;
-use crate::mixed::{kept, operand};
+use crate::mixed::{kept, operand, policy};
 use crate::{Init, Param, RandomSource, Scope};
 
 /// What [`MultiHeadAttention`] may be given beside the queries. The default is self-attention to everything.
@@ -451,9 +451,11 @@ impl MultiHeadAttention {
             (Some((p, random)), Mode::Train) => Some((*p, random.next_key())),
             _ => None,
         };
-        let options = Attention { is_causal, attn_mask: mask.as_ref(), dropout, ..Attention::default() };
+        let kept_in = policy();
+        let attn_mask = mask.as_ref();
+        let options = Attention { is_causal, attn_mask, dropout, kept: kept_in, ..Attention::default() };
         let [q, k, v] = [q, k, v].map(|t| t.transpose(1, 2));
-        let y = kept(&q.attention(&k, &v, &options));
+        let y = q.attention(&k, &v, &options);
         if y.error().is_some() {
             return y;
         }
