@@ -8,8 +8,6 @@
 @group(0) @binding(4) var<storage, read> v: array<vec4<f32>>;
 @group(0) @binding(5) var<storage, read> gradient: array<vec4<f32>>;
 @group(0) @binding(6) var<storage, read> forward: array<vec4<f32>>;
-const LOG2E: f32 = 1.44269504;
-const SUMS: u32 = 2u;
 
 fn q_four(i: u32) -> vec4<f32> {
     return q[i];
@@ -44,13 +42,7 @@ fn gradient_quad(row: i32, d: u32) -> vec4<f32> {
 fn forward_quad(row: u32, d: u32) -> vec4<f32> {
     return forward_four((params[9].y + row * params[1].w + d) / 4u);
 }
-// The log-sum-exp of a row in units of log 2.
-fn forward_sum(row: u32) -> f32 {
-    let at = params[9].y + params[9].z + row * SUMS;
-    var sum = forward_four(at / 4u)[at % 4u];
-    if SUMS == 2u {
-        sum += forward_four((at + 1u) / 4u)[(at + 1u) % 4u];
-    }
-    return sum * LOG2E;
+fn forward_element(i: i32) -> f32 {
+    return forward_four(u32(i) / 4u)[u32(i) % 4u];
 }
 // end wide backward

@@ -95,16 +95,15 @@ fn forward_quad(row: u32, d: u32) -> vec4<f32> {
     let place = params[9].y + row * params[1].w + min(at, vec4<u32>(params[1].w - 1u));
     return select(vec4<f32>(), forward_some(vec4<i32>(place)), inside);
 }
+// end narrow backward
+// begin backward
 // The log-sum-exp of a row in units of log 2.
 fn forward_sum(row: u32) -> f32 {
     let at = i32(params[9].y + params[9].z + row * SUMS);
-    var sum = forward_element(at);
-    if SUMS == 2u {
-        sum += forward_element(at + 1);
-    }
-    return sum * LOG2E;
+    let rest = select(0.0, forward_element(at + i32(SUMS) - 1), SUMS == 2u);
+    return (forward_element(at) + rest) * LOG2E;
 }
-// end narrow backward
+// end backward
 
 // begin forward
 // Stores the log-sum-exp of a row, if it sees anything; `x` is in units of log 2.

@@ -143,8 +143,11 @@ impl Tape {
         // What is kept in 16 bits is what a gradient sees: the exact value is not kept for it.
         let mut kept: HashMap<usize, usize> = HashMap::new();
         for (i, node) in self.nodes.iter().enumerate() {
-            if let (Some(_), Some(&from)) = (kept_as(&node.op), self.inputs[i].first()) {
-                kept.insert(from, i);
+            let mut from = kept_as(&node.op).and_then(|_| self.inputs[i].first());
+            while let Some(&j) = from {
+                kept.insert(j, i);
+                // A rule of its own asks for what it is the gradient of by another name.
+                from = matches!(self.nodes[j].op, Op::Custom(_)).then(|| &self.inputs[j][0]);
             }
         }
         let seen = |j: usize| Tensor::from_node(Arc::clone(&self.nodes[*kept.get(&j).unwrap_or(&j)]));

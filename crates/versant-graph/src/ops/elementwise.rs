@@ -431,14 +431,14 @@ table! {
     KEEP_F16 keep_f16() same {
         wgsl: "bitcast<f32>(v_f16_value(v_f16_bits(bitcast<u32>({a}))))", lib: "half", cost: 12, types: FLOAT,
         cpu: |_, d, a, _, _| unary_u32(d, a, |x| math::f16_value(math::f16_bits(x))),
-        grad: Straight(|g| g.keep_f16()), domain: (-70_000.0, 70_000.0), tolerance: 0.0,
+        grad: Straight(|g| g.kept_in(Half::F16)), domain: (-70_000.0, 70_000.0), tolerance: 0.0,
         rounds_to: Half::F16, in_memory: true }
 
     /// What [`Tensor::round_bf16`] gives, which always lies in memory, two elements in a word; its gradient likewise.
     KEEP_BF16 keep_bf16() same {
         wgsl: "bitcast<f32>(v_bf16_bits(bitcast<u32>({a})) << 16u)", lib: "half", cost: 5, types: FLOAT,
         cpu: |_, d, a, _, _| unary_u32(d, a, |x| math::bf16_bits(x) << 16),
-        grad: Straight(|g| g.keep_bf16()), domain: (-10.0, 10.0), tolerance: 0.0,
+        grad: Straight(|g| g.kept_in(Half::BF16)), domain: (-10.0, 10.0), tolerance: 0.0,
         rounds_to: Half::BF16, in_memory: true }
 }
 

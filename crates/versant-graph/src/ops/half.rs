@@ -3,10 +3,12 @@
 //! To the recorder they are f32. What is rounded needs no more than half a word where it lies in memory, so
 //! `halves.rs` has kernels store and load it so wherever they can.
 
+use std::panic::Location;
+
 use versant_kernels::DType;
 
 use crate::Tensor;
-use crate::op::Op;
+use crate::op::{Movement, Op};
 
 /// A type of 16 bits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -75,6 +77,13 @@ impl Tensor {
     #[track_caller]
     #[must_use]
     pub fn kept_in(&self, half: Half) -> Tensor {
+        // Zeros around what is kept need no memory.
+        if let Op::View(movement) = &self.node.op
+            && let (Movement::Pad(_), Some(inner)) = (&**movement, self.node.inputs().into_iter().next())
+        {
+            let inner = Tensor::from_node(inner).kept_in(half);
+            return inner.moved(**movement, self.dims(), Location::caller());
+        }
         match half {
             Half::F16 => self.keep_f16(),
             Half::BF16 => self.keep_bf16(),

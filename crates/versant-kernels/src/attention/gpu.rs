@@ -171,10 +171,9 @@ pub(super) fn kernel(a: &Attention, label: &str, variant: Variant) -> KernelSour
     if !wide {
         sections.push("narrow");
     }
-    sections.push(match a.pass {
-        Pass::Forward => "forward",
-        Pass::Backward if wide => "wide backward",
-        Pass::Backward => "narrow backward",
+    sections.extend(match a.pass {
+        Pass::Forward => ["forward", ""],
+        Pass::Backward => ["backward", if wide { "wide backward" } else { "narrow backward" }],
     });
     let mut loaders = strip(OPERANDS, &sections);
     set(&mut loaders, "WIDTH", &format!("{}u", a.width.next_multiple_of(4)));
