@@ -178,3 +178,24 @@ fn batches_are_data() {
         assert_eq!((did.shader_modules, did.pipelines), (0, 0), "{did:?} on {}", device.info().name);
     }
 }
+
+/// Scores whose sums f16 cannot hold make gradients that are no numbers, as any overflow of a step in f16: loss scaling sees it.
+#[test]
+fn sums_beyond_f16_are_seen() {
+    for device in devices() {
+        for half in [Half::F16, Half::BF16] {
+            let x = real(&device, &[1, 1, 3, 4], 1).abs() + 0.5;
+            let options =
+                Attention { scale: Some(1e5), fused: Some(true), kept: Some(half), ..Attention::default() };
+            let grad = grad_of(&x.attention(&x, &x, &options).sum_all(), &[&x]).unwrap().remove(0);
+            let grad = grad.to_vec::<f32>().unwrap();
+            let want = half == Half::BF16;
+            assert_eq!(
+                grad.iter().all(|g| g.is_finite()),
+                want,
+                "{half:?} on {}: {grad:?}",
+                device.info().name
+            );
+        }
+    }
+}
