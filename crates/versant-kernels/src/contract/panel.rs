@@ -343,7 +343,9 @@ fn place<S: Simd, const R: usize, const P: usize, const V: usize>(
         }
         return;
     }
-    for (r, row) in (top..rows).zip(tile) {
+    // A copy, or the sums of every tile would have places in memory.
+    let tile = *tile;
+    for (r, row) in (top..rows).zip(&tile) {
         for (sums, col) in row.iter().zip((left..cols).step_by(COLS)) {
             put(&mut acc[r * ld + col..][..COLS.min(cols - col)], bytemuck::cast(*sums), add);
         }
