@@ -67,7 +67,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::OnceLock;
 
 use bytemuck::{Pod, Zeroable};
-use pulp::{Arch, NullaryFnOnce};
+use pulp::{Arch, NullaryFnOnce, Simd, WithSimd};
 
 /// Names the widest vectors that kernels may use: `portable`, `avx2` or `avx512` (and `neon` on ARM, which is what
 /// such a machine takes anyway). What the machine does not have, or a name that nothing has, changes nothing.
@@ -408,34 +408,51 @@ pub(crate) fn tree(lanes: [f32; 16], f: impl Fn(f32, f32) -> f32) -> f32 {
     f(f(four[0], four[2]), f(four[1], four[3]))
 }
 
-struct Extreme<'a, F>(&'a [f32], f32, F);
+struct Extreme<'a>(&'a [f32], bool);
 
-impl<F: Fn(f32, f32) -> bool> NullaryFnOnce for Extreme<'_, F> {
-    type Output = Option<f32>;
+impl Extreme<'_> {
+    /// In `N` vectors: a compiler that is left to choose stores by a mask what beats what.
     #[inline(always)]
-    fn call(self) -> Option<f32> {
-        let Extreme(values, start, beats) = self;
-        let (mut best, mut sums) = ([start; ACCUMULATORS], [0.0; ACCUMULATORS]);
+    fn over<S: Simd, const N: usize>(self, simd: S) -> Option<f32> {
+        let Extreme(values, largest) = self;
+        let start = if largest { f32::NEG_INFINITY } else { f32::INFINITY };
+        let (mut best, mut sums) = ([simd.splat_f32s(start); N], [simd.splat_f32s(0.0); N]);
         let (chunks, rest) = values.as_chunks::<ACCUMULATORS>();
         for chunk in chunks {
-            for ((best, sum), &v) in best.iter_mut().zip(&mut sums).zip(chunk) {
-                *best = if beats(v, *best) { v } else { *best };
-                *sum += v;
+            let chunk: [S::f32s; N] = bytemuck::cast(*chunk);
+            for ((best, sum), v) in best.iter_mut().zip(&mut sums).zip(chunk) {
+                let (low, high) = if largest { (*best, v) } else { (v, *best) };
+                *best = simd.select_f32s(simd.less_than_f32s(low, high), v, *best);
+                *sum = simd.add_f32s(*sum, v);
             }
         }
-        let sum = fold_tree(sums, rest, |a, b| a + b);
-        let best = fold_tree(best, rest, |a, v| if beats(v, a) { v } else { a });
+        let sum = fold_tree(bytemuck::cast(sums), rest, |a: f32, b| a + b);
+        let beats = |v: f32, best: f32| if largest { v > best } else { v < best };
+        let best = fold_tree(bytemuck::cast(best), rest, |a, v| if beats(v, a) { v } else { a });
         (!sum.is_nan()).then_some(best)
     }
 }
 
-/// The value that beats all others, or else `start`; nothing where a value may be NaN, which the sum of all shows, or of few.
+impl WithSimd for Extreme<'_> {
+    type Output = Option<f32>;
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> Option<f32> {
+        match S::F32_LANES {
+            16 => self.over::<S, 4>(simd),
+            8 => self.over::<S, 8>(simd),
+            4 => self.over::<S, 16>(simd),
+            _ => self.over::<S, 64>(simd),
+        }
+    }
+}
+
+/// The largest of some values or the smallest; nothing where one may be NaN, which the sum of all shows, or of few.
 #[inline(always)]
-pub(crate) fn extreme(values: &[f32], start: f32, beats: impl Fn(f32, f32) -> bool) -> Option<f32> {
+pub(crate) fn extreme(values: &[f32], largest: bool) -> Option<f32> {
     if values.len() < ACCUMULATORS {
         return None;
     }
-    vectorised(Extreme(values, start, beats))
+    arch().dispatch(Extreme(values, largest))
 }
 
 #[cfg(test)]

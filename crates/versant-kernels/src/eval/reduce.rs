@@ -85,12 +85,12 @@ impl Number for f32 {
     // Without a NaN the comparison is one instruction.
     #[inline(always)]
     fn largest_of(values: &[f32]) -> f32 {
-        let best = extreme(values, f32::LOW, |v, best| v > best);
+        let best = extreme(values, true);
         best.unwrap_or_else(|| fold_slice(values, f32::LOW, f32::largest))
     }
     #[inline(always)]
     fn smallest_of(values: &[f32]) -> f32 {
-        let best = extreme(values, f32::HIGH, |v, best| v < best);
+        let best = extreme(values, false);
         best.unwrap_or_else(|| fold_slice(values, f32::HIGH, f32::smallest))
     }
 }
