@@ -15,9 +15,9 @@ const VALUE_QUADS: u32 = VALUE / 4u;
 // Whether a mask is added; else its words say which keys count.
 const MASK_ADDS: bool = true;
 const MASKED: bool = true;
-// Elements of a row's log-sum-exp: itself, or those of its bits that 16 bits hold, and the rest.
+// Elements of a row's log-sum-exp: itself, or of those of its bits that 16 bits hold, and of what that leaves.
 const SUMS: u32 = 2u;
-const FIRST_BITS: u32 = 0xffffe000u;
+const PART_BITS: u32 = 0xffffe000u;
 // In its place in a row that sees nothing, and the largest that there is: what 16 bits cannot hold becomes no number.
 const BLIND: f32 = 65504.0;
 const MOST: f32 = 65504.0;
@@ -100,8 +100,11 @@ fn forward_quad(row: u32, d: u32) -> vec4<f32> {
 // The log-sum-exp of a row in units of log 2.
 fn forward_sum(row: u32) -> f32 {
     let at = i32(params[9].y + params[9].z + row * SUMS);
-    let rest = select(0.0, forward_element(at + i32(SUMS) - 1), SUMS == 2u);
-    return (forward_element(at) + rest) * LOG2E;
+    var sum = 0.0;
+    for (var i = 0; i < i32(SUMS); i += 1) {
+        sum += forward_element(at + i);
+    }
+    return sum * LOG2E;
 }
 // end backward
 
@@ -109,12 +112,12 @@ fn forward_sum(row: u32) -> f32 {
 // Stores the log-sum-exp of a row, if it sees anything; `x` is in units of log 2.
 fn put_sum(row: u32, found: bool, x: f32) {
     let at = params[0].x * params[0].y * params[1].x * params[1].w + row * SUMS;
-    let sum = select(BLIND, x / LOG2E, found);
-    let bits = bitcast<u32>(sum);
-    let first = bitcast<f32>(select(bits & FIRST_BITS, bits | 0x7fc00000u, abs(sum) > MOST));
-    out[at] = first;
-    if SUMS == 2u {
-        out[at + 1u] = sum - first;
+    var rest = select(BLIND, x / LOG2E, found);
+    rest = select(rest, bitcast<f32>(bitcast<u32>(rest) | 0x7fc00000u), abs(rest) > MOST);
+    for (var i = 0u; i < SUMS; i += 1u) {
+        let part = bitcast<f32>(bitcast<u32>(rest) & PART_BITS);
+        out[at + i] = part;
+        rest -= part;
     }
 }
 // end forward

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use versant_device::{BufferRef, Cost, Device, DeviceKind, Kernel, Launch, Recording};
-use versant_kernels::attention::{Attention, MaskKind, Pass, attention, attention_with, variants};
+use versant_kernels::attention::{Attention, MaskKind, Pass, attention, attention_with, sum_parts, variants};
 use versant_kernels::{Caps, Class, DType, KernelSource, Shape, Target, View};
 use versant_tests::cases::Rng;
 
@@ -66,7 +66,7 @@ fn problem(text: &Text, data: &Data, pass: Pass) -> Attention {
     let scale = 1.0 / (width as f32).sqrt();
     if pass == Pass::Backward {
         views.push(view([batch, heads, queries, value]));
-        let words = batch * heads * queries * (value + 1 + usize::from(kept.is_some()));
+        let words = batch * heads * queries * (value + sum_parts(kept));
         views.push(View::contiguous(Shape::new(&[words]).expect("rank 1")));
     }
     let mut types = vec![DType::F32; views.len()];
@@ -103,12 +103,12 @@ fn packed(values: &[u32], half: DType) -> Vec<u32> {
     values.chunks(2).map(word).collect()
 }
 
-/// A result as numbers. Where a sum is cut in two depends on its last bits: the two of them as one.
+/// A result as numbers. Where a sum is cut in two depends on its last bits: the parts of them as one.
 fn numbers(a: &Attention, words: &[u32]) -> Vec<f32> {
     let mut numbers: Vec<f32> = words.iter().map(|&w| f32::from_bits(w)).collect();
     if a.kept.is_some() && a.pass == Pass::Forward {
         let sums = numbers.split_off(a.batch * a.heads * a.queries * a.value);
-        numbers.extend(sums.chunks(2).map(|pair| pair[0] + pair[1]));
+        numbers.extend(sums.chunks(sum_parts(a.kept)).map(|parts| parts.iter().sum::<f32>()));
     }
     numbers
 }

@@ -5,13 +5,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use versant_kernels::attention::{HIDDEN, Pass};
+use versant_kernels::attention::{HIDDEN, Pass, sum_parts};
 use versant_kernels::contract::ConvKind;
 use versant_kernels::{DType, ReduceKind, Shape, SortPass, View, math};
 
 use crate::Tensor;
 use crate::error::{GraphError, Result};
 use crate::op::{AttentionAttrs, ConvAttrs, Op};
+use crate::ops::half::Half;
 use crate::run::offsets;
 use crate::scan::Item;
 use crate::tensor::{Inputs, Node, State};
@@ -447,7 +448,7 @@ fn attention(attrs: &AttentionAttrs, x: &[&Array], len: usize) -> Vec<u32> {
         if attrs.pass == Pass::Forward {
             (0..value).for_each(|d| out[row * value + d] = mean(d));
             let sum = if blind { -f64::from(HIDDEN) } else { top + sum.ln() };
-            out[rows * value + row * (1 + usize::from(attrs.kept.is_some()))] = sum;
+            out[rows * value + row * sum_parts(attrs.kept.map(Half::dtype))] = sum;
             continue;
         }
         let g = |d: usize| x[3 + usize::from(attrs.masked)].f(((b * heads + h) * queries + i) * value + d);

@@ -44,7 +44,7 @@ pub struct AttentionAttrs {
     pub start: usize,
     /// Whether a mask follows the values.
     pub masked: bool,
-    /// What the result is kept in: a row's log-sum-exp then has two elements.
+    /// What the result is kept in: a row's log-sum-exp then has several elements.
     pub kept: Option<Half>,
 }
 

@@ -3,7 +3,7 @@
 use std::panic::Location;
 
 use versant_device::AdapterClass;
-use versant_kernels::attention::{HIDDEN, MAX_WIDTH, Pass};
+use versant_kernels::attention::{HIDDEN, MAX_WIDTH, Pass, sum_parts};
 use versant_kernels::{DType, MAX_RANK, RandomKey, Shape};
 
 use crate::Tensor;
@@ -34,8 +34,8 @@ pub struct Attention<'a> {
     /// Whether one kernel computes it where there is one. By default not on software adapters, whose products take half
     /// the time of its gradient (see docs/kernels/attention.md).
     pub fused: Option<bool>,
-    /// What the result is kept in, as by [`Tensor::kept_in`], with what its gradient needs: beside it each row's log-sum-exp, which is two
-    /// elements then, or the probabilities of the composite.
+    /// What the result is kept in, as by [`Tensor::kept_in`], with what its gradient needs: beside it each row's log-sum-exp, in several
+    /// elements, or the probabilities of the composite.
     pub kept: Option<Half>,
 }
 
@@ -208,7 +208,7 @@ impl Parts {
     fn fused(&self, location: &'static Location<'static>) -> Tensor {
         let (q, value) = (self.q.shape(), self.v.shape()[3]);
         let rows = [q[0], q[2], q[1]];
-        let sums = 1 + usize::from(self.attrs.kept.is_some());
+        let sums = sum_parts(self.attrs.kept.map(Half::dtype));
         let words = rows.iter().product::<usize>().saturating_mul(value + sums);
         let mut inputs = vec![&self.q, &self.k, &self.v];
         inputs.extend(&self.mask);

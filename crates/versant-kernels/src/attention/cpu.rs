@@ -164,10 +164,10 @@ impl Work<'_> {
     /// Stores the log-sum-exp of a row that sees something, or what stands for it.
     fn put_sum(&self, sum: Option<f32>, to: &mut [f32]) {
         let (blind, most, bits) = self.a.sum_limits();
-        let sum = sum.map_or(blind, |s| if s.abs() > most { f32::NAN } else { s });
-        to[0] = f32::from_bits(sum.to_bits() & bits);
-        if self.a.sums() == 2 {
-            to[1] = sum - to[0];
+        let mut rest = sum.map_or(blind, |s| if s.abs() > most { f32::NAN } else { s });
+        for part in &mut to[..self.a.sums()] {
+            *part = f32::from_bits(rest.to_bits() & bits);
+            rest -= *part;
         }
     }
 

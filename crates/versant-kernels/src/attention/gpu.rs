@@ -184,7 +184,7 @@ pub(super) fn kernel(a: &Attention, label: &str, variant: Variant) -> KernelSour
     set(&mut loaders, "SUMS", &format!("{}u", a.sums()));
     set(&mut loaders, "BLIND", &format!("{blind:e}"));
     set(&mut loaders, "MOST", &format!("{most:e}"));
-    set(&mut loaders, "FIRST_BITS", &format!("{bits:#x}u"));
+    set(&mut loaders, "PART_BITS", &format!("{bits:#x}u"));
     if a.mask == MaskKind::None {
         loaders += "fn masked(score: f32, b: u32, h: u32, i: u32, j: u32) -> f32 { return score; }\n";
     }

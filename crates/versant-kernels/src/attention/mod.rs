@@ -7,11 +7,11 @@
 //!
 //! | pass | reads | result, flat |
 //! | --- | --- | --- |
-//! | [`Pass::Forward`] | q, k, v, mask? | out `[batch, queries, heads, value]`, log-sum-exp `[batch, queries, heads, 1 or 2]` |
+//! | [`Pass::Forward`] | q, k, v, mask? | out `[batch, queries, heads, value]`, log-sum-exp `[batch, queries, heads, parts]` |
 //! | [`Pass::Backward`] | q, k, v, mask?, gradient of out, the forward result | dq `[batch, queries, heads, width]`, dk `[batch, keys, kv_heads, width]`, dv `[batch, keys, kv_heads, value]` |
 //!
 //! Heads lie behind positions in every result, where the layers around attention want them. A forward result that is rounded to
-//! 16 bits before the backward pass reads it has two elements for each log-sum-exp: what they hold of it, and the rest.
+//! 16 bits before the backward pass reads it has several elements for each log-sum-exp, [`sum_parts`].
 
 mod cpu;
 mod gpu;
@@ -29,6 +29,16 @@ pub const MAX_WIDTH: usize = 128;
 
 /// A row none of whose scores is above this sees nothing: its result is zero.
 pub const HIDDEN: f32 = -6e37;
+
+/// Elements of a row's log-sum-exp where the result is kept in such halves: each has the upper bits of what those before leave. Three
+/// of bf16 hold an f32, two of f16 hold 22 bits of it.
+pub fn sum_parts(kept: Option<DType>) -> usize {
+    match kept {
+        None => 1,
+        Some(DType::F16) => 2,
+        Some(_) => 3,
+    }
+}
 
 /// Which way.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -120,11 +130,11 @@ impl Attention {
 
     /// Elements of a row's log-sum-exp.
     fn sums(&self) -> usize {
-        1 + usize::from(self.kept.is_some())
+        sum_parts(self.kept)
     }
 
     /// What a row that sees nothing has for it, so that its probabilities are zero when they are made again; the largest it may be;
-    /// and which of its bits its first element has. What f16 cannot hold becomes no number, which is how the rest of such a step
+    /// and which bits an element has. What f16 cannot hold becomes no number, which is how the rest of such a step
     /// overflows, too.
     fn sum_limits(&self) -> (f32, f32, u32) {
         match self.kept {

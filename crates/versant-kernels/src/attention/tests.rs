@@ -125,3 +125,31 @@ fn texts_can_be_dumped() {
         }
     }
 }
+
+#[test]
+fn parts_of_a_sum_hold_it() {
+    let sums = |kept: Option<DType>| {
+        let mut a = problem(Pass::Forward, [5, 7], [4, 3], MaskKind::None);
+        (a.kept, a.scale) = (kept, 300.0);
+        let inputs: Vec<Vec<u32>> = (a.views.iter().map(|v| v.shape.numel()))
+            .map(|n| (0..n).map(|i| (i as f32 * 0.7).sin().to_bits()).collect())
+            .collect();
+        let inputs: Vec<&[u32]> = inputs.iter().map(Vec::as_slice).collect();
+        let mut out = vec![0; a.len()];
+        let native = attention(&a, "", Target::Cpu).native.expect("a CPU kernel");
+        native(&inputs, &mut [&mut out[..]], &[]);
+        let numbers: Vec<f32> = out.iter().map(|&w| f32::from_bits(w)).collect();
+        let parts = numbers[a.batch * a.queries * a.heads * a.value..].chunks(sum_parts(kept));
+        parts.map(<[f32]>::to_vec).collect::<Vec<_>>()
+    };
+    let whole = sums(None);
+    assert!(whole.iter().any(|s| s[0].abs() > 100.0), "{whole:?}");
+    for (whole, parts) in whole.iter().zip(sums(Some(DType::BF16))) {
+        assert!(parts.iter().all(|x| x.to_bits() as u16 == 0), "{parts:?}");
+        assert_eq!(parts.iter().sum::<f32>(), whole[0]);
+    }
+    for (whole, parts) in whole.iter().zip(sums(Some(DType::F16))) {
+        assert!(parts.iter().all(|&x| half::f16::from_f32(x).to_f32() == x), "{parts:?}");
+        assert!((parts.iter().sum::<f32>() - whole[0]).abs() <= whole[0].abs() * 2f32.powi(-20));
+    }
+}
