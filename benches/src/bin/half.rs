@@ -113,8 +113,9 @@ fn bordered(image: &[f32]) -> Vec<f32> {
 struct Run {
     /// Mean losses of the windows.
     losses: Vec<f32>,
-    /// Bytes of intermediates, and launches of a step.
+    /// Bytes of intermediates, those of them in 16 bits where most are in use, those in 32, and launches of a step.
     bytes: u64,
+    at_peak: [usize; 2],
     launches: usize,
     /// Steps that were skipped.
     skipped: f32,
@@ -158,9 +159,24 @@ fn train_in(options: &Options, source: &Source, half: Option<Half>, order: u64, 
     Ok(Run {
         losses: means.collect(),
         bytes: plan.footprint.workspace,
+        at_peak: at_peak(&plan.peak.2),
         launches: plan.launches.len(),
         skipped: training.skipped()?.unwrap_or(0.0),
     })
+}
+
+/// Bytes in 16 and in 32 bits of lines like `keep_f16 f16[16, 128, 512] in slot 1, ...`.
+fn at_peak(lines: &[String]) -> [usize; 2] {
+    let mut bytes = [0; 2];
+    for line in lines {
+        let Some((before, rest)) = line.split_once('[') else { continue };
+        let shape = rest.split(']').next().unwrap_or_default();
+        let elements: usize = shape.split(", ").filter_map(|e| e.parse::<usize>().ok()).product();
+        let is_half =
+            [Half::F16, Half::BF16].iter().any(|half| before.ends_with(&format!(" {}", half.name())));
+        bytes[usize::from(!is_half)] += elements * if is_half { 2 } else { 4 };
+    }
+    bytes
 }
 
 fn main() -> Result<()> {
@@ -181,6 +197,8 @@ fn main() -> Result<()> {
         let (part, skipped) = (run.bytes as f64 / exact.bytes as f64, run.skipped);
         println!("      at most {:.2} % off, {skipped} steps skipped", run.off(&exact));
         println!("      {} bytes: {part:.2} of f32; {} launches", run.bytes, run.launches);
+        let [halves, words] = run.at_peak;
+        println!("      at the peak {halves} bytes in 16 bits and {words} in 32; f32 {}", exact.at_peak[1]);
     }
     Ok(())
 }
