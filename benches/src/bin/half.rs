@@ -159,24 +159,10 @@ fn train_in(options: &Options, source: &Source, half: Option<Half>, order: u64, 
     Ok(Run {
         losses: means.collect(),
         bytes: plan.footprint.workspace,
-        at_peak: at_peak(&plan.peak.2),
+        at_peak: [plan.peak_in_halves, plan.peak.1 - plan.peak_in_halves],
         launches: plan.launches.len(),
         skipped: training.skipped()?.unwrap_or(0.0),
     })
-}
-
-/// Bytes in 16 and in 32 bits of lines like `keep_f16 f16[16, 128, 512] in slot 1, ...`.
-fn at_peak(lines: &[String]) -> [usize; 2] {
-    let mut bytes = [0; 2];
-    for line in lines {
-        let Some((before, rest)) = line.split_once('[') else { continue };
-        let shape = rest.split(']').next().unwrap_or_default();
-        let elements: usize = shape.split(", ").filter_map(|e| e.parse::<usize>().ok()).product();
-        let is_half =
-            [Half::F16, Half::BF16].iter().any(|half| before.ends_with(&format!(" {}", half.name())));
-        bytes[usize::from(!is_half)] += elements * if is_half { 2 } else { 4 };
-    }
-    bytes
 }
 
 fn main() -> Result<()> {

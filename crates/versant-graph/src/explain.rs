@@ -5,7 +5,7 @@ use std::panic::Location;
 use std::sync::Arc;
 
 use versant_device::{BufferRef, Cost, Footprint, Kernel, Peak, Prepared};
-use versant_kernels::Shape;
+use versant_kernels::{DType, Shape};
 
 use crate::capture::Key;
 use crate::ir::Ir;
@@ -53,6 +53,8 @@ pub struct Explanation {
     pub measured: Option<Measured>,
     /// The launch at which most intermediate bytes are in use, those bytes, and what is alive there.
     pub peak: (usize, usize, Vec<String>),
+    /// Those of them that lie in 16 bits.
+    pub peak_in_halves: usize,
 }
 
 /// What the launches of a plan took.
@@ -72,9 +74,11 @@ impl Explanation {
         launches: Vec<LaunchNote>,
         prepared: &Prepared,
     ) -> Self {
-        let bytes =
-            |alive: &[(usize, u32)]| -> usize { alive.iter().map(|&(n, _)| 4 * ir.nodes[n].words()).sum() };
-        let top = (0..memory.live.len()).max_by_key(|&k| bytes(&memory.live[k]));
+        let bytes = |k: usize, count: fn(DType) -> bool| -> usize {
+            let alive = memory.live[k].iter().map(|&(n, _)| &ir.nodes[n]);
+            alive.filter(|node| count(node.dtype)).map(|node| 4 * node.words()).sum()
+        };
+        let top = (0..memory.live.len()).max_by_key(|&k| bytes(k, |_| true));
         let peak = top.map_or((0, 0, Vec::new()), |k| {
             let mut alive = memory.live[k].clone();
             alive.sort_by_key(|&(n, _)| std::cmp::Reverse(ir.nodes[n].words()));
@@ -83,7 +87,7 @@ impl Explanation {
                 format!("{} {}{} in slot {slot}, {}", node.name(), node.dtype, node.shape, node.location)
             };
             let at = launches.iter().position(|l| l.kernel >= k).unwrap_or(0);
-            (at, bytes(&memory.live[k]), alive.iter().map(name).collect())
+            (at, bytes(k, |_| true), alive.iter().map(name).collect())
         });
         Explanation {
             launches,
@@ -93,6 +97,7 @@ impl Explanation {
             overlong: prepared.overlong(),
             measured: None,
             peak,
+            peak_in_halves: top.map_or(0, |k| bytes(k, DType::is_half)),
         }
     }
 
@@ -188,7 +193,8 @@ impl fmt::Display for Explanation {
             writeln!(f, "      from   {}", lines.join(", "))?;
         }
         let (at, top, alive) = &self.peak;
-        writeln!(f, "peak at launch {at}: {} of intermediates", bytes(*top as u64))?;
+        let [all, halves] = [*top, self.peak_in_halves].map(|n| bytes(n as u64));
+        writeln!(f, "peak at launch {at}: {all} of intermediates, {halves} in 16 bits")?;
         for line in alive.iter().take(12) {
             writeln!(f, "      {line}")?;
         }

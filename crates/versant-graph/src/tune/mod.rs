@@ -421,9 +421,8 @@ fn attention_key(a: &Attention) -> String {
     let extents = size(&[a.batch * a.heads, a.heads / a.kv_heads.max(1), a.queries, a.keys]);
     let family = family_of(a.pass);
     let hash = attention::source_hash();
-    let halves: Vec<bool> = a.types.iter().map(|t| t.is_half()).collect();
-    let (width, value, mask, kept) = (a.width, a.value, a.mask, a.kept);
-    format!("{family} {extents} {width} {value} {mask:?} {windowed:?} {halves:?} {kept:?} {hash:016x}")
+    let halves = (a.kept, a.types.iter().map(|t| t.is_half()).collect::<Vec<_>>());
+    format!("{family} {extents} {} {} {:?} {windowed:?} {halves:?} {hash:016x}", a.width, a.value, a.mask)
 }
 
 /// Problems that share a choice: the same family, layout of operands and precision, extents within a factor of two.

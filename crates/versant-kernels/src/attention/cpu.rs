@@ -153,6 +153,7 @@ impl Work<'_> {
             }
             for (r, acc) in acc.chunks_exact(a.value).enumerate() {
                 let (at, total) = (r * a.heads + head.h, sum[r]);
+                // A row that sees nothing is zero.
                 let factor = if total == 0.0 { 0.0 } else { 1.0 / total };
                 self.put_sum((total != 0.0).then(|| max[r] + total.ln()), &mut sums[at * a.sums()..]);
                 let out = &mut out[at * a.value..][..a.value];

@@ -171,10 +171,12 @@ pub(super) fn kernel(a: &Attention, label: &str, variant: Variant) -> KernelSour
     if !wide {
         sections.push("narrow");
     }
-    sections.extend(match a.pass {
-        Pass::Forward => ["forward", ""],
-        Pass::Backward => ["backward", if wide { "wide backward" } else { "narrow backward" }],
-    });
+    match a.pass {
+        Pass::Forward => sections.push("forward"),
+        Pass::Backward => {
+            sections.extend(["backward", if wide { "wide backward" } else { "narrow backward" }])
+        }
+    }
     let mut loaders = strip(OPERANDS, &sections);
     set(&mut loaders, "WIDTH", &format!("{}u", a.width.next_multiple_of(4)));
     set(&mut loaders, "VALUE", &format!("{}u", a.value.next_multiple_of(4)));
@@ -218,9 +220,9 @@ pub(super) fn kernel(a: &Attention, label: &str, variant: Variant) -> KernelSour
 
 /// The operands that may be halves, each with its number among the reads.
 fn operands(a: &Attention) -> impl Iterator<Item = (&'static str, usize)> {
-    let backward = [("gradient", a.gradient()), ("forward", a.gradient() + 1)];
-    let count = if a.pass == Pass::Backward { 2 } else { 0 };
-    [("q", 0), ("k", 1), ("v", 2)].into_iter().chain(backward.into_iter().take(count))
+    let gradient = a.gradient();
+    let all = [("q", 0), ("k", 1), ("v", 2), ("gradient", gradient), ("forward", gradient + 1)];
+    all.into_iter().take(if a.pass == Pass::Backward { 5 } else { 3 })
 }
 
 /// Declarations of the buffers in order.

@@ -243,12 +243,10 @@ impl Tiles for Product<'_> {
             for (i, a) in self.a.chunks_exact(self.depth * R).enumerate() {
                 let a = a.as_chunks::<R>().0;
                 let b = b.map(|b| &b[..a.len()]);
-                // In a place of their own, or the sums would go through memory at each step.
-                let mut sums = [[[simd.splat_f32s(0.0); V]; P]; R];
+                let mut tile = [[[simd.splat_f32s(0.0); V]; P]; R];
                 for (step_number, a) in a.iter().enumerate() {
-                    step(simd, &mut sums, *a, b.map(|b| &b[step_number]));
+                    step(simd, &mut tile, *a, b.map(|b| &b[step_number]));
                 }
-                let tile = sums;
                 place::<S, R, P, V>(self.acc, self.size, self.ld, [i * R, first * COLS], &tile, self.add);
             }
         }

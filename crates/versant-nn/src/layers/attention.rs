@@ -451,8 +451,7 @@ impl MultiHeadAttention {
             (Some((p, random)), Mode::Train) => Some((*p, random.next_key())),
             _ => None,
         };
-        let kept_in = policy();
-        let attn_mask = mask.as_ref();
+        let (attn_mask, kept_in) = (mask.as_ref(), policy());
         let options = Attention { is_causal, attn_mask, dropout, kept: kept_in, ..Attention::default() };
         let [q, k, v] = [q, k, v].map(|t| t.transpose(1, 2));
         let y = q.attention(&k, &v, &options);
