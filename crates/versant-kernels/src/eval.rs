@@ -16,6 +16,7 @@ mod blocking;
 mod compile;
 mod convert;
 mod hoist;
+mod home;
 mod load;
 mod reduce;
 mod repeats;
@@ -28,10 +29,11 @@ use std::sync::{Arc, Mutex};
 use rayon::prelude::*;
 
 use crate::lanes::Words;
-use crate::{KernelSource, Program};
+use crate::stream::Fence;
+use crate::{DType, KernelSource, Program};
 use block::{Buffers, Lanes, Scratch, operand};
 use blocking::Order;
-use compile::{Plan, PlanStep, Src};
+use compile::{FEW_BLOCKS, OpKind, Plan, PlanStep, Src};
 use reduce::{State, Tile};
 use shared::Shared;
 
@@ -96,44 +98,62 @@ impl Evaluator {
 
     /// An evaluator whose jobs have about `work` lanes times instructions.
     fn with_job(p: Program, work: usize) -> Evaluator {
-        let plan = compile::compile(&hoist::hoist(&crate::fold(&p)));
-        let row_cost = plan.row_cost + plan.cols * plan.col_cost;
-        let blocks = plan.rows.div_ceil(plan.row_block);
-        let total = plan.rows * row_cost;
-        let blocks_a_job = (work / (plan.row_block * row_cost).max(1)).max(blocks.div_ceil(MAX_JOBS)).max(1);
-        let mut evaluator = Evaluator { job_rows: plan.rows.max(1), job_cols: plan.cols.max(1), plan };
-        let plan = &evaluator.plan;
-        if total <= 2 * work {
-            return evaluator;
-        }
-        if blocks < compile::FEW_BLOCKS {
-            let tiles = plan.cols.div_ceil(plan.tile_cols);
-            let tile_cost = plan.tile_rows * plan.tile_cols * plan.col_cost;
-            let tiles_a_job = (work / tile_cost.max(1)).max(tiles.div_ceil(MAX_JOBS)).max(1);
-            evaluator.job_cols = (tiles_a_job * plan.tile_cols).min(plan.cols.max(1));
-        }
-        evaluator.job_rows = blocks_a_job * plan.row_block;
+        let mut evaluator = Evaluator::compiled(p, work);
+        evaluator.plan.find_homes(evaluator.job_rows);
         evaluator
     }
 
+    /// What [`Evaluator::shared`] evaluates.
+    pub(crate) fn epilogue(p: Program) -> Evaluator {
+        Evaluator::compiled(p, JOB)
+    }
+
+    fn compiled(p: Program, work: usize) -> Evaluator {
+        let plan = compile::compile(&hoist::hoist(&crate::fold(&p)));
+        let (job_rows, job_cols) = jobs(&plan, work);
+        Evaluator { plan, job_rows, job_cols }
+    }
+
     /// Runs the whole program.
-    pub(crate) fn run(&self, reads: &[&[u32]], writes: &mut [&mut [u32]], scalars: &[u32]) {
+    pub(crate) fn run<'w>(&self, reads: &[&[u32]], writes: &mut [&'w mut [u32]], scalars: &[u32]) {
         if self.plan.rows == 0 {
             return;
         }
-        let (shared, types) = (self.written(writes), &self.plan.types);
-        let buffers = Buffers { reads, types, writes: &shared, scalars, acc: &[], acc_start: 0 };
         let jobs = self.plan.rows.div_ceil(self.job_rows);
-        let job = |scratch: &mut Scratch, job: usize| {
+        let homes = &self.plan.homes;
+        let (lanes, size) = (self.plan.rows * self.plan.cols, self.job_rows * self.plan.cols);
+        // What each job is lent, job by job.
+        let mut lent: Vec<&'w mut [u32]> = Vec::with_capacity(jobs * homes.len());
+        if !homes.is_empty() {
+            let chunks =
+                |&(_, write): &(usize, usize)| std::mem::take(&mut writes[write])[..lanes].chunks_mut(size);
+            let mut chunks: Vec<_> = homes.iter().map(chunks).collect();
+            (0..jobs).for_each(|_| lent.extend(chunks.iter_mut().filter_map(Iterator::next)));
+        }
+        let (shared, types) = (self.written(writes), &self.plan.types);
+        let buffers = Buffers { reads, types, writes: &shared, scalars, acc: &[], acc_start: 0, fence: None };
+        let job = |scratch: &mut Scratch<'w>, job: usize| {
             let start = job * self.job_rows;
             let end = (start + self.job_rows).min(self.plan.rows);
-            self.rows(start, end, &buffers, scratch);
+            let fence = self.plan.streams().then(|| Fence);
+            self.rows(start, end, &Buffers { fence: fence.as_ref(), ..buffers }, scratch);
         };
         let scratch = || Scratch::new(&self.plan, true, &buffers, self.lanes(self.plan.rows));
-        if jobs == 1 {
-            job(&mut scratch(), 0);
-        } else {
-            (0..jobs).into_par_iter().for_each_init(scratch, job);
+        if homes.is_empty() {
+            return match jobs {
+                1 => job(&mut scratch(), 0),
+                _ => (0..jobs).into_par_iter().for_each_init(scratch, job),
+            };
+        }
+        let at_home = |scratch: &mut Scratch<'w>, (number, lent): (usize, &mut [&'w mut [u32]])| {
+            for (&(temp, _), words) in homes.iter().zip(lent) {
+                scratch.temps[temp].lent = std::mem::take(words);
+            }
+            job(scratch, number);
+        };
+        match jobs {
+            1 => at_home(&mut scratch(), (0, &mut lent)),
+            _ => lent.par_chunks_mut(homes.len()).enumerate().for_each_init(scratch, at_home),
         }
     }
 
@@ -151,9 +171,18 @@ impl Evaluator {
         // would be most of the time then.
         let threads = rayon::current_num_threads() + 1;
         let own: Vec<Mutex<Option<Scratch>>> = (0..threads).map(|_| Mutex::new(None)).collect();
+        let only_stores = self.only_stores();
         f(&|runs, acc| {
             let acc: &[u32] = bytemuck::cast_slice(acc);
-            let mut buffers = Buffers { reads, types, writes: &shared, scalars, acc, acc_start: 0 };
+            if only_stores {
+                // Not by blocks: each takes a lock, whose release waits until all that was stored lies in the cache.
+                for (i, acc) in acc.chunks(runs.len.max(1)).enumerate() {
+                    shared[0].store((runs.start + i * runs.apart) as isize, 1, acc);
+                }
+                return;
+            }
+            let mut buffers =
+                Buffers { reads, types, writes: &shared, scalars, acc, acc_start: 0, fence: None };
             let lanes = || self.lanes(self.plan.rows);
             let new = || Scratch::new(&self.plan, true, &buffers, lanes());
             // A thread that has been here before and took up other work in between makes a new one.
@@ -169,6 +198,15 @@ impl Evaluator {
         })
     }
 
+    /// Whether the program, an epilogue, does no more than store its accumulators in order.
+    pub(crate) fn only_stores(&self) -> bool {
+        let plan = &self.plan;
+        let [step] = &plan.steps[..] else { return false };
+        let ([op], [store]) = (&step.ops[..], &step.stores[..]) else { return false };
+        let in_order = store.access.in_run(0, plan.rows) == Some((0, 1));
+        in_order && matches!(op.kind, OpKind::Acc) && plan.types[plan.reads..] == [DType::F32]
+    }
+
     /// The written buffers, to be used by several jobs.
     fn written<'w>(&self, writes: &'w mut [&mut [u32]]) -> Vec<Shared<'w>> {
         let types = &self.plan.types[self.plan.reads..];
@@ -182,7 +220,7 @@ impl Evaluator {
     }
 
     /// Evaluates rows `start..end`.
-    fn rows(&self, start: usize, end: usize, buffers: &Buffers<'_, '_>, scratch: &mut Scratch) {
+    fn rows(&self, start: usize, end: usize, buffers: &Buffers<'_, '_>, scratch: &mut Scratch<'_>) {
         for first in (start..end).step_by(self.plan.row_block) {
             let rows = self.plan.row_block.min(end - first);
             for step in &self.plan.steps {
@@ -201,7 +239,7 @@ impl Evaluator {
         first: usize,
         rows: usize,
         buffers: &Buffers<'_, '_>,
-        scratch: &mut Scratch,
+        scratch: &mut Scratch<'_>,
     ) {
         for tile_row in (0..rows).step_by(self.plan.tile_rows) {
             let tile_rows = self.plan.tile_rows.min(rows - tile_row);
@@ -273,8 +311,27 @@ impl Evaluator {
     }
 }
 
+/// Rows and columns of a job of about `work` lanes times instructions.
+fn jobs(plan: &Plan, work: usize) -> (usize, usize) {
+    let row_cost = plan.row_cost + plan.cols * plan.col_cost;
+    let blocks = plan.rows.div_ceil(plan.row_block);
+    let total = plan.rows * row_cost;
+    let (mut job_rows, mut job_cols) = (plan.rows.max(1), plan.cols.max(1));
+    if total > 2 * work {
+        let blocks_a_job = (work / (plan.row_block * row_cost).max(1)).max(blocks.div_ceil(MAX_JOBS)).max(1);
+        job_rows = blocks_a_job * plan.row_block;
+        if blocks < FEW_BLOCKS {
+            let tiles = plan.cols.div_ceil(plan.tile_cols);
+            let tile_cost = plan.tile_rows * plan.tile_cols * plan.col_cost;
+            let tiles_a_job = (work / tile_cost.max(1)).max(tiles.div_ceil(MAX_JOBS)).max(1);
+            job_cols = (tiles_a_job * plan.tile_cols).min(job_cols);
+        }
+    }
+    (job_rows, job_cols)
+}
+
 /// Runs a `Row` step over a block of rows, and keeps what later steps need.
-fn row_step(step: &PlanStep, lanes: Lanes, buffers: &Buffers<'_, '_>, scratch: &mut Scratch) {
+fn row_step(step: &PlanStep, lanes: Lanes, buffers: &Buffers<'_, '_>, scratch: &mut Scratch<'_>) {
     step.run(&scratch.frame, &mut scratch.temps, buffers, lanes);
     let Scratch { frame, temps, .. } = scratch;
     for &(value, slot) in &step.keep {
@@ -298,7 +355,14 @@ struct ColJob<'a, 'w> {
 
 impl ColJob<'_, '_> {
     /// Runs columns `start..end`, tile by tile.
-    fn run(&self, plan: &Plan, start: usize, end: usize, temps: &mut [block::Temp], states: &mut [State]) {
+    fn run(
+        &self,
+        plan: &Plan,
+        start: usize,
+        end: usize,
+        temps: &mut [block::Temp<'_>],
+        states: &mut [State],
+    ) {
         for col in (start..end).step_by(plan.tile_cols) {
             let cols = plan.tile_cols.min(end - col);
             let lanes = Lanes {

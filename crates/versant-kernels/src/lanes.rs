@@ -416,19 +416,38 @@ impl Extreme<'_> {
     fn over<S: Simd, const N: usize>(self, simd: S) -> Option<f32> {
         let Extreme(values, largest) = self;
         let start = if largest { f32::NEG_INFINITY } else { f32::INFINITY };
+        let pick = |best: S::f32s, v: S::f32s| {
+            let (low, high) = if largest { (best, v) } else { (v, best) };
+            simd.select_f32s(simd.less_than_f32s(low, high), v, best)
+        };
         let (mut best, mut sums) = ([simd.splat_f32s(start); N], [simd.splat_f32s(0.0); N]);
-        let (chunks, rest) = values.as_chunks::<ACCUMULATORS>();
-        for chunk in chunks {
-            let chunk: [S::f32s; N] = bytemuck::cast(*chunk);
+        let mut fold = |chunk: [f32; ACCUMULATORS]| {
+            let chunk: [S::f32s; N] = bytemuck::cast(chunk);
             for ((best, sum), v) in best.iter_mut().zip(&mut sums).zip(chunk) {
-                let (low, high) = if largest { (*best, v) } else { (v, *best) };
-                *best = simd.select_f32s(simd.less_than_f32s(low, high), v, *best);
-                *sum = simd.add_f32s(*sum, v);
+                (*best, *sum) = (pick(*best, v), simd.add_f32s(*sum, v));
+            }
+        };
+        let (chunks, rest) = values.as_chunks::<ACCUMULATORS>();
+        chunks.iter().for_each(|&chunk| fold(chunk));
+        if !rest.is_empty() {
+            let mut last = [start; ACCUMULATORS];
+            last[..rest.len()].copy_from_slice(rest);
+            fold(last);
+        }
+        // Copies: sums that are indexed live in memory.
+        let (mut best, mut sums, mut width) = (best, sums, N);
+        while width > 1 {
+            width /= 2;
+            for i in 0..width {
+                (best[i], sums[i]) =
+                    (pick(best[i], best[i + width]), simd.add_f32s(sums[i], sums[i + width]));
             }
         }
-        let sum = fold_tree(bytemuck::cast(sums), rest, |a: f32, b| a + b);
         let beats = |v: f32, best: f32| if largest { v > best } else { v < best };
-        let best = fold_tree(bytemuck::cast(best), rest, |a, v| if beats(v, a) { v } else { a });
+        let mut lanes = [start; 16];
+        lanes[..S::F32_LANES].copy_from_slice(bytemuck::cast_slice(&best[..1]));
+        let best = tree(lanes, |a, v| if beats(v, a) { v } else { a });
+        let sum = simd.reduce_sum_f32s(sums[0]);
         (!sum.is_nan()).then_some(best)
     }
 }
@@ -483,6 +502,8 @@ mod tests {
                 "eval::tests::random",
                 "eval::tests::nan",
                 "eval::tests::values",
+                "eval::tests::what",
+                "eval::tests::jobs",
                 "families::",
             ];
             let run = std::process::Command::new(&program).args(tests).env(ISA_VAR, name).output();

@@ -19,6 +19,7 @@ pub mod program;
 pub mod random;
 pub mod shape;
 pub mod source;
+mod stream;
 pub mod view;
 
 pub use contract::{

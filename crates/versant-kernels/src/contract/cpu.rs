@@ -14,7 +14,7 @@ use rayon::prelude::*;
 use super::cpu_conv;
 use super::gemm_call::gemm;
 use super::gpu::epilogue_bindings;
-use super::panel::{COLS, Mat, Product, RowsProduct, Tiles, WIDE, rows};
+use super::panel::{COLS, Mat, Product, RowsProduct, Sums, Tiles, WIDE, rows};
 use super::{ContractLaunch, Contraction, MatMul, Operand};
 use crate::eval::{Evaluator, Runs};
 use crate::lanes::{Words, fold_lanes};
@@ -35,7 +35,7 @@ pub(super) fn kernel(c: &Contraction, epilogue: Program, label: &str) -> Contrac
     let (mut reads, writes) = epilogue_bindings(&epilogue);
     reads.splice(0..0, [Operand::A, Operand::B]);
     let uses_scalars = epilogue.uses_scalars();
-    let evaluator = Evaluator::new(epilogue);
+    let evaluator = Evaluator::epilogue(epilogue);
     let mut c = c.clone();
     let [a_range, b_range] = widened(&mut c);
     let types = c.types();
@@ -50,6 +50,12 @@ pub(super) fn kernel(c: &Contraction, epilogue: Program, label: &str) -> Contrac
         grid: [1, 1, 1],
         native: Some(Arc::new(move |reads, writes, scalars| {
             let (a, b) = (values(reads[0], types[0], &a_range), values(reads[1], types[1], &b_range));
+            if let Contraction::MatMul(mm) = &c
+                && evaluator.only_stores()
+                && straight(mm, &a, &b, bytemuck::cast_slice_mut(writes[0]))
+            {
+                return;
+            }
             evaluator.shared(&reads[2..], writes, scalars, |sink| accumulate(&c, &a, &b, sink));
         })),
     };
@@ -128,7 +134,7 @@ pub(super) fn piece(i: usize, step: usize, extent: usize) -> Range<usize> {
 }
 
 thread_local! {
-    static SCRATCH: [Cell<Words>; 6] = Default::default();
+    static SCRATCH: [Cell<Words>; 7] = Default::default();
 }
 
 /// Calls `f` with `len` floats of the thread's scratch buffer number `which`, whose contents are undefined.
@@ -207,8 +213,7 @@ fn matmul(mm: &MatMul, a: &[f32], b: &[f32], sink: &Sink<'_>) {
     let batch = mm.batch.numel();
     let (macs, right) = (batch * m * n * k, matrix(&mm.b, b, 0));
     let tiled = batch == 1 && over_tiles(m, &right);
-    let long = m * n <= MatMulTasks::ACC && k >= (2 * LONG).max(2 * m.max(n));
-    if tiled && long && macs > SEQUENTIAL_MACS {
+    if tiled && is_long([m, n, k]) && macs > SEQUENTIAL_MACS {
         return over_steps([matrix(&mm.a, a, 0), right], sink);
     }
     let tasks = if tiled { MatMulTasks::over_panels([m, n, k]) } else { MatMulTasks::new(batch, [m, n, k]) };
@@ -242,8 +247,37 @@ fn matmul(mm: &MatMul, a: &[f32], b: &[f32], sink: &Sink<'_>) {
     });
 }
 
+/// A product of some size that is all there is to compute goes to its place by whole rows, once all steps have been added: few lines
+/// come from memory then while there is much to compute. False if it is another, and nothing done. Tasks are as many as the
+/// threads have a use for: no sum depends on which rows are computed together.
+fn straight(mm: &MatMul, a: &[f32], b: &[f32], out: &mut [f32]) -> bool {
+    let [m, n, k] = [mm.m, mm.n, mm.k];
+    let tasks = (2 * rayon::current_num_threads()).max(m.div_ceil(STRAIGHT[0]));
+    let fits = mm.batch.numel() == 1 && m >= 64 * tasks && (64..=STRAIGHT[1]).contains(&n) && k >= LONG;
+    if !fits || is_long([m, n, k]) || !over_tiles(m, &matrix(&mm.b, b, 0)) {
+        return false;
+    }
+    let (a, b, height) = (matrix(&mm.a, a, 0), matrix(&mm.b, b, 0), cut(m, tasks, WIDE));
+    with_blocks([None, Some(b)], true, |shared| {
+        let out = out[..m * n].par_chunks_mut(height * n).with_max_len(1);
+        out.enumerate().for_each(|(task, out)| {
+            let a = a.block([task * height, 0], [out.len() / n, k]);
+            over_panels(out, [a, b], shared, [task * height, 0], false);
+        });
+    });
+    true
+}
+
+/// The most rows of a task of [`straight`], and columns: 2 MiB of sums.
+const STRAIGHT: [usize; 2] = [256, 2048];
+
 /// Steps of the contracted index that a task of [`over_steps`] has at least.
 const LONG: usize = 512;
+
+/// Whether a product's tasks are steps of its contracted index.
+fn is_long([m, n, k]: [usize; 3]) -> bool {
+    m * n <= MatMulTasks::ACC && k >= (2 * LONG).max(2 * m.max(n))
+}
 
 /// A product of long sums: each task reads and packs its own steps of both operands, and the tasks' sums are added up in order.
 fn over_steps([a, b]: [Mat<'_>; 2], sink: &Sink<'_>) {
@@ -345,33 +379,40 @@ fn pack_blocks<const W: usize>(from: Mat<'_>, out: &mut [f32], parallel: bool) {
 fn over_panels(acc: &mut [f32], [a, b]: [Mat<'_>; 2], shared: [&[f32]; 2], at: [usize; 2], add: bool) {
     let ([m, k], n) = (a.size, b.size[1]);
     let (rows, cols) = (m.next_multiple_of(WIDE), n.next_multiple_of(COLS));
-    for first in (0..k).step_by(depth_of(k)) {
-        let depth = depth_of(k).min(k - first);
-        let (a, b) = (a.block([0, first], [m, depth]), b.block([first, 0], [depth, n]));
-        let panels = |i: usize, lanes: usize| {
-            let start = shared[i].len() / k * first + at[i] * depth;
-            &shared[i][start..start + lanes * depth]
-        };
-        let add = add || first > 0;
-        let alone = shared[1].is_empty();
-        with_scratch(3, if alone { cols * depth } else { 0 }, |own| {
-            if alone {
-                b.pack::<COLS>(own);
-            }
-            let b = if alone { &*own } else { panels(1, cols) };
-            let over = |a: &[f32], acc| Product { a, b, depth, acc, ld: n, size: [m, n], add }.run();
-            if !shared[0].is_empty() {
-                over(panels(0, rows), acc);
-            } else if in_place(&a, n) {
-                RowsProduct { a, b, acc, add }.run();
-            } else {
-                with_scratch(2, rows * depth, |own| {
-                    a.t().pack::<WIDE>(own);
-                    over(own, acc);
-                });
-            }
-        });
-    }
+    let several = depth_of(k) < k && !add;
+    with_scratch(6, if several { rows * cols } else { 0 }, |kept| {
+        for first in (0..k).step_by(depth_of(k)) {
+            let depth = depth_of(k).min(k - first);
+            let (a, b) = (a.block([0, first], [m, depth]), b.block([first, 0], [depth, n]));
+            let panels = |i: usize, lanes: usize| {
+                let start = shared[i].len() / k * first + at[i] * depth;
+                &shared[i][start..start + lanes * depth]
+            };
+            let (acc, sums) = match several {
+                false => (&mut *acc, Sums::stored_or_added(add || first > 0)),
+                true if first + depth < k => (&mut *kept, Sums::Keep { more: first > 0 }),
+                true => (&mut *acc, Sums::Finish(kept)),
+            };
+            let alone = shared[1].is_empty();
+            with_scratch(3, if alone { cols * depth } else { 0 }, |own| {
+                if alone {
+                    b.pack::<COLS>(own);
+                }
+                let b = if alone { &*own } else { panels(1, cols) };
+                let over = |a: &[f32], acc| Product { a, b, depth, acc, ld: n, size: [m, n], sums }.run();
+                if !shared[0].is_empty() {
+                    over(panels(0, rows), acc);
+                } else if in_place(&a, n) {
+                    RowsProduct { a, b, acc, cols: n, sums }.run();
+                } else {
+                    with_scratch(2, rows * depth, |own| {
+                        a.t().pack::<WIDE>(own);
+                        over(own, acc);
+                    });
+                }
+            });
+        }
+    });
 }
 
 /// Matrix number `index` (row-major over the leading dimensions) of a view.

@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use super::cpu::{Sink, for_each_task, piece, product, with_scratch};
-use super::panel::{COLS, Mat, Product, Tiles, depths, rows};
+use super::panel::{COLS, Mat, Product, Sums, Tiles, depths, rows};
 use super::patches::{LinesProduct, PackPatches, PaddedShape, PixelsProduct, Planes, dense_from};
 use super::{Conv, ConvKind, cpu_weight, depthwise};
 use crate::View;
@@ -267,11 +267,11 @@ fn by_products<'w>(
                     let (first, depth) = (part.start * e.taps, part.len() * e.taps);
                     let part = g * e.c_in + part.start..g * e.c_in + part.end;
                     let a = &weights[g * size + rows * first..][..rows * depth];
-                    let add = first > 0;
+                    let sums = Sums::stored_or_added(first > 0);
                     if way == Way::Planes {
                         let b = &mut panels[..depth * columns];
                         image.matrix(samples.start, part, pixels.clone()).pack::<COLS>(b);
-                        Product { a, b, depth, acc, ld, size: [e.c_out, ld], add }.run();
+                        Product { a, b, depth, acc, ld, size: [e.c_out, ld], sums }.run();
                         continue;
                     }
                     let shape = PaddedShape::new(c, part.len(), lines.len());
@@ -289,7 +289,7 @@ fn by_products<'w>(
                                 let b = &mut panels[..depth * PAIR.min((ld - col).next_multiple_of(COLS))];
                                 PackPatches { from, taps, pixels: ld, first: col / COLS, out: b }.run();
                                 let acc = &mut acc[col..];
-                                Product { a, b, depth, acc, ld, size: [e.c_out, ld - col], add }.run();
+                                Product { a, b, depth, acc, ld, size: [e.c_out, ld - col], sums }.run();
                             }
                         }
                     }

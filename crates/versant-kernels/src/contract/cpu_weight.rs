@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::cpu::{SEQUENTIAL_MACS, Sink, piece, with_scratch};
 use super::cpu_conv::{COL, Extents, MIN_TASKS, Operands, channel_block, with_buffers};
 use super::depthwise;
-use super::panel::{COLS, Mat, RowsProduct, Tiles};
+use super::panel::{COLS, Mat, RowsProduct, Sums, Tiles};
 use super::patches::{PaddedShape, PatchRows, WeightProduct};
 use crate::eval::Runs;
 use crate::lanes::vectorised;
@@ -122,7 +122,8 @@ fn over_patches(
                     }
                 }
                 let a = Mat { data: patches, offset: 0, size: [taps, depth], strides: [ld as isize, 1] };
-                RowsProduct { a, b: panels, acc: sum, add: true }.run();
+                let cols = sum.len() / taps;
+                RowsProduct { a, b: panels, acc: sum, cols, sums: Sums::Add }.run();
             }
         }
     });

@@ -176,8 +176,32 @@ pub(super) struct Product<'a> {
     pub ld: usize,
     /// Extents of the result.
     pub size: [usize; 2],
-    /// Whether to add to what is there.
-    pub add: bool,
+    /// What becomes of the sums.
+    pub sums: Sums<'a>,
+}
+
+/// What becomes of a product's sums.
+#[derive(Clone, Copy)]
+pub(super) enum Sums<'a> {
+    /// They are the result.
+    Store,
+    /// They are added to it.
+    Add,
+    /// They are kept in place of the result, for the next steps of the contracted index to add theirs: whole tiles one behind the
+    /// other, since rows a page or more apart share few places of the caches.
+    Keep {
+        /// Whether these are added to what is kept.
+        more: bool,
+    },
+    /// Added to what is kept they are the result.
+    Finish(&'a [f32]),
+}
+
+impl Sums<'_> {
+    /// Whether the result is there already, in part.
+    pub fn stored_or_added(add: bool) -> Self {
+        if add { Sums::Add } else { Sums::Store }
+    }
 }
 
 /// The same with the rows of `a` read where they lie; they are dense.
@@ -187,8 +211,10 @@ pub(super) struct RowsProduct<'a> {
     pub b: &'a [f32],
     /// The result, row-major and dense.
     pub acc: &'a mut [f32],
-    /// Whether to add to what is there.
-    pub add: bool,
+    /// Its columns.
+    pub cols: usize,
+    /// What becomes of the sums.
+    pub sums: Sums<'a>,
 }
 
 impl Tiles for RowsProduct<'_> {
@@ -203,7 +229,7 @@ impl Tiles for RowsProduct<'_> {
         panels: Range<usize>,
     ) {
         let [rows, depth] = self.a.size;
-        let (size, cols) = (depth * COLS, self.acc.len() / rows);
+        let (size, cols) = (depth * COLS, self.cols);
         for first in panels.step_by(P) {
             let b: [&[[f32; COLS]]; P] =
                 std::array::from_fn(|p| self.b[(first + p) * size..][..size].as_chunks::<COLS>().0);
@@ -216,7 +242,8 @@ impl Tiles for RowsProduct<'_> {
                 }
                 let mut tile = [[[simd.splat_f32s(0.0); V]; P]; R];
                 steps(simd, &mut tile, from, b);
-                place::<S, R, P, V>(self.acc, [rows, cols], cols, [top, first * COLS], &tile, self.add);
+                let at = [top, first * COLS];
+                place::<S, R, P, V>(simd, self.acc, [rows, cols], cols, at, tile, self.sums);
             }
         }
     }
@@ -247,7 +274,8 @@ impl Tiles for Product<'_> {
                 for (step_number, a) in a.iter().enumerate() {
                     step(simd, &mut tile, *a, b.map(|b| &b[step_number]));
                 }
-                place::<S, R, P, V>(self.acc, self.size, self.ld, [i * R, first * COLS], &tile, self.add);
+                let at = [i * R, first * COLS];
+                place::<S, R, P, V>(simd, self.acc, self.size, self.ld, at, tile, self.sums);
             }
         }
     }
@@ -322,30 +350,51 @@ macro_rules! over_panels {
 }
 pub(super) use over_panels;
 
-/// Stores or adds what of a tile lies within a row-major matrix: a whole one straight from registers.
+/// Stores or adds what of a tile lies within a row-major matrix, a whole one straight from registers; or keeps it.
 #[inline(always)]
 fn place<S: Simd, const R: usize, const P: usize, const V: usize>(
+    simd: S,
     acc: &mut [f32],
     [rows, cols]: [usize; 2],
     ld: usize,
     [top, left]: [usize; 2],
-    tile: &Tile<S, R, P, V>,
-    add: bool,
+    mut tile: Tile<S, R, P, V>,
+    sums: Sums<'_>,
 ) {
+    let kept = left * rows.next_multiple_of(R) + top * P * COLS;
+    if let Sums::Keep { more } = sums {
+        let dst = acc[kept..][..R * P * COLS].as_chunks_mut::<COLS>().0;
+        for (dst, row) in dst.chunks_exact_mut(P).zip(&tile) {
+            for (dst, row) in dst.iter_mut().zip(row) {
+                put(dst, bytemuck::cast(*row), more);
+            }
+        }
+        return;
+    }
+    if let Sums::Finish(from) = sums {
+        let from = from[kept..][..R * P * COLS].as_chunks::<COLS>().0;
+        for (row, from) in tile.iter_mut().zip(from.chunks_exact(P)) {
+            for (row, from) in row.iter_mut().zip(from) {
+                let from: [S::f32s; V] = bytemuck::cast(*from);
+                row.iter_mut().zip(from).for_each(|(sum, from)| *sum = simd.add_f32s(from, *sum));
+            }
+        }
+    }
+    let add = matches!(sums, Sums::Add);
     if top + R <= rows && left + P * COLS <= cols {
         for (r, row) in tile.iter().enumerate() {
             let dst = acc[(top + r) * ld + left..][..P * COLS].as_chunks_mut::<COLS>().0;
-            for (dst, sums) in dst.iter_mut().zip(row) {
-                put(dst, bytemuck::cast(*sums), add);
+            for (dst, row) in dst.iter_mut().zip(row) {
+                put(dst, bytemuck::cast(*row), add);
             }
         }
         return;
     }
     // A copy, or the sums of every tile would have places in memory.
-    let tile = *tile;
+    let tile = tile;
     for (r, row) in (top..rows).zip(&tile) {
-        for (sums, col) in row.iter().zip((left..cols).step_by(COLS)) {
-            put(&mut acc[r * ld + col..][..COLS.min(cols - col)], bytemuck::cast(*sums), add);
+        for (row, col) in row.iter().zip((left..cols).step_by(COLS)) {
+            put(&mut acc[r * ld + col..][..COLS.min(cols - col)], bytemuck::cast(*row), add);
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 
 use super::cpu::accumulate;
-use super::gpu_tests::with_operand;
+use super::gpu_tests::{plain, with_operand};
 use super::{Contraction, Conv, ConvKind, MatMul, Operand, contraction};
 use crate::{Shape, Target, View};
 
@@ -413,6 +413,21 @@ fn results_do_not_depend_on_the_number_of_threads() {
             let many = pool(threads).install(|| run(&c, &a, &b));
             assert_eq!(bits(&one), bits(&many));
         }
+    }
+}
+
+/// Tasks of whole rows, as many as threads can use: some that are all of a block, and a last one whose rows fill no tile.
+#[test]
+fn a_product_that_is_only_stored_goes_straight_to_its_place() {
+    for (size, lb) in [([901, 203, 530], Layout::Dense), ([896, 64, 1024], Layout::Transposed)] {
+        let (c, lengths) = matmul(&[], size, Layout::Dense, lb);
+        let (a, b) = (noise(1, lengths[0]), noise(2, lengths[1]));
+        let words = |v: &[f32]| v.iter().map(|x| x.to_bits()).collect::<Vec<u32>>();
+        let (left, right, by_blocks) = (words(&a), words(&b), run(&c, &a, &b));
+        let kernels = contraction(&c, plain(&c), "test", Target::Cpu);
+        let source = &kernels.launches[0].source;
+        check(&c, lengths);
+        crate::families::check::equal(source, &[&left, &right], &words(&by_blocks));
     }
 }
 

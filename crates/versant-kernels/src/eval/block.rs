@@ -10,6 +10,7 @@ use super::reduce::State;
 use super::shared::Shared;
 use crate::DType;
 use crate::lanes::Words;
+use crate::stream::Fence;
 
 /// Everything outside that a block reads and writes.
 #[derive(Clone, Copy)]
@@ -22,6 +23,8 @@ pub(super) struct Buffers<'a, 'w> {
     /// The accumulators of an epilogue, and the row number of the first.
     pub acc: &'a [u32],
     pub acc_start: usize,
+    /// What is evaluated into homes goes past the caches.
+    pub fence: Option<&'a Fence>,
 }
 
 impl<'a, 'w> Buffers<'a, 'w> {
@@ -41,6 +44,8 @@ impl<'a, 'w> Buffers<'a, 'w> {
 enum Held {
     /// Its own words from one on.
     Words(usize),
+    /// The words that a temporary was lent, from one on.
+    Lent(usize, usize),
     /// The words of a read-only buffer from an element on.
     Read(usize, usize),
     /// One word of a read-only buffer, for all lanes.
@@ -51,18 +56,20 @@ enum Held {
     Stored,
 }
 
-pub(super) struct Temp {
+pub(super) struct Temp<'w> {
     words: Words,
+    /// The job's rows of a written buffer, if the temporary stands for one.
+    pub lent: &'w mut [u32],
     held: Held,
     /// Of a load that repeats itself: at which lane of its period the words begin, and how many of them there are.
     loaded: [usize; 2],
 }
 
 /// The working memory of a thread on one program.
-pub(super) struct Scratch {
+pub(super) struct Scratch<'w> {
     /// Values that live for a block of rows or for the whole run.
     pub frame: Vec<Words>,
-    pub temps: Vec<Temp>,
+    pub temps: Vec<Temp<'w>>,
     pub states: Vec<State>,
 }
 
@@ -74,17 +81,17 @@ fn spare_blocks() -> MutexGuard<'static, Vec<Words>> {
     BLOCKS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Scratch {
+impl<'w> Scratch<'w> {
     /// Memory for `plan` with or without a frame, for blocks of at most `lanes` lanes.
-    pub fn new(plan: &Plan, with_frame: bool, buffers: &Buffers<'_, '_>, lanes: usize) -> Scratch {
+    pub fn new(plan: &Plan, with_frame: bool, buffers: &Buffers<'_, '_>, lanes: usize) -> Self {
         let mut spare = spare_blocks();
         let mut block = || spare.pop().unwrap_or_else(|| Words::zeros(BLOCK));
         let frame_slots = if with_frame { plan.frame_slots } else { 0 };
         let mut frame: Vec<_> = (0..frame_slots).map(|_| block()).collect();
-        let temp = |words| Temp { words, held: Held::Words(0), loaded: [0; 2] };
+        let temp = |words| Temp { words, lent: &mut [], held: Held::Words(0), loaded: [0; 2] };
         let mut temps: Vec<_> = (0..plan.temps).map(|_| temp(block())).collect();
         drop(spare);
-        for &kept in &plan.kept {
+        for &kept in plan.kept.iter().filter(|_| !plan.kept_at_home()) {
             temps[kept].words.reserve(plan.row_block * plan.cols);
         }
         if with_frame {
@@ -100,7 +107,7 @@ impl Scratch {
     }
 }
 
-impl Drop for Scratch {
+impl Drop for Scratch<'_> {
     fn drop(&mut self) {
         let mut spare = spare_blocks();
         spare.append(&mut self.frame);
@@ -121,7 +128,7 @@ pub(super) struct Lanes {
 pub(super) fn operand<'b>(
     src: Src,
     frame: &'b [Words],
-    temps: &'b [Temp],
+    temps: &'b [Temp<'_>],
     buffers: &Buffers<'b, '_>,
     Lanes { len, row, .. }: Lanes,
 ) -> &'b [u32] {
@@ -131,6 +138,7 @@ pub(super) fn operand<'b>(
         Src::Row(slot) => &frame[slot][row..row + 1],
         Src::Temp(temp) => match temps[temp].held {
             Held::Words(at) => &temps[temp].words[at..at + len],
+            Held::Lent(home, at) => &temps[home].lent[at..at + len],
             Held::Read(binding, at) => &buffers.reads[binding][at..at + len],
             Held::One(binding, at) => &buffers.reads[binding][at..at + 1],
             Held::Acc(at) => &buffers.acc[at..at + len],
@@ -141,36 +149,53 @@ pub(super) fn operand<'b>(
 
 impl PlanStep {
     /// Evaluates the instructions and stores of the step over `lanes`.
-    pub fn run(&self, frame: &[Words], temps: &mut [Temp], buffers: &Buffers<'_, '_>, lanes: Lanes) {
+    pub fn run(&self, frame: &[Words], temps: &mut [Temp<'_>], buffers: &Buffers<'_, '_>, lanes: Lanes) {
         for op in &self.ops {
             if self.borrow(op, temps, buffers, lanes) {
                 continue;
             }
+            if let Some(home) = op.home {
+                lent(op, home, frame, temps, buffers, lanes);
+                continue;
+            }
             let mut words = std::mem::take(&mut temps[op.dst].words);
-            let [a, b, c] = std::array::from_fn(|i| match i < op.arity {
-                true => operand(op.args[i], frame, temps, buffers, lanes),
-                false => &[][..],
-            });
+            let args = op.arguments(frame, temps, buffers, lanes);
             let store = op.direct.map(|s| &self.stores[s]);
-            let direct = store.is_some_and(|store| store.map_into(op, buffers, lanes, [a, b, c]));
+            let direct = store.is_some_and(|store| store.map_into(op, buffers, lanes, args));
             let at = op.within(lanes.start);
             if !direct {
-                op.eval(buffers, lanes.start, &mut words[at..at + lanes.len], [a, b, c]);
+                op.eval(buffers, lanes.start, &mut words[at..at + lanes.len], args);
             }
             temps[op.dst].words = words;
             temps[op.dst].held = if direct { Held::Stored } else { Held::Words(at) };
         }
         for store in &self.stores {
-            if let Src::Temp(temp) = store.value
-                && matches!(temps[temp].held, Held::Stored)
-            {
-                continue;
+            let held = match store.value {
+                Src::Temp(temp) => Some(temps[temp].held),
+                _ => None,
+            };
+            match (held, store.home) {
+                // There already.
+                (Some(Held::Stored), _) => {}
+                (Some(Held::Lent(from, _)), Some((home, _))) if from == home => {}
+                (_, Some((temp, size))) => {
+                    let lent = std::mem::take(&mut temps[temp].lent);
+                    let values = operand(store.value, frame, temps, buffers, lanes);
+                    let to = &mut lent[lanes.start % size..][..lanes.len];
+                    match buffers.fence {
+                        Some(fence) => fence.copy(to, values),
+                        None => to.copy_from_slice(values),
+                    }
+                    temps[temp].lent = lent;
+                }
+                (_, None) => {
+                    let values = operand(store.value, frame, temps, buffers, lanes);
+                    store.access.runs(lanes.start, lanes.len, |run| {
+                        let values = &values[run.lane..run.lane + run.len];
+                        buffers.writes[store.write].store(run.offset, run.stride, values);
+                    });
+                }
             }
-            let values = operand(store.value, frame, temps, buffers, lanes);
-            store.access.runs(lanes.start, lanes.len, |run| {
-                let values = &values[run.lane..run.lane + run.len];
-                buffers.writes[store.write].store(run.offset, run.stride, values);
-            });
         }
     }
 
@@ -178,11 +203,14 @@ impl PlanStep {
     fn borrow(
         &self,
         op: &Op,
-        temps: &mut [Temp],
+        temps: &mut [Temp<'_>],
         buffers: &Buffers<'_, '_>,
         Lanes { start, len, .. }: Lanes,
     ) -> bool {
         let held = match &op.kind {
+            OpKind::Load { .. } | OpKind::Kept if op.home.is_some() => {
+                op.home.map(|home| Held::Lent(home, op.within(start)))
+            }
             OpKind::Load { binding, access, one, period }
                 if *binding < buffers.reads.len() && !buffers.types[*binding].is_half() =>
             {
@@ -209,6 +237,31 @@ impl PlanStep {
     }
 }
 
+/// Evaluates an operation into the words that the temporary of a home was lent.
+fn lent(
+    op: &Op,
+    home: usize,
+    frame: &[Words],
+    temps: &mut [Temp<'_>],
+    buffers: &Buffers<'_, '_>,
+    lanes: Lanes,
+) {
+    let lent = std::mem::take(&mut temps[home].lent);
+    let mut words = std::mem::take(&mut temps[op.dst].words);
+    let at = op.within(lanes.start);
+    let args = op.arguments(frame, temps, buffers, lanes);
+    let to = &mut lent[at..at + lanes.len];
+    match buffers.fence {
+        Some(fence) => {
+            op.eval(buffers, lanes.start, &mut words[..lanes.len], args);
+            fence.copy(to, &words[..lanes.len]);
+        }
+        None => op.eval(buffers, lanes.start, to, args),
+    }
+    temps[home].lent = lent;
+    (temps[op.dst].words, temps[op.dst].held) = (words, Held::Lent(home, at));
+}
+
 impl PlanStore {
     /// Evaluates a map straight into the stored elements, where the block is one run within a piece.
     fn map_into(&self, op: &Op, buffers: &Buffers<'_, '_>, lanes: Lanes, args: [&[u32]; 3]) -> bool {
@@ -224,6 +277,20 @@ impl Op {
     /// Where the lanes from `start` on lie in the words of the result.
     fn within(&self, start: usize) -> usize {
         self.kept.map_or(0, |size| start % size)
+    }
+
+    /// The words of all operands.
+    fn arguments<'b>(
+        &self,
+        frame: &'b [Words],
+        temps: &'b [Temp<'_>],
+        buffers: &Buffers<'b, '_>,
+        lanes: Lanes,
+    ) -> [&'b [u32]; 3] {
+        std::array::from_fn(|i| match i < self.arity {
+            true => operand(self.args[i], frame, temps, buffers, lanes),
+            false => &[][..],
+        })
     }
 
     /// Computes the result into `dst`.

@@ -62,8 +62,10 @@ pub(super) struct Op {
     /// The store of the step that this operation may evaluate into directly, since nobody else reads
     /// its result.
     pub direct: Option<usize>,
-    /// The result is kept for later steps, for so many lanes at once.
+    /// The result is kept for later steps, or lies in a home, for so many lanes at once.
     pub kept: Option<usize>,
+    /// The temporary of that home.
+    pub home: Option<usize>,
 }
 
 pub(super) struct PlanStore {
@@ -71,6 +73,8 @@ pub(super) struct PlanStore {
     pub write: usize,
     pub access: Access,
     pub value: Src,
+    /// The written buffer is a home: its temporary, and for how many lanes.
+    pub home: Option<(usize, usize)>,
 }
 
 pub(super) struct PlanReduce {
@@ -121,6 +125,8 @@ pub(super) struct Plan {
     pub frame_slots: usize,
     /// The temporaries that hold all columns of a block of rows.
     pub kept: Vec<usize>,
+    /// Written buffers of which each job is lent its rows (`home.rs`), and the temporaries that stand for them.
+    pub homes: Vec<(usize, usize)>,
     pub temps: usize,
     pub reduces: Vec<ReduceOut>,
     /// Cost of a row without its columns and of a column, in simple vector instructions a lane.
@@ -174,6 +180,7 @@ pub(super) fn compile(p: &Program) -> Plan {
         uniforms: Vec::new(),
         frame_slots: 0,
         kept: Vec::new(),
+        homes: Vec::new(),
         temps: 0,
         reduces: Vec::new(),
         row_cost: 0,
@@ -350,6 +357,7 @@ impl Compiler<'_> {
                 write: store.binding - self.plan.reads,
                 access: Access::new(&unguarded(&store.view), &axes),
                 value,
+                home: None,
             });
         }
         self.direct_stores(number, block, &mut out);
@@ -424,7 +432,7 @@ impl Compiler<'_> {
         }
         self.place[reg] = Place::Temp(dst);
         self.release(reg, uses, step);
-        step.ops.push(Op { kind, dst, args, arity: regs.len(), direct: None, kept });
+        step.ops.push(Op { kind, dst, args, arity: regs.len(), direct: None, kept, home: None });
         cost
     }
 

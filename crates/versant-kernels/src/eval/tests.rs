@@ -54,7 +54,7 @@ fn random_epilogues_agree_with_the_definition() {
         let (reads, writes) = got.split_at_mut(p.reads());
         let reads: Vec<&[u32]> = reads.iter().map(|b| &b[..]).collect();
         let mut writes: Vec<&mut [u32]> = writes.iter_mut().map(|b| &mut b[..]).collect();
-        Evaluator::new(p.clone()).shared(&reads, &mut writes, &SCALARS, |sink| {
+        Evaluator::epilogue(p.clone()).shared(&reads, &mut writes, &SCALARS, |sink| {
             let pieces: Vec<_> = acc.chunks(7).enumerate().collect();
             pieces.par_iter().for_each(|(i, acc)| sink(Runs::one(i * 7, acc.len()), acc));
         });
@@ -253,6 +253,83 @@ fn what_two_steps_want_is_kept() {
             let evaluator = Evaluator::with_job(p.clone(), work);
             assert_eq!(evaluator.plan.kept.len(), usize::from(rows > 3), "few rows are cut by columns");
             assert!(run(&evaluator, &p, &buffers)[0] == want[1], "{rows} x {cols}, jobs of {work}");
+        }
+    }
+}
+
+/// `dear(x)`, or of halves, of what the buffer held or into a turned view.
+fn mapped(dtype: DType, from: usize, strides: [isize; 2]) -> Program {
+    let rows = Shape::new(&[40, 30]).unwrap();
+    let view = |strides: [isize; 2]| View { strides: strides.to_vec(), ..View::contiguous(rows) };
+    let load = InstrKind::Load { binding: from, view: view([30, 1]) }.of(0);
+    let map = InstrKind::Map { f: &DEAR, args: [0, 0, 0], operand: DType::F32 }.of(1);
+    let store = Store { binding: 1, view: view(strides), value: 1, dtype };
+    let step = Step::Row(Block { instrs: vec![load, map], stores: vec![store] });
+    let mut p = from_one_to_one(rows, Shape::new(&[]).unwrap(), vec![step], 2);
+    p.bindings[1].dtype = dtype;
+    p
+}
+
+#[test]
+fn jobs_are_lent_what_nobody_else_touches() {
+    let softmax = |rows| {
+        let mut p = twice(rows, 300);
+        // Without the step that loads what was stored.
+        p.steps.truncate(2);
+        p
+    };
+    let cases = [
+        (mapped(DType::F32, 0, [30, 1]), true),
+        (softmax(100), true),
+        // Few rows are cut by columns.
+        (softmax(3), false),
+        // Two stores to one buffer.
+        (twice(100, 300), false),
+        // An update.
+        (mapped(DType::F32, 1, [30, 1]), true),
+        (mapped(DType::F32, 0, [1, 40]), false),
+        (mapped(DType::F16, 0, [30, 1]), false),
+    ];
+    for (number, (p, lent)) in cases.into_iter().enumerate() {
+        let words = p.rows.numel() * p.cols.numel();
+        let buffers = vec![noise(words), noise(words)];
+        let mut want = buffers.clone();
+        if p.bindings[1].dtype == DType::F32 {
+            Reference { p: &p, scalars: &[], acc: &[] }.run(&mut want);
+        }
+        for work in [JOB, 1, 3000] {
+            let evaluator = Evaluator::with_job(p.clone(), work);
+            assert_eq!(!evaluator.plan.homes.is_empty(), lent, "case {number}");
+            // All of a result that is so long and written once goes past the caches.
+            assert_eq!(evaluator.plan.streams(), lent && evaluator.plan.kept.is_empty(), "case {number}");
+            if p.bindings[1].dtype == DType::F32 {
+                assert!(run(&evaluator, &p, &buffers)[0] == want[1], "case {number}, jobs of {work}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_was_loaded_is_read_before_it_is_stored_over() {
+    let rows = Shape::new(&[40, 30]).unwrap();
+    let view = View::contiguous(rows);
+    let load = InstrKind::Load { binding: 1, view: view.clone() }.of(0);
+    let map = InstrKind::Map { f: &DEAR, args: [0, 0, 0], operand: DType::F32 }.of(1);
+    let store = |binding, value| Store { binding, view: view.clone(), value, dtype: DType::F32 };
+    for (stores, homes) in [
+        (vec![store(1, 1), store(2, 0)], 1),
+        (vec![store(2, 0), store(1, 1)], 1),
+        (vec![store(1, 1), store(2, 1)], 2),
+    ] {
+        let step = Step::Row(Block { instrs: vec![load.clone(), map.clone()], stores });
+        let p = from_one(rows, Shape::new(&[]).unwrap(), vec![step], 2, 2);
+        let buffers = vec![vec![], noise(1200), vec![0; 1200]];
+        let mut want = buffers.clone();
+        Reference { p: &p, scalars: &[], acc: &[] }.run(&mut want);
+        for work in [JOB, 1, 3000] {
+            let evaluator = Evaluator::with_job(p.clone(), work);
+            assert_eq!(evaluator.plan.homes.len(), homes);
+            assert!(run(&evaluator, &p, &buffers) == want[1..], "jobs of {work}");
         }
     }
 }

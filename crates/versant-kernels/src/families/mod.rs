@@ -11,7 +11,7 @@ pub mod scatter;
 pub mod sort;
 
 #[cfg(test)]
-mod check;
+pub(crate) mod check;
 #[cfg(test)]
 mod speed;
 
