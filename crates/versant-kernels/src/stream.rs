@@ -2,6 +2,10 @@
 //!
 //! An ordinary store reads its line before it writes there, a third of what an elementwise program over a long buffer moves.
 
+use pulp::Arch;
+
+use crate::lanes::arch;
+
 /// Words of a result from which on it is written past the caches: 32 MiB, more than the last cache of most processors.
 /// Few in tests.
 pub(crate) const LONG: usize = if cfg!(test) { 500 } else { 1 << 23 };
@@ -22,29 +26,51 @@ impl Drop for Fence {
 
 impl Fence {
     /// Copies `from` to `to`, which are of the same length.
-    #[cfg(target_arch = "x86_64")]
     pub fn copy(&self, to: &mut [u32], from: &[u32]) {
         assert_eq!(to.len(), from.len(), "a copy has the length of what it is of");
-        let (before, after) = from.split_at(to.as_ptr().align_offset(16).min(to.len()));
+        let (before, after) = from.split_at(to.as_ptr().align_offset(64).min(to.len()));
         let (head, to) = to.split_at_mut(before.len());
         head.copy_from_slice(before);
-        let (to, tail) = to.as_chunks_mut::<4>();
-        let (from, after) = after.as_chunks::<4>();
+        let (to, tail) = to.as_chunks_mut::<16>();
+        let (from, after) = after.as_chunks::<16>();
         tail.copy_from_slice(after);
-        for (to, from) in to.iter_mut().zip(from) {
-            // SAFETY: `to` is four words that are borrowed mutably, and begins at a multiple of 16 bytes: `align_offset` has the
-            // first do so, and each of the others lies 16 bytes behind the one before. Every x86-64 processor has SSE2. What is
-            // written is read again only after the fence, since the job that holds it reads no results.
-            #[allow(unsafe_code)]
-            unsafe {
-                core::arch::x86_64::_mm_stream_si128(to.as_mut_ptr().cast(), bytemuck::cast(*from));
+        match arch() {
+            #[cfg(target_arch = "x86_64")]
+            Arch::V4(simd) => simd.vectorize(Lines(simd, to, from)),
+            #[cfg(target_arch = "x86_64")]
+            _ => {
+                let quarters = to.as_flattened_mut().as_chunks_mut::<4>().0;
+                for (to, from) in quarters.iter_mut().zip(from.as_flattened().as_chunks::<4>().0) {
+                    // SAFETY: as for whole lines below; every x86-64 processor has SSE2.
+                    #[allow(unsafe_code)]
+                    unsafe {
+                        core::arch::x86_64::_mm_stream_si128(to.as_mut_ptr().cast(), bytemuck::cast(*from));
+                    }
+                }
             }
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => to.copy_from_slice(from),
         }
     }
+}
 
-    /// Copies `from` to `to`, which are of the same length.
-    #[cfg(not(target_arch = "x86_64"))]
-    pub fn copy(&self, to: &mut [u32], from: &[u32]) {
-        to.copy_from_slice(from);
+/// Lines of the cache, copied by the widest vectors.
+#[cfg(target_arch = "x86_64")]
+struct Lines<'a>(pulp::x86::V4, &'a mut [[u32; 16]], &'a [[u32; 16]]);
+
+#[cfg(target_arch = "x86_64")]
+impl pulp::NullaryFnOnce for Lines<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn call(self) {
+        for (to, from) in self.1.iter_mut().zip(self.2) {
+            // SAFETY: `to` is sixteen words that are borrowed mutably, and begins at a multiple of 64 bytes: `align_offset` has the
+            // first do so, and each of the others lies 64 bytes behind the one before. That the processor has such vectors is
+            // what a `V4` stands for. What is written is read again only after the fence: the job that holds it reads no results.
+            #[allow(unsafe_code)]
+            unsafe {
+                self.0.avx512f._mm512_stream_si512(to.as_mut_ptr().cast(), bytemuck::cast(*from));
+            }
+        }
     }
 }
