@@ -110,8 +110,9 @@ impl<'w> Scratch<'w> {
 impl Drop for Scratch<'_> {
     fn drop(&mut self) {
         let mut spare = spare_blocks();
-        spare.append(&mut self.frame);
-        spare.extend(self.temps.drain(..).map(|t| t.words));
+        let temps = self.temps.drain(..).map(|t| t.words);
+        // A panic may have left one without its words.
+        spare.extend(self.frame.drain(..).chain(temps).filter(|words| !words.is_empty()));
     }
 }
 

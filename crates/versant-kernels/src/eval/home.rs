@@ -20,26 +20,25 @@ impl Plan {
         }
         for write in 0..self.types.len() - self.reads {
             let Some((number, at)) = self.home_store(write) else { continue };
-            let (loaded, home, job) = (self.loads(write), self.temps, job_rows * self.cols);
+            let (home, job, binding) = (self.temps, job_rows * self.cols, self.reads + write);
+            let loaded = self.steps.iter().flat_map(|step| &step.ops).any(|op| op.loads(binding));
             let is_last = number + 1 == self.steps.len();
             let step = &mut self.steps[number];
             // The operation that takes its result there.
             let direct = step.ops.iter().position(|op| op.direct == Some(at));
             match (&self.kept[..], direct) {
-                _ if loaded => {}
-                (&[kept], _) if is_last && step.stores.len() == 1 => {
+                (&[kept], _) if !loaded && is_last && step.stores.len() == 1 && step.reduces.is_empty() => {
                     direct.into_iter().for_each(|op| step.ops[op].direct = None);
                     let ops = self.steps.iter_mut().flat_map(|step| &mut step.ops);
                     ops.filter(|op| op.dst == kept)
                         .for_each(|op| (op.home, op.kept) = (Some(home), Some(job)));
                 }
-                ([], Some(op)) => {
+                (_, Some(op)) => {
                     let op = &mut step.ops[op];
                     (op.direct, op.home, op.kept) = (None, Some(home), Some(job));
                 }
                 _ => {}
             }
-            let binding = self.reads + write;
             for op in self.steps.iter_mut().flat_map(|step| &mut step.ops).filter(|op| op.loads(binding)) {
                 (op.home, op.kept) = (Some(home), Some(job));
             }
@@ -66,10 +65,6 @@ impl Plan {
         let stored = step.stores[at].access.in_run(0, lanes) == Some((0, 1));
         let fits = stored && all && !self.types[binding].is_half() && !step.reads_late(binding);
         fits.then_some((number, at))
-    }
-
-    fn loads(&self, write: usize) -> bool {
-        self.steps.iter().flat_map(|step| &step.ops).any(|op| op.loads(self.reads + write))
     }
 
     /// Whether the value that is kept lies in a home.

@@ -98,6 +98,7 @@ impl<'a> Shared<'a> {
 
     /// Lets `f` write words `offset..offset + len` in place; false if they do not lie in one piece, or hold halves.
     pub fn in_place(&self, offset: usize, len: usize, f: impl FnOnce(&mut [u32])) -> bool {
+        debug_assert!(!self.pieces.is_empty(), "what jobs are lent is written there alone");
         let (piece, within) = (offset / PIECE, offset % PIECE);
         if within + len > PIECE || self.dtype.is_half() {
             return false;

@@ -309,6 +309,41 @@ fn jobs_are_lent_what_nobody_else_touches() {
     }
 }
 
+/// A result that is stored while a value is kept, and a last step that reduces what is kept beside storing over it.
+#[test]
+fn what_is_kept_leaves_other_results_alone() {
+    let [rows, cols, whole] = [&[100][..], &[300], &[100, 300]].map(|dims| Shape::new(dims).unwrap());
+    let view = View::contiguous(whole);
+    let load = |reg| InstrKind::Load { binding: 0, view: view.clone() }.of(reg);
+    let map = |reg, f: &'static MapFn, args| InstrKind::Map { f, args, operand: DType::F32 }.of(reg);
+    let dear = |x: u32| vec![load(x), map(x + 1, &DEAR, [x, x, x])];
+    let reduce = |value, out| ReduceOut { kind: ReduceKind::Max, value, dtype: DType::F32, out };
+    let store = |binding, value| Store { binding, view: view.clone(), value, dtype: DType::F32 };
+    let with = |x, reg| [dear(x), vec![map(reg, &TIMES, [x + 1, 2, 0])]].concat();
+    for reduces in [vec![], vec![reduce(7, 9)]] {
+        let maxima = Store { binding: 3, view: View::contiguous(rows), value: 2, dtype: DType::F32 };
+        let last = reduces.first().map_or(2, |r: &ReduceOut| r.out);
+        let steps = vec![
+            Step::Col(Block { instrs: dear(0), stores: vec![] }, vec![reduce(1, 2)]),
+            Step::Col(Block { instrs: with(3, 5), stores: vec![store(1, 5)] }, vec![]),
+            Step::Col(Block { instrs: with(6, 8), stores: vec![store(2, 8)] }, reduces),
+            Step::Row(Block { instrs: vec![], stores: vec![Store { value: last, ..maxima }] }),
+        ];
+        for steps in [&steps[..], &steps[..3]] {
+            let p = from_one(rows, cols, steps.to_vec(), 10, 3);
+            let mut buffers = vec![noise(30_000)];
+            buffers.extend([30_000, 30_000, 100].map(|words| vec![0; words]));
+            let mut want = buffers.clone();
+            Reference { p: &p, scalars: &[], acc: &[] }.run(&mut want);
+            for work in [JOB, 1, 3000] {
+                let evaluator = Evaluator::with_job(p.clone(), work);
+                assert_eq!((evaluator.plan.kept.len(), evaluator.plan.homes.len()), (1, 2));
+                assert!(run(&evaluator, &p, &buffers) == want[1..], "{} steps, jobs of {work}", steps.len());
+            }
+        }
+    }
+}
+
 #[test]
 fn what_was_loaded_is_read_before_it_is_stored_over() {
     let rows = Shape::new(&[40, 30]).unwrap();
