@@ -7,8 +7,8 @@
 //! How a program is cut into jobs depends on its shapes only, never on the number of threads, and so do
 //! the orders of all sums: the same program on the same data gives the same bits on one thread or many.
 //!
-//! `access` walks views, `blocking` chooses the lane order, `compile` and `repeats` place registers, `block` runs one block, `load`
-//! and `shared` touch memory, and `reduce` combines columns.
+//! `access` walks views, `blocking` chooses the lane order, `compile` and `repeats` place registers, `block` runs one block, `load`,
+//! `shared` and `home` touch memory, and `reduce` combines columns.
 
 mod access;
 mod block;

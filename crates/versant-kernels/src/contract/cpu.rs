@@ -2,7 +2,7 @@
 //!
 //! Work is cut into tasks by *shape only*; a task computes some contiguous runs of the result into a
 //! thread's own scratch, then hands each run to the epilogue while it is in cache. So the result does not
-//! depend on the number of threads.
+//! depend on the number of threads. Only whole rows of a large product are dealt out by that number, and no sum with them.
 
 use std::borrow::Cow;
 use std::cell::Cell;

@@ -2,7 +2,8 @@
 //!
 //! The buffer is cut into pieces of 64 KiB, each behind a mutex that is held for one block of stores. Jobs
 //! write different elements, so no result depends on who comes first; the locks only convince the compiler,
-//! and are next to never contended: a lock and its release cost about as much as storing 30 words.
+//! and are next to never contended. But a release waits until all that was stored before lies in the cache: what jobs can have for
+//! themselves they are lent without locks (`home.rs`).
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
