@@ -323,7 +323,7 @@ fn what_is_kept_leaves_other_results_alone() {
     for reduces in [vec![], vec![reduce(7, 9)]] {
         let maxima = Store { binding: 3, view: View::contiguous(rows), value: 2, dtype: DType::F32 };
         let last = reduces.first().map_or(2, |r: &ReduceOut| r.out);
-        let steps = vec![
+        let steps = [
             Step::Col(Block { instrs: dear(0), stores: vec![] }, vec![reduce(1, 2)]),
             Step::Col(Block { instrs: with(3, 5), stores: vec![store(1, 5)] }, vec![]),
             Step::Col(Block { instrs: with(6, 8), stores: vec![store(2, 8)] }, reduces),
