@@ -132,10 +132,11 @@ impl Evaluator {
         }
         let (shared, types) = (self.written(writes), &self.plan.types);
         let buffers = Buffers { reads, types, writes: &shared, scalars, acc: &[], acc_start: 0, fence: None };
+        let streams = self.plan.streams();
         let job = |scratch: &mut Scratch<'w>, job: usize| {
             let start = job * self.job_rows;
             let end = (start + self.job_rows).min(self.plan.rows);
-            let fence = self.plan.streams().then(|| Fence);
+            let fence = streams.then(|| Fence);
             self.rows(start, end, &Buffers { fence: fence.as_ref(), ..buffers }, scratch);
         };
         let scratch = || Scratch::new(&self.plan, true, &buffers, self.lanes(self.plan.rows));

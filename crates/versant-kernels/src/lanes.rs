@@ -429,6 +429,7 @@ impl Extreme<'_> {
         };
         let (chunks, rest) = values.as_chunks::<ACCUMULATORS>();
         chunks.iter().for_each(|&chunk| fold(chunk));
+        // What fills the last chunk makes no sum NaN but beside the other infinity, and then the answer is looked for elsewhere.
         if !rest.is_empty() {
             let mut last = [start; ACCUMULATORS];
             last[..rest.len()].copy_from_slice(rest);

@@ -66,7 +66,8 @@ impl pulp::NullaryFnOnce for Lines<'_> {
         for (to, from) in self.1.iter_mut().zip(self.2) {
             // SAFETY: `to` is sixteen words that are borrowed mutably, and begins at a multiple of 64 bytes: `align_offset` has the
             // first do so, and each of the others lies 64 bytes behind the one before. That the processor has such vectors is
-            // what a `V4` stands for. What is written is read again only after the fence: the job that holds it reads no results.
+            // what a `V4` stands for. What is written is read again only after the fence: no plan streams whose jobs read
+            // what they are lent.
             #[allow(unsafe_code)]
             unsafe {
                 self.0.avx512f._mm512_stream_si512(to.as_mut_ptr().cast(), bytemuck::cast(*from));

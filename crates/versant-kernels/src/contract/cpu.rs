@@ -36,6 +36,7 @@ pub(super) fn kernel(c: &Contraction, epilogue: Program, label: &str) -> Contrac
     reads.splice(0..0, [Operand::A, Operand::B]);
     let uses_scalars = epilogue.uses_scalars();
     let evaluator = Evaluator::epilogue(epilogue);
+    let only_stores = evaluator.only_stores();
     let mut c = c.clone();
     let [a_range, b_range] = widened(&mut c);
     let types = c.types();
@@ -51,7 +52,7 @@ pub(super) fn kernel(c: &Contraction, epilogue: Program, label: &str) -> Contrac
         native: Some(Arc::new(move |reads, writes, scalars| {
             let (a, b) = (values(reads[0], types[0], &a_range), values(reads[1], types[1], &b_range));
             if let Contraction::MatMul(mm) = &c
-                && evaluator.only_stores()
+                && only_stores
                 && straight(mm, &a, &b, bytemuck::cast_slice_mut(writes[0]))
             {
                 return;

@@ -73,9 +73,11 @@ impl Plan {
         ops.any(|op| op.home.is_some() && self.kept.contains(&op.dst))
     }
 
-    /// Whether results are too long for a cache, and written once.
+    /// Whether results are too long for a cache, and no job reads what it is lent.
     pub fn streams(&self) -> bool {
-        !self.homes.is_empty() && self.kept.is_empty() && self.rows * self.cols >= stream::LONG
+        let reads = |op: &Op| op.home.is_some() && matches!(op.kind, OpKind::Load { .. });
+        let read = self.steps.iter().flat_map(|step| &step.ops).any(reads);
+        !self.homes.is_empty() && self.kept.is_empty() && !read && self.rows * self.cols >= stream::LONG
     }
 }
 

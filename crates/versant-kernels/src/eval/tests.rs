@@ -300,8 +300,8 @@ fn jobs_are_lent_what_nobody_else_touches() {
         for work in [JOB, 1, 3000] {
             let evaluator = Evaluator::with_job(p.clone(), work);
             assert_eq!(!evaluator.plan.homes.is_empty(), lent, "case {number}");
-            // All of a result that is so long and written once goes past the caches.
-            assert_eq!(evaluator.plan.streams(), lent && evaluator.plan.kept.is_empty(), "case {number}");
+            // All of so long a result goes past the caches: of the first case only, since others are read by their jobs.
+            assert_eq!(evaluator.plan.streams(), number == 0, "case {number}");
             if p.bindings[1].dtype == DType::F32 {
                 assert!(run(&evaluator, &p, &buffers)[0] == want[1], "case {number}, jobs of {work}");
             }
