@@ -18,6 +18,7 @@ mod convert;
 mod hoist;
 mod home;
 mod load;
+mod pairs;
 mod reduce;
 mod repeats;
 mod shared;
@@ -109,7 +110,7 @@ impl Evaluator {
     }
 
     fn compiled(p: Program, work: usize) -> Evaluator {
-        let plan = compile::compile(&hoist::hoist(&crate::fold(&p)));
+        let plan = compile::compile(&pairs::pair(hoist::hoist(&crate::fold(&p))));
         let (job_rows, job_cols) = jobs(&plan, work);
         Evaluator { plan, job_rows, job_cols }
     }
@@ -130,8 +131,8 @@ impl Evaluator {
             let mut chunks: Vec<_> = homes.iter().map(chunks).collect();
             (0..jobs).for_each(|_| lent.extend(chunks.iter_mut().filter_map(Iterator::next)));
         }
-        let (shared, types) = (self.written(writes), &self.plan.types);
-        let buffers = Buffers { reads, types, writes: &shared, scalars, acc: &[], acc_start: 0, fence: None };
+        let shared = self.written(writes);
+        let buffers = self.buffers(reads, &shared, scalars);
         let streams = self.plan.streams();
         let job = |scratch: &mut Scratch<'w>, job: usize| {
             let start = job * self.job_rows;
@@ -167,7 +168,7 @@ impl Evaluator {
         scalars: &[u32],
         f: impl FnOnce(&(dyn Fn(Runs, &[f32]) + Sync)) -> R,
     ) -> R {
-        let (shared, types) = (self.written(writes), &self.plan.types);
+        let shared = self.written(writes);
         // Working memory for each thread, which constants are filled into once: runs may be short, and a lock that threads share
         // would be most of the time then.
         let threads = rayon::current_num_threads() + 1;
@@ -182,8 +183,7 @@ impl Evaluator {
                 }
                 return;
             }
-            let mut buffers =
-                Buffers { reads, types, writes: &shared, scalars, acc, acc_start: 0, fence: None };
+            let mut buffers = Buffers { acc, ..self.buffers(reads, &shared, scalars) };
             let lanes = || self.lanes(self.plan.rows);
             let new = || Scratch::new(&self.plan, true, &buffers, lanes());
             // A thread that has been here before and took up other work in between makes a new one.
@@ -206,6 +206,17 @@ impl Evaluator {
         let ([op], [store]) = (&step.ops[..], &step.stores[..]) else { return false };
         let in_order = store.access.in_run(0, plan.rows) == Some((0, 1));
         in_order && matches!(op.kind, OpKind::Acc) && plan.types[plan.reads..] == [DType::F32]
+    }
+
+    /// What a run reads and writes.
+    fn buffers<'a, 'w>(
+        &'a self,
+        reads: &'a [&'a [u32]],
+        writes: &'a [Shared<'w>],
+        scalars: &'a [u32],
+    ) -> Buffers<'a, 'w> {
+        let Plan { types, ahead, .. } = &self.plan;
+        Buffers { reads, types, writes, scalars, acc: &[], acc_start: 0, fence: None, ahead }
     }
 
     /// The written buffers, to be used by several jobs.

@@ -351,6 +351,26 @@ pub(crate) fn fold_lanes<T: Copy>(acc: &mut [T], values: &[T], f: impl Fn(T, T) 
     vectorised(FoldLanes(acc, values, f));
 }
 
+/// `dst[i] = f(dst[i], b[i])`; a `b` of one element stands for all lanes.
+#[inline(always)]
+pub(crate) fn update_f32(dst: &mut [u32], b: &[u32], f: impl Fn(f32, f32) -> f32) {
+    let (dst, b): (&mut [f32], &[f32]) = (bytemuck::cast_slice_mut(dst), bytemuck::cast_slice(b));
+    match same(dst, b) {
+        true => vectorised(Update(dst, b[0], f)),
+        false => fold_lanes(dst, b, f),
+    }
+}
+
+struct Update<'a, F>(&'a mut [f32], f32, F);
+
+impl<F: Fn(f32, f32) -> f32> NullaryFnOnce for Update<'_, F> {
+    type Output = ();
+    #[inline(always)]
+    fn call(self) {
+        self.0.iter_mut().for_each(|d| *d = (self.2)(*d, self.1));
+    }
+}
+
 struct FoldSlice<'a, T, F>(&'a [T], T, F);
 
 /// Independent accumulators of [`fold_slice`]: four vectors of the widest, whose chains hide what one step takes.
@@ -505,6 +525,7 @@ mod tests {
                 "eval::tests::values",
                 "eval::tests::what",
                 "eval::tests::jobs",
+                "eval::tests::pairs",
                 "families::",
             ];
             let run = std::process::Command::new(&program).args(tests).env(ISA_VAR, name).output();

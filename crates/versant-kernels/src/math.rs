@@ -23,8 +23,8 @@ mod trig;
 mod wide;
 
 pub use erf::{erf, erf_block};
-pub(crate) use exp::exp_below;
 pub use exp::{exp, exp_block, exp2, expm1, sigmoid, tanh};
+pub(crate) use exp::{exp_below, exp_of_difference};
 pub use half::{bf16_bits, f16_bits, f16_exact, f16_value};
 pub(crate) use half::{narrow, widen};
 pub(crate) use integer::low_word;

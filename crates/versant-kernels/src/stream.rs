@@ -25,8 +25,9 @@ impl Drop for Fence {
 }
 
 impl Fence {
-    /// Copies `from` to `to`, which are of the same length.
-    pub fn copy(&self, to: &mut [u32], from: &[u32]) {
+    /// Copies `from` to `to`, which are of the same length, and asks line by line for what comes `next`: no more at once than the
+    /// processor keeps track of.
+    pub fn copy(&self, to: &mut [u32], from: &[u32], next: [&[u32]; 2]) {
         assert_eq!(to.len(), from.len(), "a copy has the length of what it is of");
         let (before, after) = from.split_at(to.as_ptr().align_offset(64).min(to.len()));
         let (head, to) = to.split_at_mut(before.len());
@@ -36,7 +37,7 @@ impl Fence {
         tail.copy_from_slice(after);
         match arch() {
             #[cfg(target_arch = "x86_64")]
-            Arch::V4(simd) => simd.vectorize(Lines(simd, to, from)),
+            Arch::V4(simd) => simd.vectorize(Lines(simd, to, from, next)),
             #[cfg(target_arch = "x86_64")]
             _ => {
                 let quarters = to.as_flattened_mut().as_chunks_mut::<4>().0;
@@ -56,14 +57,23 @@ impl Fence {
 
 /// Lines of the cache, copied by the widest vectors.
 #[cfg(target_arch = "x86_64")]
-struct Lines<'a>(pulp::x86::V4, &'a mut [[u32; 16]], &'a [[u32; 16]]);
+struct Lines<'a>(pulp::x86::V4, &'a mut [[u32; 16]], &'a [[u32; 16]], [&'a [u32]; 2]);
 
 #[cfg(target_arch = "x86_64")]
 impl pulp::NullaryFnOnce for Lines<'_> {
     type Output = ();
     #[inline(always)]
     fn call(self) {
-        for (to, from) in self.1.iter_mut().zip(self.2) {
+        for (i, (to, from)) in self.1.iter_mut().zip(self.2).enumerate() {
+            for word in self.3.iter().filter_map(|next| next.get(16 * i)) {
+                // SAFETY: a hint, which reads nothing; every x86-64 processor has SSE.
+                #[allow(unsafe_code)]
+                unsafe {
+                    core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(
+                        std::ptr::from_ref(word).cast(),
+                    );
+                }
+            }
             // SAFETY: `to` is sixteen words that are borrowed mutably, and begins at a multiple of 64 bytes: `align_offset` has the
             // first do so, and each of the others lies 64 bytes behind the one before. That the processor has such vectors is
             // what a `V4` stands for. What is written is read again only after the fence: no plan streams whose jobs read

@@ -25,6 +25,8 @@ pub(super) struct Buffers<'a, 'w> {
     pub acc_start: usize,
     /// What is evaluated into homes goes past the caches.
     pub fence: Option<&'a Fence>,
+    /// Read-only bindings of which the next block is asked for meanwhile.
+    pub ahead: &'a [usize],
 }
 
 impl<'a, 'w> Buffers<'a, 'w> {
@@ -36,6 +38,16 @@ impl<'a, 'w> Buffers<'a, 'w> {
             None => Source::Read(self.reads[binding]),
             Some(write) => Source::Written(&self.writes[write]),
         }
+    }
+
+    /// What the block behind `lanes` reads.
+    fn next(&self, lanes: Lanes) -> [&'a [u32]; 2] {
+        let words = |&binding: &usize| {
+            let words = self.reads[binding];
+            let start = (lanes.start + lanes.len).min(words.len());
+            &words[start..(start + lanes.len).min(words.len())]
+        };
+        std::array::from_fn(|i| self.ahead.get(i).map_or(&[][..], words))
     }
 }
 
@@ -184,7 +196,7 @@ impl PlanStep {
                     let values = operand(store.value, frame, temps, buffers, lanes);
                     let to = &mut lent[lanes.start % size..][..lanes.len];
                     match buffers.fence {
-                        Some(fence) => fence.copy(to, values),
+                        Some(fence) => fence.copy(to, values, buffers.next(lanes)),
                         None => to.copy_from_slice(values),
                     }
                     temps[temp].lent = lent;
@@ -250,14 +262,15 @@ fn lent(
     let lent = std::mem::take(&mut temps[home].lent);
     let mut words = std::mem::take(&mut temps[op.dst].words);
     let at = op.within(lanes.start);
-    let args = op.arguments(frame, temps, buffers, lanes);
     let to = &mut lent[at..at + lanes.len];
-    match buffers.fence {
-        Some(fence) => {
-            op.eval(buffers, lanes.start, &mut words[..lanes.len], args);
-            fence.copy(to, &words[..lanes.len]);
+    let args = || op.arguments(frame, temps, buffers, lanes);
+    match (op.update, buffers.fence) {
+        (Some(update), _) => update(to, operand(op.args[1], frame, temps, buffers, lanes)),
+        (None, Some(fence)) => {
+            op.eval(buffers, lanes.start, &mut words[..lanes.len], args());
+            fence.copy(to, &words[..lanes.len], buffers.next(lanes));
         }
-        None => op.eval(buffers, lanes.start, to, args),
+        (None, None) => op.eval(buffers, lanes.start, to, args()),
     }
     temps[home].lent = lent;
     (temps[op.dst].words, temps[op.dst].held) = (words, Held::Lent(home, at));

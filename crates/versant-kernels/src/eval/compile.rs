@@ -3,6 +3,7 @@
 use super::BLOCK;
 use super::access::Access;
 use super::blocking::{Order, access_cost, axes, blocking};
+use super::pairs::Update;
 use super::repeats::takes_one;
 use crate::{DType, Instr, InstrKind, MapFn, Program, ReduceKind, ReduceOut, Reg, Step, View};
 
@@ -66,6 +67,8 @@ pub(super) struct Op {
     pub kept: Option<usize>,
     /// The temporary of that home.
     pub home: Option<usize>,
+    /// The first operand lies in the home and becomes the result there.
+    pub update: Option<Update>,
 }
 
 pub(super) struct PlanStore {
@@ -127,6 +130,8 @@ pub(super) struct Plan {
     pub kept: Vec<usize>,
     /// Written buffers of which each job is lent its rows (`home.rs`), and the temporaries that stand for them.
     pub homes: Vec<(usize, usize)>,
+    /// Read-only bindings of which jobs that write past the caches ask for the next block.
+    pub ahead: Vec<usize>,
     pub temps: usize,
     pub reduces: Vec<ReduceOut>,
     /// Cost of a row without its columns and of a column, in simple vector instructions a lane.
@@ -181,6 +186,7 @@ pub(super) fn compile(p: &Program) -> Plan {
         frame_slots: 0,
         kept: Vec::new(),
         homes: Vec::new(),
+        ahead: Vec::new(),
         temps: 0,
         reduces: Vec::new(),
         row_cost: 0,
@@ -432,7 +438,16 @@ impl Compiler<'_> {
         }
         self.place[reg] = Place::Temp(dst);
         self.release(reg, uses, step);
-        step.ops.push(Op { kind, dst, args, arity: regs.len(), direct: None, kept, home: None });
+        step.ops.push(Op {
+            kind,
+            dst,
+            args,
+            arity: regs.len(),
+            direct: None,
+            kept,
+            home: None,
+            update: None,
+        });
         cost
     }
 

@@ -8,7 +8,8 @@
 
 use super::blocking::Order;
 use super::compile::{FEW_BLOCKS, Op, OpKind, Plan, PlanStep, PlanStore, Src};
-use crate::stream;
+use super::pairs;
+use crate::{DType, stream};
 
 impl Plan {
     /// Finds the buffers that jobs, of so many rows each, are lent, and who writes and reads there. Not for epilogues, whose rows come
@@ -28,7 +29,7 @@ impl Plan {
             let direct = step.ops.iter().position(|op| op.direct == Some(at));
             match (&self.kept[..], direct) {
                 (&[kept], _) if !loaded && is_last && step.stores.len() == 1 && step.reduces.is_empty() => {
-                    direct.into_iter().for_each(|op| step.ops[op].direct = None);
+                    direct.into_iter().for_each(|op| step.take_over(op, kept, (home, job)));
                     let ops = self.steps.iter_mut().flat_map(|step| &mut step.ops);
                     ops.filter(|op| op.dst == kept)
                         .for_each(|op| (op.home, op.kept) = (Some(home), Some(job)));
@@ -45,6 +46,21 @@ impl Plan {
             self.steps[number].stores[at].home = Some((home, job));
             self.homes.push((home, write));
             self.temps += 1;
+        }
+        if self.streams() {
+            self.find_ahead();
+        }
+    }
+
+    /// Finds the operands whose words lie in order.
+    fn find_ahead(&mut self) {
+        let lanes = self.rows * self.cols;
+        for op in self.steps.iter().flat_map(|step| &step.ops) {
+            let OpKind::Load { binding, access, .. } = &op.kind else { continue };
+            let words = *binding < self.reads && !self.types[*binding].is_half();
+            if words && access.in_run(0, lanes) == Some((0, 1)) && !self.ahead.contains(binding) {
+                self.ahead.push(*binding);
+            }
         }
     }
 
@@ -82,6 +98,21 @@ impl Plan {
 }
 
 impl PlanStep {
+    /// Has an operation, which went right into its store, not do so while a value is kept in that home: it changes that value
+    /// where it lies if it is the last to read it.
+    fn take_over(&mut self, at: usize, kept: usize, (home, job): (usize, usize)) {
+        let is_last = at + 1 == self.ops.len();
+        let op = &mut self.ops[at];
+        op.direct = None;
+        if let OpKind::Map { f, operand: DType::F32 } = op.kind
+            && let ([first, others @ ..], true) = (&op.args[..op.arity], is_last)
+            && (*first == Src::Temp(kept) && !others.contains(first))
+            && let Some(update) = pairs::update(f)
+        {
+            (op.update, op.home, op.kept) = (Some(update), Some(home), Some(job));
+        }
+    }
+
     /// Whether what is loaded from a buffer is still read when the step has stored there.
     fn reads_late(&self, binding: usize) -> bool {
         let loaded = |value: Src| self.ops.iter().any(|op| op.loads(binding) && value == Src::Temp(op.dst));

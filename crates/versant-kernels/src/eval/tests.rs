@@ -205,8 +205,9 @@ static DEAR: MapFn = MapFn {
     cpu: |_, dst, a, _, _| crate::lanes::unary_f32(dst, a, |x| x / (x + 2.0)),
     cost: 12,
 };
-static TIMES: MapFn = MapFn {
-    name: "times",
+static MUL: MapFn = TIMES;
+const TIMES: MapFn = MapFn {
+    name: "mul",
     arity: 2,
     wgsl: "",
     lib: "",
@@ -225,9 +226,9 @@ fn twice(rows: usize, cols: usize) -> Program {
     let max = |value| ReduceOut { kind: ReduceKind::Max, value, dtype: DType::F32, out: value + 1 };
     let col = |instrs, stores, reduces| Step::Col(Block { instrs, stores }, reduces);
     let mut last = dear(3, 0);
-    last.push(map(5, &TIMES, [4, 2, 2]));
+    last.push(map(5, &MUL, [4, 2, 2]));
     let mut again = dear(6, 1);
-    again.push(map(8, &TIMES, [7, 2, 2]));
+    again.push(map(8, &MUL, [7, 2, 2]));
     let steps = vec![
         col(dear(0, 0), vec![], vec![max(1)]),
         col(last, vec![store(5)], vec![]),
@@ -300,6 +301,10 @@ fn jobs_are_lent_what_nobody_else_touches() {
         for work in [JOB, 1, 3000] {
             let evaluator = Evaluator::with_job(p.clone(), work);
             assert_eq!(!evaluator.plan.homes.is_empty(), lent, "case {number}");
+            // A softmax multiplies what is kept where it lies.
+            let updates =
+                evaluator.plan.steps.iter().flat_map(|step| &step.ops).filter(|op| op.update.is_some());
+            assert_eq!(updates.count(), usize::from(number == 1), "case {number}");
             // All of so long a result goes past the caches: of the first case only, since others are read by their jobs.
             assert_eq!(evaluator.plan.streams(), number == 0, "case {number}");
             if p.bindings[1].dtype == DType::F32 {
@@ -319,7 +324,7 @@ fn what_is_kept_leaves_other_results_alone() {
     let dear = |x: u32| vec![load(x), map(x + 1, &DEAR, [x, x, x])];
     let reduce = |value, out| ReduceOut { kind: ReduceKind::Max, value, dtype: DType::F32, out };
     let store = |binding, value| Store { binding, view: view.clone(), value, dtype: DType::F32 };
-    let with = |x, reg| [dear(x), vec![map(reg, &TIMES, [x + 1, 2, 0])]].concat();
+    let with = |x, reg| [dear(x), vec![map(reg, &MUL, [x + 1, 2, 0])]].concat();
     for reduces in [vec![], vec![reduce(7, 9)]] {
         let maxima = Store { binding: 3, view: View::contiguous(rows), value: 2, dtype: DType::F32 };
         let last = reduces.first().map_or(2, |r: &ReduceOut| r.out);
@@ -370,6 +375,48 @@ fn what_was_loaded_is_read_before_it_is_stored_over() {
 }
 
 #[test]
+fn pairs_give_the_bits_of_both() {
+    static SUB: MapFn = MapFn {
+        name: "sub",
+        cpu: |_, dst, a, b, _| crate::lanes::binary_f32(dst, a, b, |x, y| x - y),
+        ..TIMES
+    };
+    static EXP: MapFn =
+        MapFn { name: "exp", arity: 1, cpu: |_, dst, a, _, _| crate::math::exp_block(dst, a), ..TIMES };
+    let rows = Shape::new(&[2000]).unwrap();
+    let view = View::contiguous(rows);
+    let load = |reg, binding| InstrKind::Load { binding, view: view.clone() }.of(reg);
+    let map = |reg, f: &'static MapFn, args| InstrKind::Map { f, args, operand: DType::F32 }.of(reg);
+    let store = |binding, value| Store { binding, view: view.clone(), value, dtype: DType::F32 };
+    // Lanes of both, and one word for all on either side; and a difference that is stored, too.
+    for (args, both) in [([0, 1], false), ([0, 2], false), ([2, 1], false), ([2, 2], false), ([0, 1], true)] {
+        let constant = InstrKind::Const(0.75f32.to_bits()).of(2);
+        let difference = map(3, &SUB, [args[0], args[1], 0]);
+        let instrs = vec![load(0, 0), load(1, 1), constant, difference, map(4, &EXP, [3, 0, 0])];
+        let stores = vec![store(2, 4), store(3, if both { 3 } else { 0 })];
+        let step = Step::Row(Block { instrs, stores });
+        let p = from_one(rows, Shape::new(&[]).unwrap(), vec![step], 5, 3);
+        let p = Program {
+            bindings: [false, false, true, true]
+                .map(|written| ProgramBinding { dtype: DType::F32, written })
+                .to_vec(),
+            ..p
+        };
+        let wild =
+            [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 0.0, -0.0, 1e-40, 88.5, -103.9].map(f32::to_bits);
+        let mut buffers = vec![noise(2000), noise(2000), vec![0; 2000], vec![0; 2000]];
+        buffers[0][100..108].copy_from_slice(&wild);
+        buffers[1][104..112].copy_from_slice(&wild);
+        let mut want = buffers.clone();
+        Reference { p: &p, scalars: &[], acc: &[] }.run(&mut want);
+        let evaluator = Evaluator::with_job(p.clone(), JOB);
+        let maps = evaluator.plan.steps[0].ops.iter().filter(|op| matches!(op.kind, OpKind::Map { .. }));
+        assert_eq!(maps.count(), 1 + usize::from(both));
+        assert!(run(&evaluator, &p, &buffers) == want[2..], "{args:?}, stored: {both}");
+    }
+}
+
+#[test]
 fn values_of_channels_and_of_columns_are_read_as_they_repeat() {
     for dims in [[3, 4, 512], [3, 5, 256], [2, 3, 1500], [7, 1, 100], [40, 30, 10], [3, 2, 9000]] {
         let rows = Shape::new(&dims).unwrap();
@@ -380,7 +427,7 @@ fn values_of_channels_and_of_columns_are_read_as_they_repeat() {
             guards: Vec::new(),
         };
         let load = |reg, binding, strides| InstrKind::Load { binding, view: view(strides) }.of(reg);
-        let times = |reg, args| InstrKind::Map { f: &TIMES, args, operand: DType::F32 }.of(reg);
+        let times = |reg, args| InstrKind::Map { f: &MUL, args, operand: DType::F32 }.of(reg);
         let [_, c, w] = dims.map(|d| d as isize);
         let instrs = vec![
             load(0, 0, [c * w, w, 1]),

@@ -88,6 +88,17 @@ pub(crate) fn exp_below(values: &mut [f32], other: f32) {
     crate::lanes::vectorised(Below { values, other });
 }
 
+/// [`exp_block`] of the difference of two, of which either may be one word for all lanes.
+pub(crate) fn exp_of_difference(dst: &mut [u32], a: &[u32], b: &[u32]) {
+    #[cfg(target_arch = "x86_64")]
+    if let (pulp::Arch::V4(simd), &[other], true) = (crate::lanes::arch(), b, a.len() == dst.len()) {
+        let f = sixteen::ExpBelow(pulp::Simd::splat_f32s(simd, f32::from_bits(other)));
+        return simd.vectorize(Block { simd, f, dst, a });
+    }
+    crate::lanes::binary_f32(dst, a, b, |a, b| a - b);
+    exp_below(bytemuck::cast_slice_mut(dst), 0.0);
+}
+
 struct Below<'a> {
     values: &'a mut [f32],
     other: f32,
@@ -137,6 +148,16 @@ mod sixteen {
         }
     }
 
+    /// [`Exp`] of the distance to what each lane of this holds.
+    pub struct ExpBelow(pub pulp::f32x16);
+
+    impl Lanes for ExpBelow {
+        #[inline(always)]
+        fn of(&self, simd: V4, x: __m512) -> __m512 {
+            Exp.of(simd, simd.avx512f._mm512_sub_ps(x, bytemuck::cast(self.0)))
+        }
+    }
+
     pub struct Below<'a> {
         pub simd: V4,
         pub values: &'a mut [f32],
@@ -151,6 +172,9 @@ mod sixteen {
             let (sixteens, rest) = values.as_chunks_mut::<16>();
             for x in sixteens {
                 *x = below(simd, *x, other);
+            }
+            if rest.is_empty() {
+                return;
             }
             let mut last = [0.0; 16];
             last[..rest.len()].copy_from_slice(rest);

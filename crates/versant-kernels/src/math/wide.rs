@@ -29,6 +29,10 @@ impl<F: Lanes> NullaryFnOnce for Block<'_, F> {
         for (dst, a) in dst.iter_mut().zip(a) {
             *dst = bytemuck::cast(f.of(simd, bytemuck::cast(*a)));
         }
+        // Most blocks have none, and this costs as much as a few vectors.
+        if a_rest.is_empty() {
+            return;
+        }
         let mut last = [0u32; 16];
         last[..a_rest.len()].copy_from_slice(a_rest);
         let last: [u32; 16] = bytemuck::cast(f.of(simd, bytemuck::cast(last)));
