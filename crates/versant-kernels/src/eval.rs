@@ -7,10 +7,11 @@
 //! How a program is cut into jobs depends on its shapes only, never on the number of threads, and so do
 //! the orders of all sums: the same program on the same data gives the same bits on one thread or many.
 //!
-//! `access` walks views, `blocking` chooses the lane order, `compile` and `repeats` place registers, `block` runs one block, `load`,
-//! `shared` and `home` touch memory, and `reduce` combines columns.
+//! `access` walks views, `blocking` chooses the lane order, `hoist` and `pairs` rewrite the program, `compile` and `repeats` place
+//! registers, `block` runs one block, `load`, `shared`, `home` and `ahead` touch memory, and `reduce` combines columns.
 
 mod access;
+mod ahead;
 mod block;
 mod blocking;
 mod compile;
@@ -101,6 +102,7 @@ impl Evaluator {
     fn with_job(p: Program, work: usize) -> Evaluator {
         let mut evaluator = Evaluator::compiled(p, work);
         evaluator.plan.find_homes(evaluator.job_rows);
+        evaluator.plan.find_asks();
         evaluator
     }
 
@@ -237,7 +239,7 @@ impl Evaluator {
             let rows = self.plan.row_block.min(end - first);
             for step in &self.plan.steps {
                 match step.is_col {
-                    false => row_step(step, Lanes { start: first, len: rows, row: 0 }, buffers, scratch),
+                    false => row_step(step, &Lanes { start: first, len: rows, row: 0 }, buffers, scratch),
                     true => self.col_step(step, first, rows, buffers, scratch),
                 }
             }
@@ -343,7 +345,7 @@ fn jobs(plan: &Plan, work: usize) -> (usize, usize) {
 }
 
 /// Runs a `Row` step over a block of rows, and keeps what later steps need.
-fn row_step(step: &PlanStep, lanes: Lanes, buffers: &Buffers<'_, '_>, scratch: &mut Scratch<'_>) {
+fn row_step(step: &PlanStep, lanes: &Lanes, buffers: &Buffers<'_, '_>, scratch: &mut Scratch<'_>) {
     step.run(&scratch.frame, &mut scratch.temps, buffers, lanes);
     let Scratch { frame, temps, .. } = scratch;
     for &(value, slot) in &step.keep {
@@ -377,7 +379,7 @@ impl ColJob<'_, '_> {
     ) {
         for col in (start..end).step_by(plan.tile_cols) {
             let cols = plan.tile_cols.min(end - col);
-            let lanes = Lanes {
+            let lanes = &Lanes {
                 start: match plan.order {
                     Order::ColsInner => self.first * plan.cols + col,
                     Order::RowsInner => col * plan.rows + self.first,

@@ -1,4 +1,4 @@
-//! Copies past the caches, for results that no cache holds.
+//! Copies past the caches, for results that no cache holds, and asking for what is read or written next.
 //!
 //! An ordinary store reads its line before it writes there, a third of what an elementwise program over a long buffer moves.
 
@@ -6,9 +6,31 @@ use pulp::Arch;
 
 use crate::lanes::arch;
 
+/// Words of a line of the cache.
+const LINE: usize = 16;
+
 /// Words of a result from which on it is written past the caches: 32 MiB, more than the last cache of most processors.
 /// Few in tests.
 pub(crate) const LONG: usize = if cfg!(test) { 500 } else { 1 << 23 };
+
+/// Asks for the lines of some words, which come while other work is done.
+pub(crate) fn ask(words: &[u32]) {
+    words.iter().step_by(LINE).for_each(ask_for);
+}
+
+/// Asks for the line that a word lies in.
+#[inline(always)]
+fn ask_for(word: &u32) {
+    // SAFETY: a hint, which reads nothing; every x86-64 processor has SSE.
+    #[cfg(target_arch = "x86_64")]
+    #[allow(unsafe_code)]
+    unsafe {
+        use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(word).cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = word;
+}
 
 /// Who holds one may copy past the caches. When it is dropped, what its thread has copied is where other threads see it.
 pub(crate) struct Fence;
@@ -27,7 +49,7 @@ impl Drop for Fence {
 impl Fence {
     /// Copies `from` to `to`, which are of the same length, and asks line by line for what comes `next`: no more at once than the
     /// processor keeps track of.
-    pub fn copy(&self, to: &mut [u32], from: &[u32], next: [&[u32]; 2]) {
+    pub fn copy(&self, to: &mut [u32], from: &[u32], next: &[&[u32]; 2]) {
         assert_eq!(to.len(), from.len(), "a copy has the length of what it is of");
         let (before, after) = from.split_at(to.as_ptr().align_offset(64).min(to.len()));
         let (head, to) = to.split_at_mut(before.len());
@@ -57,7 +79,7 @@ impl Fence {
 
 /// Lines of the cache, copied by the widest vectors.
 #[cfg(target_arch = "x86_64")]
-struct Lines<'a>(pulp::x86::V4, &'a mut [[u32; 16]], &'a [[u32; 16]], [&'a [u32]; 2]);
+struct Lines<'a>(pulp::x86::V4, &'a mut [[u32; 16]], &'a [[u32; 16]], &'a [&'a [u32]; 2]);
 
 #[cfg(target_arch = "x86_64")]
 impl pulp::NullaryFnOnce for Lines<'_> {
@@ -65,15 +87,7 @@ impl pulp::NullaryFnOnce for Lines<'_> {
     #[inline(always)]
     fn call(self) {
         for (i, (to, from)) in self.1.iter_mut().zip(self.2).enumerate() {
-            for word in self.3.iter().filter_map(|next| next.get(16 * i)) {
-                // SAFETY: a hint, which reads nothing; every x86-64 processor has SSE.
-                #[allow(unsafe_code)]
-                unsafe {
-                    core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(
-                        std::ptr::from_ref(word).cast(),
-                    );
-                }
-            }
+            self.3.iter().filter_map(|next| next.get(LINE * i)).for_each(ask_for);
             // SAFETY: `to` is sixteen words that are borrowed mutably, and begins at a multiple of 64 bytes: `align_offset` has the
             // first do so, and each of the others lies 64 bytes behind the one before. That the processor has such vectors is
             // what a `V4` stands for. What is written is read again only after the fence: no plan streams whose jobs read

@@ -143,9 +143,12 @@ impl PaddedShape {
         (channel * self.lines + ky * self.dilation[0]) * self.width + right
     }
 
-    /// Where each of the first `rows` taps lies, as in [`PaddedShape::tap`].
+    /// Where each of the first `rows` taps, those of some channels, lies, as in [`PaddedShape::tap`].
     pub fn taps(&self, rows: usize) -> Vec<usize> {
-        (0..rows).map(|row| self.tap(row)).collect()
+        // Divisions for the first channel only: each piece of an image asks for this.
+        let first: Vec<usize> = (0..self.kernel[0] * self.kernel[1]).map(|row| self.tap(row)).collect();
+        let channels = (0..rows / first.len()).map(|channel| channel * self.lines * self.width);
+        channels.flat_map(|start| first.iter().map(move |tap| start + tap)).collect()
     }
 
     /// Where output pixel `i` of all samples reads its first tap.
@@ -171,15 +174,37 @@ impl PaddedShape {
         first: usize,
     ) -> Padded<'a> {
         let width = c.input[1];
-        // All at once: the padding of a line alone is too short for a call.
-        words.fill(0.0);
-        let body = &mut words[SLACK..][..samples.len() * self.sample()];
         let planes = samples.clone().flat_map(|s| channels.clone().map(move |ch| (s, ch)));
         let (step, zero) = (self.stride[1], std::hint::black_box(0));
         let (left, top) = (c.padding[1].min(self.width), first * c.stride[0]);
         let take = width.min(self.width - left);
-        // The lines that taps read, and for each remainder that they read where its first pixel comes from and goes to.
         let inside = |y: usize| (top + y).checked_sub(c.padding[0]).filter(|&y| y < c.input[0]);
+        let (slack, body) = words.split_at_mut(SLACK);
+        let (body, rest) = body.split_at_mut(samples.len() * self.sample());
+        slack.fill(0.0);
+        rest.fill(0.0);
+        if self.stride == [1, 1] {
+            // Each line once.
+            let lines: Vec<_> = (0..self.lines).map(|y| inside(y).map(|y| y * width)).collect();
+            for (plane, (s, ch)) in body.chunks_exact_mut(self.lines * self.width).zip(planes) {
+                let from = image.plane(s, ch);
+                for (line, at) in plane.chunks_exact_mut(self.width).zip(&lines) {
+                    let Some(at) = *at else {
+                        line.fill(0.0);
+                        continue;
+                    };
+                    let (before, line) = line.split_at_mut(left);
+                    let (line, behind) = line.split_at_mut(take);
+                    let edges = before.iter_mut().chain(behind);
+                    edges.for_each(|x| *x = f32::from_bits(zero));
+                    copy_line(line, &from[at..at + take], zero);
+                }
+            }
+            return Padded { words, shape: self };
+        }
+        // All at once: the padding of a line alone is too short for a call.
+        body.fill(0.0);
+        // The lines that taps read, and for each remainder that they read where its first pixel comes from and goes to.
         let lines = (0..self.lines).filter(|y| self.reads(0, y % self.stride[0]));
         let lines: Vec<[usize; 2]> =
             lines.filter_map(|y| Some([y * self.width, inside(y)? * width])).collect();
@@ -192,10 +217,6 @@ impl PaddedShape {
             let from = image.plane(s, ch);
             for &[to, at] in &lines {
                 let (line, from) = (&mut plane[to..to + self.width], &from[at..at + take]);
-                if step == 1 {
-                    copy_line(&mut line[left..left + take], from, zero);
-                    continue;
-                }
                 for &[skip, to] in &remainders {
                     let (to, from) = (line[to..].iter_mut(), &from[skip..]);
                     // Pairs let the compiler use shuffles.

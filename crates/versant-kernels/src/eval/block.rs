@@ -2,12 +2,12 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::BLOCK;
 use super::compile::{Op, OpKind, Plan, PlanStep, PlanStore, Src, Uniform};
 use super::convert;
 use super::load::{self, Indices, Source};
 use super::reduce::State;
 use super::shared::Shared;
+use super::{BLOCK, ahead};
 use crate::DType;
 use crate::lanes::Words;
 use crate::stream::Fence;
@@ -40,22 +40,29 @@ impl<'a, 'w> Buffers<'a, 'w> {
         }
     }
 
-    /// What the block behind `lanes` reads.
-    fn next(&self, lanes: Lanes) -> [&'a [u32]; 2] {
-        let words = |&binding: &usize| {
+    /// Hands `f` what the block behind `lanes` reads. By reference: see [`Lanes`].
+    #[inline(always)]
+    fn next(&self, lanes: &Lanes, f: impl FnOnce(&[&[u32]; 2])) {
+        let mut next: [&[u32]; 2] = [&[]; 2];
+        for (next, &binding) in next.iter_mut().zip(self.ahead) {
             let words = self.reads[binding];
             let start = (lanes.start + lanes.len).min(words.len());
-            &words[start..(start + lanes.len).min(words.len())]
-        };
-        std::array::from_fn(|i| self.ahead.get(i).map_or(&[][..], words))
+            *next = &words[start..(start + lanes.len).min(words.len())];
+        }
+        f(&next);
     }
 }
+
+/// The words of the operands of an operation.
+type Args<'a> = (&'a [u32], &'a [u32], &'a [u32]);
 
 /// What a temporary holds.
 #[derive(Clone, Copy)]
 enum Held {
     /// Its own words from one on.
     Words(usize),
+    /// Its own first word, for all lanes.
+    First,
     /// The words that a temporary was lent, from one on.
     Lent(usize, usize),
     /// The words of a read-only buffer from an element on.
@@ -129,7 +136,9 @@ impl Drop for Scratch<'_> {
 }
 
 /// The operands of a block of `len` lanes from `start` on.
-#[derive(Clone, Copy)]
+///
+/// Handed on by reference: a copy would load at once what was stored field by field just before, and such a load waits until all
+/// that the block before stored lies in the cache.
 pub(super) struct Lanes {
     pub start: usize,
     pub len: usize,
@@ -143,7 +152,7 @@ pub(super) fn operand<'b>(
     frame: &'b [Words],
     temps: &'b [Temp<'_>],
     buffers: &Buffers<'b, '_>,
-    Lanes { len, row, .. }: Lanes,
+    &Lanes { len, row, .. }: &Lanes,
 ) -> &'b [u32] {
     match src {
         Src::Frame(slot) => &frame[slot][..len],
@@ -151,6 +160,7 @@ pub(super) fn operand<'b>(
         Src::Row(slot) => &frame[slot][row..row + 1],
         Src::Temp(temp) => match temps[temp].held {
             Held::Words(at) => &temps[temp].words[at..at + len],
+            Held::First => &temps[temp].words[..1],
             Held::Lent(home, at) => &temps[home].lent[at..at + len],
             Held::Read(binding, at) => &buffers.reads[binding][at..at + len],
             Held::One(binding, at) => &buffers.reads[binding][at..at + 1],
@@ -162,10 +172,13 @@ pub(super) fn operand<'b>(
 
 impl PlanStep {
     /// Evaluates the instructions and stores of the step over `lanes`.
-    pub fn run(&self, frame: &[Words], temps: &mut [Temp<'_>], buffers: &Buffers<'_, '_>, lanes: Lanes) {
+    pub fn run(&self, frame: &[Words], temps: &mut [Temp<'_>], buffers: &Buffers<'_, '_>, lanes: &Lanes) {
         for op in &self.ops {
             if self.borrow(op, temps, buffers, lanes) {
                 continue;
+            }
+            if !op.asks.is_empty() {
+                ahead::ask(&op.asks, buffers, temps, lanes);
             }
             if let Some(home) = op.home {
                 lent(op, home, frame, temps, buffers, lanes);
@@ -173,14 +186,22 @@ impl PlanStep {
             }
             let mut words = std::mem::take(&mut temps[op.dst].words);
             let args = op.arguments(frame, temps, buffers, lanes);
-            let store = op.direct.map(|s| &self.stores[s]);
-            let direct = store.is_some_and(|store| store.map_into(op, buffers, lanes, args));
-            let at = op.within(lanes.start);
-            if !direct {
-                op.eval(buffers, lanes.start, &mut words[at..at + lanes.len], args);
-            }
-            temps[op.dst].words = words;
-            temps[op.dst].held = if direct { Held::Stored } else { Held::Words(at) };
+            let held = match op.is_one(args) {
+                true => {
+                    op.eval(buffers, lanes.start, &mut words[..1], args);
+                    Held::First
+                }
+                false => {
+                    let store = op.direct.map(|s| &self.stores[s]);
+                    let direct = store.is_some_and(|store| store.map_into(op, buffers, lanes, args));
+                    let at = op.within(lanes.start);
+                    if !direct {
+                        op.eval(buffers, lanes.start, &mut words[at..at + lanes.len], args);
+                    }
+                    if direct { Held::Stored } else { Held::Words(at) }
+                }
+            };
+            (temps[op.dst].words, temps[op.dst].held) = (words, held);
         }
         for store in &self.stores {
             let held = match store.value {
@@ -196,7 +217,7 @@ impl PlanStep {
                     let values = operand(store.value, frame, temps, buffers, lanes);
                     let to = &mut lent[lanes.start % size..][..lanes.len];
                     match buffers.fence {
-                        Some(fence) => fence.copy(to, values, buffers.next(lanes)),
+                        Some(fence) => buffers.next(lanes, |next| fence.copy(to, values, next)),
                         None => to.copy_from_slice(values),
                     }
                     temps[temp].lent = lent;
@@ -218,26 +239,27 @@ impl PlanStep {
         op: &Op,
         temps: &mut [Temp<'_>],
         buffers: &Buffers<'_, '_>,
-        Lanes { start, len, .. }: Lanes,
+        &Lanes { start, len, .. }: &Lanes,
     ) -> bool {
         let held = match &op.kind {
             OpKind::Load { .. } | OpKind::Kept if op.home.is_some() => {
                 op.home.map(|home| Held::Lent(home, op.within(start)))
             }
-            OpKind::Load { binding, access, one, period }
+            OpKind::Load { binding, access, dense, period }
                 if *binding < buffers.reads.len() && !buffers.types[*binding].is_half() =>
             {
-                let held = access.in_run(start, len).and_then(|(at, stride)| match stride {
-                    0 if len != 1 => one.then_some(Held::One(*binding, at)),
-                    _ => Some(Held::Read(*binding, at)),
-                });
+                let in_order = dense.map(|at| Held::Read(*binding, at + start));
+                let in_run = || match access.in_run(start, len)? {
+                    (at, 0) if len != 1 => op.one.then_some(Held::One(*binding, at)),
+                    (at, _) => Some(Held::Read(*binding, at)),
+                };
                 let again = |period: usize| {
                     let (at, temp) = (start % period, &mut temps[op.dst]);
                     let known = temp.loaded[0] == at && temp.loaded[1] >= len;
                     temp.loaded = if known { temp.loaded } else { [at, len] };
                     known.then_some(Held::Words(0))
                 };
-                held.or_else(|| period.and_then(again))
+                in_order.or_else(in_run).or_else(|| period.and_then(again))
             }
             OpKind::Acc => Some(Held::Acc(start - buffers.acc_start)),
             OpKind::Kept => Some(Held::Words(op.within(start))),
@@ -257,7 +279,7 @@ fn lent(
     frame: &[Words],
     temps: &mut [Temp<'_>],
     buffers: &Buffers<'_, '_>,
-    lanes: Lanes,
+    lanes: &Lanes,
 ) {
     let lent = std::mem::take(&mut temps[home].lent);
     let mut words = std::mem::take(&mut temps[op.dst].words);
@@ -268,7 +290,7 @@ fn lent(
         (Some(update), _) => update(to, operand(op.args[1], frame, temps, buffers, lanes)),
         (None, Some(fence)) => {
             op.eval(buffers, lanes.start, &mut words[..lanes.len], args());
-            fence.copy(to, &words[..lanes.len], buffers.next(lanes));
+            buffers.next(lanes, |next| fence.copy(to, &words[..lanes.len], next));
         }
         (None, None) => op.eval(buffers, lanes.start, to, args()),
     }
@@ -278,7 +300,7 @@ fn lent(
 
 impl PlanStore {
     /// Evaluates a map straight into the stored elements, where the block is one run within a piece.
-    fn map_into(&self, op: &Op, buffers: &Buffers<'_, '_>, lanes: Lanes, args: [&[u32]; 3]) -> bool {
+    fn map_into(&self, op: &Op, buffers: &Buffers<'_, '_>, lanes: &Lanes, args: Args<'_>) -> bool {
         self.access.dense(lanes.start, lanes.len).is_some_and(|at| {
             buffers.writes[self.write].in_place(at, lanes.len, |dst| {
                 op.eval(buffers, lanes.start, dst, args);
@@ -293,22 +315,35 @@ impl Op {
         self.kept.map_or(0, |size| start % size)
     }
 
-    /// The words of all operands.
+    /// Whether one word is enough for the result, since no operand has more.
+    #[inline(always)]
+    fn is_one(&self, args: Args<'_>) -> bool {
+        let (a, b, c) = args;
+        self.one
+            && self.arity > 0
+            && a.len() == 1
+            && (self.arity < 2 || b.len() == 1)
+            && (self.arity < 3 || c.len() == 1)
+    }
+
+    /// The words of all operands. Inlined, and no array, or they would be copied: see [`Lanes`].
+    #[inline(always)]
     fn arguments<'b>(
         &self,
         frame: &'b [Words],
         temps: &'b [Temp<'_>],
         buffers: &Buffers<'b, '_>,
-        lanes: Lanes,
-    ) -> [&'b [u32]; 3] {
-        std::array::from_fn(|i| match i < self.arity {
+        lanes: &Lanes,
+    ) -> Args<'b> {
+        let words = |i: usize| match i < self.arity {
             true => operand(self.args[i], frame, temps, buffers, lanes),
             false => &[][..],
-        })
+        };
+        (words(0), words(1), words(2))
     }
 
     /// Computes the result into `dst`.
-    fn eval(&self, buffers: &Buffers<'_, '_>, start: usize, dst: &mut [u32], [a, b, c]: [&[u32]; 3]) {
+    fn eval(&self, buffers: &Buffers<'_, '_>, start: usize, dst: &mut [u32], (a, b, c): Args<'_>) {
         match &self.kind {
             OpKind::Load { binding, access, .. } => {
                 load::gather(access, buffers.source(*binding), start, dst);

@@ -2,6 +2,7 @@
 
 use super::BLOCK;
 use super::access::Access;
+use super::ahead::Ask;
 use super::blocking::{Order, access_cost, axes, blocking};
 use super::pairs::Update;
 use super::repeats::takes_one;
@@ -25,21 +26,21 @@ pub(super) enum Src {
 pub(super) enum OpKind {
     Load {
         binding: usize,
-        access: Access,
-        /// Whether all that read it take one word for all lanes.
-        one: bool,
+        access: Box<Access>,
+        /// Where the first lane lies, if all others lie behind it in order.
+        dense: Option<usize>,
         /// After how many lanes the same elements come again; the temporary is no other's then.
         period: Option<usize>,
     },
     LoadAt {
         binding: usize,
-        access: Access,
+        access: Box<Access>,
         signed: bool,
         stride: isize,
         bound: usize,
     },
-    Index(Access),
-    InBounds(Access),
+    Index(Box<Access>),
+    InBounds(Box<Access>),
     Map {
         f: &'static MapFn,
         operand: DType,
@@ -65,10 +66,14 @@ pub(super) struct Op {
     pub direct: Option<usize>,
     /// The result is kept for later steps, or lies in a home, for so many lanes at once.
     pub kept: Option<usize>,
+    /// Whether the result may be one word for all lanes, which all that read it take.
+    pub one: bool,
     /// The temporary of that home.
     pub home: Option<usize>,
     /// The first operand lies in the home and becomes the result there.
     pub update: Option<Update>,
+    /// What is asked for before it runs.
+    pub asks: Box<[Ask]>,
 }
 
 pub(super) struct PlanStore {
@@ -99,6 +104,22 @@ pub(super) struct PlanStep {
     /// Row registers that this `Col` step reads: frame slot by row, and by lane.
     pub expand: Vec<(usize, usize)>,
     pub reduces: Vec<PlanReduce>,
+}
+
+impl PlanStep {
+    /// Whether an operation may give one word: a load, or a function of such words.
+    fn may_be_one(&self, kind: &OpKind, args: &[Src]) -> bool {
+        let is_one = |arg: &Src| match arg {
+            Src::One(_) | Src::Row(_) => true,
+            Src::Frame(_) => false,
+            Src::Temp(temp) => self.ops.iter().rfind(|op| op.dst == *temp).is_some_and(|op| op.one),
+        };
+        match kind {
+            OpKind::Load { .. } => true,
+            OpKind::Map { .. } => args.iter().all(is_one),
+            _ => false,
+        }
+    }
 }
 
 /// A constant for the whole run.
@@ -436,6 +457,7 @@ impl Compiler<'_> {
             uses[arg] -= 1;
             self.release(arg, uses, step);
         }
+        let one = !self.spread[reg] && kept.is_none() && step.may_be_one(&kind, &args[..regs.len()]);
         self.place[reg] = Place::Temp(dst);
         self.release(reg, uses, step);
         step.ops.push(Op {
@@ -445,8 +467,10 @@ impl Compiler<'_> {
             arity: regs.len(),
             direct: None,
             kept,
+            one,
             home: None,
             update: None,
+            asks: Box::default(),
         });
         cost
     }
@@ -457,22 +481,23 @@ impl Compiler<'_> {
             &InstrKind::Load { binding, ref view } => {
                 let access = Access::new(view, axes);
                 let cost = access_cost(&access);
-                let one = !self.spread[instr.reg as usize];
                 let period = access.period().filter(|&period| period <= BLOCK && binding < self.plan.reads);
-                (OpKind::Load { binding, access, one, period }, cost)
+                let lanes = view.shape.numel();
+                let dense = if lanes > 1 { access.dense(0, lanes) } else { None };
+                (OpKind::Load { binding, access: Box::new(access), dense, period }, cost)
             }
             &InstrKind::LoadAt { binding, ref view, index, stride, bound } => {
                 let kind = OpKind::LoadAt {
                     binding,
-                    access: Access::new(view, axes),
+                    access: Box::new(Access::new(view, axes)),
                     signed: self.signed(index),
                     stride,
                     bound,
                 };
                 (kind, 16)
             }
-            InstrKind::Index(view) => (OpKind::Index(Access::new(&unguarded(view), axes)), 2),
-            InstrKind::InBounds(view) => (OpKind::InBounds(Access::new(view, axes)), 2),
+            InstrKind::Index(view) => (OpKind::Index(Box::new(Access::new(&unguarded(view), axes))), 2),
+            InstrKind::InBounds(view) => (OpKind::InBounds(Box::new(Access::new(view, axes))), 2),
             &InstrKind::Map { f, operand, .. } => (OpKind::Map { f, operand }, 1 + f.cost as usize),
             &InstrKind::Cast { from, .. } => {
                 let to = instr.dtype;

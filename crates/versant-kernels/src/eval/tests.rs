@@ -418,7 +418,8 @@ fn pairs_give_the_bits_of_both() {
 
 #[test]
 fn values_of_channels_and_of_columns_are_read_as_they_repeat() {
-    for dims in [[3, 4, 512], [3, 5, 256], [2, 3, 1500], [7, 1, 100], [40, 30, 10], [3, 2, 9000]] {
+    for dims in [[1, 4, 100], [3, 4, 512], [3, 5, 256], [2, 3, 1500], [7, 1, 100], [40, 30, 10], [3, 2, 9000]]
+    {
         let rows = Shape::new(&dims).unwrap();
         let view = |strides: [isize; 3]| View {
             shape: rows,
@@ -439,26 +440,35 @@ fn values_of_channels_and_of_columns_are_read_as_they_repeat() {
             times(6, [4, 5, 0]),
             // What channels and columns have alone, too.
             times(7, [1, 3, 0]),
+            // And what is one word for a block, if that lies in a channel, and is read by another.
+            times(8, [1, 3, 0]),
+            times(9, [0, 8, 0]),
         ];
         let store =
             |binding, value| Store { binding, view: View::contiguous(rows), value, dtype: DType::F32 };
-        let block = Block { instrs, stores: vec![store(3, 6), store(4, 7), store(5, 1)] };
+        let stores = vec![store(3, 6), store(4, 7), store(5, 1), store(6, 9)];
+        let block = Block { instrs, stores };
         let binding = |written| ProgramBinding { dtype: DType::F32, written };
-        let bindings = [false, false, false, true, true, true].map(binding).to_vec();
+        let bindings = [false, false, false, true, true, true, true].map(binding).to_vec();
         let p = Program {
             rows,
             cols: Shape::new(&[]).unwrap(),
             bindings,
             steps: vec![Step::Row(block)],
-            regs: 8,
+            regs: 10,
         };
         let count = rows.numel();
         let mut buffers = vec![noise(count), noise(dims[1]), noise(dims[2])];
-        buffers.extend((0..3).map(|_| vec![0; count]));
+        buffers.extend((0..4).map(|_| vec![0; count]));
         let mut want = buffers.clone();
         Reference { p: &p, scalars: &[], acc: &[] }.run(&mut want);
         for work in [JOB, 1, 200] {
-            assert!(run(&Evaluator::with_job(p.clone(), work), &p, &buffers) == want[3..], "{dims:?}");
+            let evaluator = Evaluator::with_job(p.clone(), work);
+            let ops = &evaluator.plan.steps[0].ops;
+            assert_eq!(ops.iter().filter(|op| op.one && op.arity > 0).count(), 1);
+            // What is neither short nor so long that it goes past the caches asks for what comes next.
+            assert_eq!(ops.iter().any(|op| !op.asks.is_empty()), count == 400);
+            assert!(run(&evaluator, &p, &buffers) == want[3..], "{dims:?}");
         }
     }
 }
