@@ -54,32 +54,46 @@ impl Fence {
         let (before, after) = from.split_at(to.as_ptr().align_offset(64).min(to.len()));
         let (head, to) = to.split_at_mut(before.len());
         head.copy_from_slice(before);
-        let (to, tail) = to.as_chunks_mut::<16>();
-        let (from, after) = after.as_chunks::<16>();
+        let (to, tail) = to.as_chunks_mut::<LINE>();
+        let (from, after) = after.as_chunks::<LINE>();
         tail.copy_from_slice(after);
         match arch() {
             #[cfg(target_arch = "x86_64")]
             Arch::V4(simd) => simd.vectorize(Lines(simd, to, from, next)),
-            #[cfg(target_arch = "x86_64")]
             _ => {
-                let quarters = to.as_flattened_mut().as_chunks_mut::<4>().0;
-                for (to, from) in quarters.iter_mut().zip(from.as_flattened().as_chunks::<4>().0) {
-                    // SAFETY: as for whole lines below; every x86-64 processor has SSE2.
-                    #[allow(unsafe_code)]
-                    unsafe {
-                        core::arch::x86_64::_mm_stream_si128(to.as_mut_ptr().cast(), bytemuck::cast(*from));
-                    }
+                for (i, (to, from)) in to.iter_mut().zip(from).enumerate() {
+                    ask_line(next, i);
+                    copy_line(to, from);
                 }
             }
-            #[cfg(not(target_arch = "x86_64"))]
-            _ => to.copy_from_slice(from),
         }
     }
 }
 
+/// Asks for line number `i` of each.
+#[inline(always)]
+fn ask_line(next: &[&[u32]; 2], i: usize) {
+    next.iter().filter_map(|next| next.get(LINE * i)).for_each(ask_for);
+}
+
+/// Copies a line by vectors that every processor of the kind has.
+#[inline(always)]
+fn copy_line(to: &mut [u32; LINE], from: &[u32; LINE]) {
+    #[cfg(target_arch = "x86_64")]
+    for (to, from) in to.as_chunks_mut::<4>().0.iter_mut().zip(from.as_chunks::<4>().0) {
+        // SAFETY: as for whole lines below; every x86-64 processor has SSE2.
+        #[allow(unsafe_code)]
+        unsafe {
+            core::arch::x86_64::_mm_stream_si128(to.as_mut_ptr().cast(), bytemuck::cast(*from));
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    to.copy_from_slice(from);
+}
+
 /// Lines of the cache, copied by the widest vectors.
 #[cfg(target_arch = "x86_64")]
-struct Lines<'a>(pulp::x86::V4, &'a mut [[u32; 16]], &'a [[u32; 16]], &'a [&'a [u32]; 2]);
+struct Lines<'a>(pulp::x86::V4, &'a mut [[u32; LINE]], &'a [[u32; LINE]], &'a [&'a [u32]; 2]);
 
 #[cfg(target_arch = "x86_64")]
 impl pulp::NullaryFnOnce for Lines<'_> {
@@ -87,7 +101,7 @@ impl pulp::NullaryFnOnce for Lines<'_> {
     #[inline(always)]
     fn call(self) {
         for (i, (to, from)) in self.1.iter_mut().zip(self.2).enumerate() {
-            self.3.iter().filter_map(|next| next.get(LINE * i)).for_each(ask_for);
+            ask_line(self.3, i);
             // SAFETY: `to` is sixteen words that are borrowed mutably, and begins at a multiple of 64 bytes: `align_offset` has the
             // first do so, and each of the others lies 64 bytes behind the one before. That the processor has such vectors is
             // what a `V4` stands for. What is written is read again only after the fence: no plan streams whose jobs read
