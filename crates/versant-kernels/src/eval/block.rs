@@ -40,16 +40,16 @@ impl<'a, 'w> Buffers<'a, 'w> {
         }
     }
 
-    /// Hands `f` what the block behind `lanes` reads. By reference: see [`Lanes`].
-    #[inline(always)]
-    fn next(&self, lanes: &Lanes, f: impl FnOnce(&[&[u32]; 2])) {
+    /// Copies the words of `lanes` past the caches, and asks for what the block behind them reads. A call, since few programs do.
+    #[inline(never)]
+    fn copy(&self, fence: &Fence, to: &mut [u32], from: &[u32], lanes: &Lanes) {
         let mut next: [&[u32]; 2] = [&[]; 2];
         for (next, &binding) in next.iter_mut().zip(self.ahead) {
             let words = self.reads[binding];
             let start = (lanes.start + lanes.len).min(words.len());
             *next = &words[start..(start + lanes.len).min(words.len())];
         }
-        f(&next);
+        fence.copy(to, from, &next);
     }
 }
 
@@ -57,7 +57,6 @@ impl<'a, 'w> Buffers<'a, 'w> {
 type Args<'a> = (&'a [u32], &'a [u32], &'a [u32]);
 
 /// What a temporary holds.
-#[derive(Clone, Copy)]
 enum Held {
     /// Its own words from one on.
     Words(usize),
@@ -205,19 +204,19 @@ impl PlanStep {
         }
         for store in &self.stores {
             let held = match store.value {
-                Src::Temp(temp) => Some(temps[temp].held),
+                Src::Temp(temp) => Some(&temps[temp].held),
                 _ => None,
             };
             match (held, store.home) {
                 // There already.
                 (Some(Held::Stored), _) => {}
-                (Some(Held::Lent(from, _)), Some((home, _))) if from == home => {}
+                (Some(Held::Lent(from, _)), Some((home, _))) if *from == home => {}
                 (_, Some((temp, size))) => {
                     let lent = std::mem::take(&mut temps[temp].lent);
                     let values = operand(store.value, frame, temps, buffers, lanes);
                     let to = &mut lent[lanes.start % size..][..lanes.len];
                     match buffers.fence {
-                        Some(fence) => buffers.next(lanes, |next| fence.copy(to, values, next)),
+                        Some(fence) => buffers.copy(fence, to, values, lanes),
                         None => to.copy_from_slice(values),
                     }
                     temps[temp].lent = lent;
@@ -241,34 +240,38 @@ impl PlanStep {
         buffers: &Buffers<'_, '_>,
         &Lanes { start, len, .. }: &Lanes,
     ) -> bool {
-        let held = match &op.kind {
-            OpKind::Load { .. } | OpKind::Kept if op.home.is_some() => {
-                op.home.map(|home| Held::Lent(home, op.within(start)))
+        // Each way stores what it found by itself: handed on as a value it would be copied, see `Lanes`.
+        let temp = &mut temps[op.dst];
+        match (&op.kind, op.home) {
+            (OpKind::Load { .. } | OpKind::Kept, Some(home)) => {
+                temp.held = Held::Lent(home, op.within(start))
             }
-            OpKind::Load { binding, access, dense, period }
+            (OpKind::Load { binding, access, dense, period }, _)
                 if *binding < buffers.reads.len() && !buffers.types[*binding].is_half() =>
             {
-                let in_order = dense.map(|at| Held::Read(*binding, at + start));
-                let in_run = || match access.in_run(start, len)? {
-                    (at, 0) if len != 1 => op.one.then_some(Held::One(*binding, at)),
-                    (at, _) => Some(Held::Read(*binding, at)),
-                };
-                let again = |period: usize| {
-                    let (at, temp) = (start % period, &mut temps[op.dst]);
-                    let known = temp.loaded[0] == at && temp.loaded[1] >= len;
-                    temp.loaded = if known { temp.loaded } else { [at, len] };
-                    known.then_some(Held::Words(0))
-                };
-                in_order.or_else(in_run).or_else(|| period.and_then(again))
+                let binding = *binding;
+                match (dense, dense.is_none().then(|| access.in_run(start, len)).flatten(), period) {
+                    (Some(at), ..) => temp.held = Held::Read(binding, at + start),
+                    (_, Some((at, 0)), _) if len != 1 && op.one => temp.held = Held::One(binding, at),
+                    (_, Some((at, stride)), _) if stride != 0 || len == 1 => {
+                        temp.held = Held::Read(binding, at);
+                    }
+                    (_, _, Some(period)) => {
+                        let at = start % period;
+                        if temp.loaded[0] != at || temp.loaded[1] < len {
+                            temp.loaded = [at, len];
+                            return false;
+                        }
+                        temp.held = Held::Words(0);
+                    }
+                    _ => return false,
+                }
             }
-            OpKind::Acc => Some(Held::Acc(start - buffers.acc_start)),
-            OpKind::Kept => Some(Held::Words(op.within(start))),
-            _ => None,
-        };
-        if let Some(held) = held {
-            temps[op.dst].held = held;
+            (OpKind::Acc, _) => temp.held = Held::Acc(start - buffers.acc_start),
+            (OpKind::Kept, _) => temp.held = Held::Words(op.within(start)),
+            _ => return false,
         }
-        held.is_some()
+        true
     }
 }
 
@@ -290,7 +293,7 @@ fn lent(
         (Some(update), _) => update(to, operand(op.args[1], frame, temps, buffers, lanes)),
         (None, Some(fence)) => {
             op.eval(buffers, lanes.start, &mut words[..lanes.len], args());
-            buffers.next(lanes, |next| fence.copy(to, &words[..lanes.len], next));
+            buffers.copy(fence, to, &words[..lanes.len], lanes);
         }
         (None, None) => op.eval(buffers, lanes.start, to, args()),
     }
