@@ -175,7 +175,14 @@ fn a_long_sequence_is_planned_as_fast_as_a_short_one() {
         explain(&all).unwrap();
         start.elapsed().as_secs_f64() * 1e3
     };
-    let [short, long] = [64, 1024].map(|steps| (0..9).map(|_| time(steps)).fold(f64::MAX, f64::min));
+    // In turn, and more often while other tests take the processors: they only make a try longer.
+    let [mut short, mut long] = [f64::MAX; 2];
+    for tries in 1..=60 {
+        (short, long) = (short.min(time(64)), long.min(time(1024)));
+        if tries >= 9 && long <= 2.0 * short {
+            break;
+        }
+    }
     println!("64 steps: {short:.2} ms, 1,024 steps: {long:.2} ms");
     assert!(long <= 2.0 * short, "64 steps: {short} ms, 1,024 steps: {long} ms");
 }
