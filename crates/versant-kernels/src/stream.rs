@@ -7,7 +7,7 @@ use pulp::Arch;
 use crate::lanes::arch;
 
 /// Words of a line of the cache.
-const LINE: usize = 16;
+pub(crate) const LINE: usize = 16;
 
 /// Words of a result from which on it is written past the caches: 32 MiB, more than the last cache of most processors.
 /// Few in tests.

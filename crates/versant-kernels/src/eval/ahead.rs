@@ -7,7 +7,7 @@
 use super::access::Access;
 use super::block::{Buffers, Lanes, Temp};
 use super::compile::{Op, OpKind, Plan};
-use crate::stream;
+use crate::stream::{self, LINE};
 
 /// Some words of the next block.
 pub(super) struct Ask {
@@ -27,9 +27,6 @@ const MOST: usize = 48 * LINE;
 
 /// Lanes of a program from which on it asks: of what is shorter one second cache or another holds all. Few in tests.
 const LONG: usize = if cfg!(test) { 100 } else { 1 << 16 };
-
-/// Words of a line of the cache.
-const LINE: usize = 16;
 
 impl Plan {
     /// Finds what each function of an elementwise program asks for.
