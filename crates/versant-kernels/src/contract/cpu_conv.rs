@@ -11,7 +11,7 @@ use std::ops::Range;
 use super::cpu::{Sink, for_each_task, piece, product, with_scratch};
 use super::panel::{COLS, Mat, Product, Sums, Tiles, depths, rows};
 use super::patches::{LinesProduct, PackPatches, PaddedShape, PixelsProduct, Planes, dense_from};
-use super::{Conv, ConvKind, cpu_weight, depthwise};
+use super::{Conv, ConvKind, cpu_weight, depthwise, winograd};
 use crate::View;
 use crate::eval::Runs;
 
@@ -189,8 +189,11 @@ fn forward<'w>(
     weight: impl Fn(usize) -> Mat<'w> + Sync,
     sink: &Sink<'_>,
 ) {
-    match depthwise::suits(e) {
-        true => depthwise::forward(e, image, weight, sink),
+    if depthwise::suits(e) {
+        return depthwise::forward(e, image, weight, sink);
+    }
+    match winograd::suits(e) {
+        true => winograd::forward(e, image, weight, sink),
         false => by_products(e, image, weight, sink),
     }
 }

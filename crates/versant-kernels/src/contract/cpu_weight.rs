@@ -7,9 +7,9 @@ use rayon::prelude::*;
 
 use super::cpu::{SEQUENTIAL_MACS, Sink, piece, with_scratch};
 use super::cpu_conv::{COL, Extents, MIN_TASKS, Operands, channel_block, with_buffers};
-use super::depthwise;
-use super::panel::{COLS, Mat, RowsProduct, Sums, Tiles};
+use super::panel::{COLS, Mat, RowsProduct, Sums, Tiles, WIDE};
 use super::patches::{PaddedShape, PatchRows, WeightProduct};
+use super::{depthwise, winograd};
 use crate::eval::Runs;
 use crate::lanes::vectorised;
 
@@ -34,7 +34,11 @@ impl WeightTasks {
         let most = (PARTIALS / total).clamp(1, MIN_TASKS.div_ceil(e.conv.groups)).min(e.conv.n);
         let samples = e.conv.n.div_ceil(most);
         let chunks = e.conv.n.div_ceil(samples);
-        let channels = channel_block(e, chunks * e.conv.groups);
+        let mut channels = channel_block(e, chunks * e.conv.groups);
+        if winograd::suits(e) {
+            // Each block transforms the whole gradient: few blocks, of whole tiles.
+            channels = channels.next_multiple_of(4 * WIDE).min(e.c_in);
+        }
         WeightTasks { chunks, samples, channels, ld: e.c_out.next_multiple_of(COLS) }
     }
 }
@@ -57,6 +61,10 @@ pub(super) fn weight_grad(e: &Extents<'_>, ops: &Operands<'_>, sink: &Sink<'_>) 
         let from = g * e.c_in + channels.start..g * e.c_in + channels.end;
         let out = g * e.c_out..(g + 1) * e.c_out;
         let mut sum = vec![0.0; taps * t.ld];
+        if winograd::suits(e) {
+            winograd::weight_sum(e, ops, [from, out], chunk, &mut sum);
+            return sum;
+        }
         if c.output[1] <= COLS {
             over_patches(e, ops, [from, out], chunk, lines, &mut sum);
             return sum;

@@ -27,6 +27,7 @@ mod patches;
 mod tests;
 mod tiles;
 mod transpose;
+mod winograd;
 
 pub use choice::{probe, variants};
 pub use gpu::source_hash;

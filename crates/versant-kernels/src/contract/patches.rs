@@ -267,13 +267,61 @@ fn copy_line(to: &mut [f32], from: &[f32], zero: u32) {
 
 /// How the lanes of a panel lie in the padded samples.
 #[derive(Clone, Copy)]
-enum Lanes {
+pub(super) enum Lanes {
     /// Next to each other from a place on.
     Run(usize),
-    /// So many from the first place on, the others so that lane `i` lies at the second place plus `i`.
-    Two(usize, usize, usize),
+    /// Some from the first place on, the others so that lane `i` lies at the second place plus `i`; all bits of the first are set.
+    Two([u32; COLS], usize, usize),
     /// Each where it says; what is beyond the last pixel reads the slack.
     Any([usize; COLS]),
+}
+
+impl Lanes {
+    pub fn new(at: [usize; COLS]) -> Lanes {
+        let run = |from: usize| (from + 1..COLS).find(|&i| at[i] != at[i - 1] + 1).unwrap_or(COLS);
+        let split = run(0);
+        if split == COLS {
+            return Lanes::Run(at[0]);
+        }
+        match run(split) == COLS && at[split] >= split {
+            true => {
+                let first = std::array::from_fn(|i| if i < split { !0 } else { 0 });
+                Lanes::Two(first, at[0], at[split] - split)
+            }
+            false => Lanes::Any(at),
+        }
+    }
+
+    /// What the lanes read through a tap.
+    #[inline(always)]
+    pub fn read<S: Simd, const V: usize>(&self, simd: S, words: &[f32], tap: usize) -> [S::f32s; V] {
+        let run = |at: usize| -> [f32; COLS] {
+            let mut lanes = [0.0; COLS];
+            lanes.copy_from_slice(&words[at..at + COLS]);
+            lanes
+        };
+        match self {
+            Lanes::Run(at) => bytemuck::cast(run(at + tap)),
+            Lanes::Two(first, one, two) => {
+                // Vectors by name: of a choice for each lane the compiler makes sixteen loads.
+                let first: [S::u32s; V] = bytemuck::cast(*first);
+                let mut all: [S::u32s; V] = bytemuck::cast(run(one + tap));
+                let two: [S::u32s; V] = bytemuck::cast(run(two + tap));
+                for (a, (b, first)) in all.iter_mut().zip(two.into_iter().zip(first)) {
+                    let other = simd.and_u32s(b, simd.not_u32s(first));
+                    *a = simd.or_u32s(simd.and_u32s(*a, first), other);
+                }
+                bytemuck::cast(all)
+            }
+            Lanes::Any(at) => {
+                let mut lanes = [0.0; COLS];
+                for (lane, at) in lanes.iter_mut().zip(at) {
+                    *lane = words[at + tap];
+                }
+                bytemuck::cast(lanes)
+            }
+        }
+    }
 }
 
 /// Packs the patches of some output pixels into panels of columns.
@@ -305,15 +353,7 @@ impl PackPatches<'_> {
             };
             *at = next;
         }
-        let run = |from: usize| (from + 1..COLS).find(|&i| at[i] != at[i - 1] + 1).unwrap_or(COLS);
-        let split = run(0);
-        if split == COLS {
-            return Lanes::Run(at[0]);
-        }
-        match run(split) == COLS && at[split] >= split {
-            true => Lanes::Two(split, at[0], at[split] - split),
-            false => Lanes::Any(at),
-        }
+        Lanes::new(at)
     }
 }
 
@@ -327,36 +367,8 @@ impl PackPatches<'_> {
         for number in 0..self.out.len() / (depth * COLS) {
             let lanes = self.lanes(self.first + number);
             let panel = self.out[number * depth * COLS..][..depth * COLS].as_chunks_mut::<COLS>().0;
-            let rows = panel.iter_mut().zip(self.taps.iter().copied());
-            match lanes {
-                Lanes::Run(at) => {
-                    for (row, tap) in rows {
-                        row.copy_from_slice(&words[at + tap..at + tap + COLS]);
-                    }
-                }
-                Lanes::Two(split, one, two) => {
-                    // Vectors by name: of a choice for each lane the compiler makes sixteen loads.
-                    let first: [u32; COLS] = std::array::from_fn(|i| if i < split { !0 } else { 0 });
-                    let first: [S::u32s; V] = bytemuck::cast(first);
-                    for (row, tap) in rows {
-                        let (mut a, mut b) = ([0.0; COLS], [0.0; COLS]);
-                        a.copy_from_slice(&words[one + tap..one + tap + COLS]);
-                        b.copy_from_slice(&words[two + tap..two + tap + COLS]);
-                        let (mut a, b): ([S::u32s; V], [S::u32s; V]) = (bytemuck::cast(a), bytemuck::cast(b));
-                        for (a, (b, first)) in a.iter_mut().zip(b.into_iter().zip(first)) {
-                            let other = simd.and_u32s(b, simd.not_u32s(first));
-                            *a = simd.or_u32s(simd.and_u32s(*a, first), other);
-                        }
-                        *row = bytemuck::cast(a);
-                    }
-                }
-                Lanes::Any(at) => {
-                    for (row, tap) in rows {
-                        for (row, at) in row.iter_mut().zip(&at) {
-                            *row = words[at + tap];
-                        }
-                    }
-                }
+            for (row, &tap) in panel.iter_mut().zip(self.taps) {
+                *row = bytemuck::cast(lanes.read::<S, V>(simd, words, tap));
             }
         }
     }

@@ -356,6 +356,14 @@ pub(super) fn specs() -> Vec<Spec> {
         spec(3, [32, 32], [14, 14], [3, 3]).pad(1, 1),
         spec(1, [13, 48], [9, 28], [3, 3]).pad(1, 1).groups(2),
         spec(2, [13, 32], [29, 27], [3, 4]).stride(2, 2).pad(1, 2).dilation(2, 1),
+        // Transformed tiles: lines of whole panels, of parts of them, of odd extents, samples together, groups, more padding.
+        spec(2, [32, 32], [16, 32], [3, 3]).pad(1, 1),
+        spec(5, [24, 20], [8, 8], [3, 3]).pad(1, 1),
+        spec(3, [17, 33], [13, 27], [3, 3]).pad(1, 2),
+        spec(2, [40, 24], [5, 38], [3, 3]).groups(2),
+        spec(9, [64, 16], [4, 4], [3, 3]).pad(1, 1).groups(3),
+        spec(1, [130, 140], [7, 9], [3, 3]).pad(2, 2),
+        spec(2, [24, 24], [8, 8], [3, 3]).output(12, 9),
         // Padding wider than the kernel, and an output that ends before or beyond the padded input.
         spec(2, [2, 2], [5, 5], [3, 3]).pad(4, 5),
         spec(2, [2, 2], [8, 8], [3, 3]).output(3, 2),

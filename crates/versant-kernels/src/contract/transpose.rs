@@ -1,5 +1,7 @@
 //! A copy that turns rows into columns, sixteen steps of some rows at once in vector registers.
 
+use pulp::Simd;
+
 /// Writes element `x` of each line to `out[x]`, for as many steps as whole blocks of sixteen have; returns their number.
 /// Nothing where the machine has no vectors of sixteen lanes.
 pub(super) fn transposed<const W: usize>(lines: [&[f32]; W], out: &mut [[f32; W]]) -> usize {
@@ -10,6 +12,45 @@ pub(super) fn transposed<const W: usize>(lines: [&[f32]; W], out: &mut [[f32; W]
     // Elsewhere one element at a time, by the caller.
     let _ = (lines, out);
     0
+}
+
+/// Numbers of elements: the even and the odd ones of two vectors that lie one behind the other, and those of both in turn.
+const PARTED: [[u32; 16]; 2] = [
+    [0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30],
+    [1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31],
+];
+const WOVEN: [[u32; 16]; 2] = [
+    [0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23],
+    [8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31],
+];
+
+/// The elements with even and those with odd numbers of two vectors that lie one behind the other.
+#[inline(always)]
+pub(super) fn parted<S: Simd>(simd: S, from: [[f32; 16]; 2]) -> [[f32; 16]; 2] {
+    [chosen(simd, from, &PARTED[0]), chosen(simd, from, &PARTED[1])]
+}
+
+/// The elements of two vectors in turn: what [`parted`] takes apart.
+#[inline(always)]
+pub(super) fn woven<S: Simd>(simd: S, from: [[f32; 16]; 2]) -> [[f32; 16]; 2] {
+    [chosen(simd, from, &WOVEN[0]), chosen(simd, from, &WOVEN[1])]
+}
+
+/// The elements of two vectors with these numbers.
+#[inline(always)]
+fn chosen<S: Simd>(simd: S, [a, b]: [[f32; 16]; 2], numbers: &[u32; 16]) -> [f32; 16] {
+    // Known when this is compiled for some vectors.
+    #[cfg(target_arch = "x86_64")]
+    if let Some(simd) = (&simd as &dyn std::any::Any).downcast_ref::<pulp::x86::V4>() {
+        let [a, b] = [bytemuck::cast(a), bytemuck::cast(b)];
+        return bytemuck::cast(simd.avx512f._mm512_permutex2var_ps(a, bytemuck::cast(*numbers), b));
+    }
+    let _ = simd;
+    let mut all = [0.0; 16];
+    for (to, &number) in all.iter_mut().zip(numbers) {
+        *to = if number < 16 { a[number as usize] } else { b[number as usize - 16] };
+    }
+    all
 }
 
 #[cfg(target_arch = "x86_64")]
