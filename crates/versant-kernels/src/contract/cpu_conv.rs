@@ -1,17 +1,17 @@
 //! Convolution on the CPU: patches packed straight into panels of a matrix product, some output lines at a time.
 //!
-//! An input gradient of stride 1 is a convolution of the gradient with turned weights; with larger strides, columns
-//! of products are added to the pixels that they came from. A weight gradient reads its patches in place. Panels of a
+//! An input gradient of stride 1 is a convolution of the gradient with turned weights, with larger strides one for each phase
+//! (`phases.rs`). A weight gradient reads its patches in place. Panels of a
 //! task are bounded by [`COL`], so that they stay in the second-level cache whatever the image size. Cuts depend on
 //! shape only.
 
 use std::borrow::Cow;
 use std::ops::Range;
 
-use super::cpu::{Sink, for_each_task, piece, product, with_scratch};
+use super::cpu::{Sink, for_each_task, piece, with_scratch};
 use super::panel::{COLS, Mat, Product, Sums, Tiles, depths, rows};
-use super::patches::{LinesProduct, PackPatches, PaddedShape, PixelsProduct, Planes, dense_from};
-use super::{Conv, ConvKind, cpu_weight, depthwise, winograd};
+use super::patches::{LinesProduct, PackPatches, Padded, PaddedShape, PixelsProduct, Planes, dense_from};
+use super::{Conv, ConvKind, cpu_weight, depthwise, phases, winograd};
 use crate::View;
 use crate::eval::Runs;
 
@@ -20,9 +20,9 @@ pub(super) const COL: usize = 3 << 14;
 /// Floats of an image and its result: 512 KiB.
 pub(super) const IMAGE: usize = 1 << 17;
 /// Columns that are packed and multiplied at once.
-const PAIR: usize = 2 * COLS;
+pub(super) const PAIR: usize = 2 * COLS;
 /// Columns that a patch matrix should have at least; small images share one.
-const MIN_COLS: usize = 96;
+pub(super) const MIN_COLS: usize = 96;
 /// Tasks that a gradient is cut into at least, where the shape allows it.
 pub(super) const MIN_TASKS: usize = 16;
 
@@ -90,38 +90,6 @@ impl<'a> Extents<'a> {
         let lines = (IMAGE / line).min(share).clamp(1, height);
         [1, height.div_ceil(height.div_ceil(lines))]
     }
-
-    /// The output positions along `axis` at which tap `k` falls inside the input.
-    pub fn valid(&self, axis: usize, k: usize) -> Range<usize> {
-        let c = self.conv;
-        let (stride, shift) = (c.stride[axis], k * c.dilation[axis]);
-        let low = c.padding[axis].saturating_sub(shift).div_ceil(stride);
-        let high = match (c.input[axis] + c.padding[axis]).checked_sub(shift + 1) {
-            Some(last) => (last / stride + 1).min(c.output[axis]),
-            None => 0,
-        };
-        low.min(high)..high
-    }
-
-    /// The input position along `axis` of tap `k` at a valid output position.
-    pub fn at(&self, axis: usize, out: usize, k: usize) -> usize {
-        out * self.conv.stride[axis] + k * self.conv.dilation[axis] - self.conv.padding[axis]
-    }
-
-    /// Calls `f(tap, oy, ox)` for each kernel tap and output line in `lines`, where it meets the input at
-    /// the columns `ox` (an empty range if nowhere).
-    fn lines(&self, lines: &Range<usize>, mut f: impl FnMut([usize; 2], usize, Range<usize>)) {
-        for ky in 0..self.conv.kernel[0] {
-            let rows = self.valid(0, ky);
-            for kx in 0..self.conv.kernel[1] {
-                let cols = self.valid(1, kx);
-                for oy in lines.clone() {
-                    let inside = rows.contains(&oy);
-                    f([ky, kx], oy, if inside { cols.clone() } else { 0..0 });
-                }
-            }
-        }
-    }
 }
 
 /// Computes every accumulator of `conv`, whose work is not empty.
@@ -153,32 +121,6 @@ pub(super) fn weight_matrix<'a>(e: &Extents<'_>, ops: &'a Operands<'_>, g: usize
         offset: view.offset + (g * e.c_out) as isize * view.strides[0],
         size: [e.c_out, e.c_in * e.taps],
         strides: [view.strides[0], 1],
-    }
-}
-
-/// Adds the columns of `col`, products for rows `(channel, tap)` of `ld` columns, from `at` on to the planes (dense,
-/// one after another) at the pixels that they came from.
-fn scatter(e: &Extents<'_>, planes: &mut [f32], lines: &Range<usize>, col: &[f32], ld: usize, at: usize) {
-    let (width, step) = (e.conv.output[1], e.conv.stride[1]);
-    for (c, plane) in planes.chunks_exact_mut(e.area).enumerate() {
-        e.lines(lines, |[ky, kx], oy, ox| {
-            if ox.is_empty() {
-                return;
-            }
-            let row = (c * e.taps + ky * e.conv.kernel[1] + kx) * ld;
-            let start = row + at + (oy - lines.start) * width;
-            let src = &col[start + ox.start..start + ox.end];
-            let dst = e.at(0, oy, ky) * e.conv.input[1] + e.at(1, ox.start, kx);
-            if step == 1 {
-                for (d, s) in plane[dst..dst + src.len()].iter_mut().zip(src) {
-                    *d += *s;
-                }
-            } else {
-                for (d, s) in plane[dst..].iter_mut().step_by(step).zip(src) {
-                    *d += *s;
-                }
-            }
-        });
     }
 }
 
@@ -286,15 +228,7 @@ fn by_products<'w>(
                             PixelsProduct { weights: a, from, taps, acc, size: [e.c_out, ld] }.run();
                         }
                         Way::Lines => LinesProduct { a, from, taps, acc, size: [e.c_out, ld] }.run(),
-                        // Patches go into the first-level cache, and are used up while they are there.
-                        _ => {
-                            for col in (0..ld).step_by(PAIR) {
-                                let b = &mut panels[..depth * PAIR.min((ld - col).next_multiple_of(COLS))];
-                                PackPatches { from, taps, pixels: ld, first: col / COLS, out: b }.run();
-                                let acc = &mut acc[col..];
-                                Product { a, b, depth, acc, ld, size: [e.c_out, ld - col], sums }.run();
-                            }
-                        }
+                        _ => over_patches(from, taps, a, acc, [e.c_out, ld], first > 0, panels),
                     }
                 }
                 let start = (samples.start * c.c_out + g * e.c_out) * e.pixels;
@@ -304,9 +238,50 @@ fn by_products<'w>(
     });
 }
 
+/// A product of weights with patches, which go into the first-level cache, and are used up while they are there.
+pub(super) fn over_patches(
+    from: &Padded<'_>,
+    taps: &[usize],
+    a: &[f32],
+    acc: &mut [f32],
+    [rows, ld]: [usize; 2],
+    add: bool,
+    panels: &mut [f32],
+) {
+    let (depth, sums) = (taps.len(), Sums::stored_or_added(add));
+    for col in (0..ld).step_by(PAIR) {
+        let b = &mut panels[..depth * PAIR.min((ld - col).next_multiple_of(COLS))];
+        PackPatches { from, taps, pixels: ld, first: col / COLS, out: b }.run();
+        Product { a, b, depth, acc: &mut acc[col..], ld, size: [rows, ld - col], sums }.run();
+    }
+}
+
 /// Three scratch buffers of the thread at once.
 pub(super) fn with_buffers<R>(lens: [usize; 3], f: impl FnOnce([&mut [f32]; 3]) -> R) -> R {
     with_scratch(0, lens[0], |a| with_scratch(1, lens[1], |b| with_scratch(2, lens[2], |c| f([a, b, c]))))
+}
+
+/// Channels of a group in images of so many channels and pixels.
+pub(super) struct Images {
+    pub channels: Range<usize>,
+    pub of: usize,
+    pub area: usize,
+}
+
+impl Images {
+    /// Hands `[sample, channel, pixel]`, pixels from `first` on, to the sink.
+    pub fn emit(&self, samples: Range<usize>, first: usize, out: &[f32], sink: &Sink<'_>) {
+        let start = |s: usize| (s * self.of + self.channels.start) * self.area + first;
+        let (image, channels) = (out.len() / samples.len(), self.channels.len());
+        let whole = image == channels * self.area;
+        if whole && channels == self.of {
+            return sink(Runs::one(start(samples.start), out.len()), out);
+        }
+        let len = if whole { image } else { image / channels };
+        for (s, image) in samples.zip(out.chunks_exact(image)) {
+            sink(Runs { start: start(s), len, apart: self.area }, image);
+        }
+    }
 }
 
 /// Hands an `[channels, samples · pixels]` block of a forward result to the sink.
@@ -338,32 +313,6 @@ fn emit_images(
 pub(super) fn channel_block(e: &Extents<'_>, tasks: usize) -> usize {
     let pieces = MIN_TASKS.div_ceil(tasks).min(e.c_in);
     e.c_in.div_ceil(pieces)
-}
-
-/// Calls `f` with the output gradient of some samples and lines as `[Cout/g, samples · pixels]`.
-fn with_grad(
-    e: &Extents<'_>,
-    grad: &Planes<'_>,
-    g: usize,
-    samples: &Range<usize>,
-    lines: &Range<usize>,
-    f: impl FnOnce(Mat<'_>),
-) {
-    let channels = g * e.c_out..(g + 1) * e.c_out;
-    let width = e.conv.output[1];
-    let pixels = lines.start * width..lines.end * width;
-    if samples.len() == 1 {
-        return f(grad.matrix(samples.start, channels, pixels));
-    }
-    let ld = samples.len() * pixels.len();
-    with_scratch(2, e.c_out * ld, |copy| {
-        for (ch, row) in channels.zip(copy.chunks_exact_mut(ld)) {
-            for (s, out) in samples.clone().zip(row.chunks_exact_mut(pixels.len())) {
-                out.copy_from_slice(&grad.plane(s, ch)[pixels.clone()]);
-            }
-        }
-        f(Mat::dense(copy, e.c_out, ld));
-    });
 }
 
 /// The convolution of the gradient that an input gradient of stride 1 is.
@@ -406,34 +355,5 @@ fn input_grad(e: &Extents<'_>, ops: &Operands<'_>, sink: &Sink<'_>) {
     if depthwise::suits(e) {
         return depthwise::input_grad(e, ops, sink);
     }
-    let [samples, _] = e.block(e.c_in * e.taps);
-    let blocks = c.n.div_ceil(samples);
-    let width = channel_block(e, blocks * c.groups);
-    let cuts = e.c_in.div_ceil(width);
-    let [_, lines] = e.block(width * e.taps);
-    for_each_task(blocks * cuts * c.groups, e.macs(), |task| {
-        let (channels, task) = (piece(task % cuts, width, e.c_in), task / cuts);
-        let (g, samples) = (task % c.groups, piece(task / c.groups, samples, c.n));
-        let rows = channels.len() * e.taps;
-        let weight = weight_matrix(e, ops, g).block([0, channels.start * e.taps], [e.c_out, rows]).t();
-        let image = channels.len() * e.area;
-        with_scratch(0, samples.len() * image, |acc| {
-            acc.fill(0.0);
-            for y in (0..c.output[0]).step_by(lines) {
-                let lines = y..(y + lines).min(c.output[0]);
-                let pixels = lines.len() * c.output[1];
-                let ld = samples.len() * pixels;
-                with_scratch(1, rows * ld, |col| {
-                    with_grad(e, &ops.image, g, &samples, &lines, |grad| product(col, weight, grad, false));
-                    for (i, acc) in acc.chunks_exact_mut(image).enumerate() {
-                        scatter(e, acc, &lines, col, ld, i * pixels);
-                    }
-                });
-            }
-            for (s, acc) in samples.clone().zip(acc.chunks_exact(image)) {
-                let start = (s * c.c_in + g * e.c_in + channels.start) * e.area;
-                sink(Runs::one(start, acc.len()), acc);
-            }
-        });
-    });
+    phases::input_grad(e, ops, sink);
 }

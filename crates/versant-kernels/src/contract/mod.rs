@@ -23,6 +23,7 @@ pub(crate) mod gpu;
 mod gpu_tests;
 pub(crate) mod panel;
 mod patches;
+mod phases;
 #[cfg(test)]
 mod tests;
 mod tiles;

@@ -364,6 +364,10 @@ pub(super) fn specs() -> Vec<Spec> {
         spec(9, [64, 16], [4, 4], [3, 3]).pad(1, 1).groups(3),
         spec(1, [130, 140], [7, 9], [3, 3]).pad(2, 2),
         spec(2, [24, 24], [8, 8], [3, 3]).output(12, 9),
+        // Phases: of odd extents, of groups, some without taps, more of them than pixels.
+        spec(2, [9, 17], [17, 19], [3, 3]).groups(2).stride(2, 2).pad(1, 1),
+        spec(3, [8, 9], [14, 70], [2, 3]).stride(3, 4).pad(1, 2),
+        spec(2, [5, 6], [3, 2], [2, 2]).stride(4, 5).pad(0, 1),
         // Padding wider than the kernel, and an output that ends before or beyond the padded input.
         spec(2, [2, 2], [5, 5], [3, 3]).pad(4, 5),
         spec(2, [2, 2], [8, 8], [3, 3]).output(3, 2),

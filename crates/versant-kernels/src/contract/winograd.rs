@@ -10,14 +10,14 @@
 //! results of its tile NaN, though, also those that do not read it.
 
 use pulp::{NullaryFnOnce, Simd};
+use rayon::prelude::*;
 
 use super::Conv;
-use super::cpu::{Sink, for_each_task, piece, with_scratch};
-use super::cpu_conv::{Extents, IMAGE};
+use super::cpu::{SEQUENTIAL_MACS, Sink, for_each_task, piece, with_scratch};
+use super::cpu_conv::{Extents, IMAGE, Images};
 use super::panel::{COLS, Mat, NARROW, Product, Sums, Tiles, WIDE, over_panels, rows};
 use super::patches::Planes;
 use super::transpose::woven;
-use crate::eval::Runs;
 use crate::lanes::{arch, vectorised};
 
 mod number;
@@ -94,41 +94,54 @@ fn weight_panels(e: &Extents<'_>) -> usize {
 
 /// Calls `f` with the transformed weights of all groups, panels of rows of each frequency.
 fn with_weights<'w>(e: &Extents<'_>, weight: impl Fn(usize) -> Mat<'w>, f: impl FnOnce(&[f32])) {
-    let size = weight_panels(e);
+    let (size, tile) = (weight_panels(e), rows());
     with_scratch(3, e.conv.groups * FREQUENCIES * size, |all| {
-        with_scratch(4, e.taps * size, |from| {
-            for (g, out) in all.chunks_exact_mut(FREQUENCIES * size).enumerate() {
-                weight(g).t().pack_by(rows(), from);
-                match rows() {
-                    WIDE => vectorised(Weights::<WIDE> { from, out }),
-                    _ => vectorised(Weights::<NARROW> { from, out }),
-                }
+        for (g, out) in all.chunks_exact_mut(FREQUENCIES * size).enumerate() {
+            let weight = weight(g);
+            // The frequencies of each panel.
+            let mut panels: Vec<Vec<&mut [f32]>> = Vec::new();
+            panels.resize_with(e.c_out.div_ceil(tile), Vec::new);
+            for frequency in out.chunks_exact_mut(size) {
+                let parts = frequency.chunks_exact_mut(tile * e.c_in);
+                panels.iter_mut().zip(parts).for_each(|(panel, part)| panel.push(part));
             }
-        });
+            let least = if e.macs() < SEQUENTIAL_MACS { panels.len() } else { 1 };
+            panels.into_par_iter().enumerate().with_min_len(least).for_each(|(i, out)| {
+                let first = i * tile;
+                let weight = weight.block([first, 0], [tile.min(e.c_out - first), e.c_in * e.taps]);
+                with_scratch(4, tile * e.c_in * e.taps, |from| {
+                    weight.t().pack_by(tile, from);
+                    match tile {
+                        WIDE => vectorised(Weights::<WIDE> { from, out }),
+                        _ => vectorised(Weights::<NARROW> { from, out }),
+                    }
+                });
+            });
+        }
         f(all);
     });
 }
 
-/// Transforms panels of `R` rows of weights, `[channel][tap][R]`, into panels of each frequency.
+/// Transforms a panel of `R` rows of weights, `[channel][tap][R]`.
 struct Weights<'a, const R: usize> {
     from: &'a [f32],
-    out: &'a mut [f32],
+    /// `[channel][R]` of each frequency.
+    out: Vec<&'a mut [f32]>,
 }
 
 impl<const R: usize> NullaryFnOnce for Weights<'_, R> {
     type Output = ();
     #[inline(always)]
-    fn call(self) {
-        let (from, out) = (self.from.as_chunks::<R>().0, self.out.as_chunks_mut::<R>().0);
-        let size = out.len() / FREQUENCIES;
-        for (place, from) in from.as_chunks::<9>().0.iter().enumerate() {
+    fn call(mut self) {
+        let from = self.from.as_chunks::<R>().0;
+        for (channel, from) in from.as_chunks::<9>().0.iter().enumerate() {
             let mut all = [[0.0; R]; FREQUENCIES];
             for lane in 0..R {
                 let tile = both(square(|i| from[i][lane]), weights);
                 all.iter_mut().zip(tile.as_flattened()).for_each(|(to, &value)| to[lane] = value);
             }
-            for (frequency, all) in all.into_iter().enumerate() {
-                out[frequency * size + place] = all;
+            for (out, all) in self.out.iter_mut().zip(all) {
+                out[channel * R..][..R].copy_from_slice(&all);
             }
         }
     }
@@ -142,15 +155,8 @@ fn emit(e: &Extents<'_>, g: usize, block: &Block<'_>, sums: &[f32], wide: usize,
     let image: usize = size.iter().product();
     with_scratch(0, samples.len() * image, |out| {
         arch().dispatch(Results { sums, tiles: [samples.len(), lines.len(), wide], out, size });
-        let start = |s: usize| (s * c.c_out + g * e.c_out) * e.pixels + top * c.output[1];
-        let whole = image == e.c_out * e.pixels;
-        if whole && c.groups == 1 {
-            return sink(Runs::one(start(samples.start), out.len()), out);
-        }
-        let len = if whole { image } else { image / e.c_out };
-        for (s, image) in samples.zip(out.chunks_exact(image)) {
-            sink(Runs { start: start(s), len, apart: e.pixels }, image);
-        }
+        let images = Images { channels: g * e.c_out..(g + 1) * e.c_out, of: c.c_out, area: e.pixels };
+        images.emit(samples, top * c.output[1], out, sink);
     });
 }
 
