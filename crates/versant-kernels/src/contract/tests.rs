@@ -3,8 +3,9 @@
 use std::sync::Mutex;
 
 use super::cpu::accumulate;
+use super::cpu_conv::Extents;
 use super::gpu_tests::{plain, with_operand};
-use super::{Contraction, Conv, ConvKind, MatMul, Operand, contraction};
+use super::{Contraction, Conv, ConvKind, MatMul, Operand, contraction, winograd};
 use crate::{Shape, Target, View};
 
 /// A fixed sequence of values in (-1, 1).
@@ -356,14 +357,6 @@ pub(super) fn specs() -> Vec<Spec> {
         spec(3, [32, 32], [14, 14], [3, 3]).pad(1, 1),
         spec(1, [13, 48], [9, 28], [3, 3]).pad(1, 1).groups(2),
         spec(2, [13, 32], [29, 27], [3, 4]).stride(2, 2).pad(1, 2).dilation(2, 1),
-        // Transformed tiles: lines of whole panels, of parts of them, of odd extents, samples together, groups, more padding.
-        spec(2, [32, 32], [16, 32], [3, 3]).pad(1, 1),
-        spec(5, [24, 20], [8, 8], [3, 3]).pad(1, 1),
-        spec(3, [17, 33], [13, 27], [3, 3]).pad(1, 2),
-        spec(2, [40, 24], [5, 38], [3, 3]).groups(2),
-        spec(9, [64, 16], [4, 4], [3, 3]).pad(1, 1).groups(3),
-        spec(1, [130, 140], [7, 9], [3, 3]).pad(2, 2),
-        spec(2, [24, 24], [8, 8], [3, 3]).output(12, 9),
         // Phases: of odd extents, of groups, some without taps, more of them than pixels.
         spec(2, [9, 17], [17, 19], [3, 3]).groups(2).stride(2, 2).pad(1, 1),
         spec(3, [8, 9], [14, 70], [2, 3]).stride(3, 4).pad(1, 2),
@@ -393,9 +386,32 @@ fn depthwise() -> Vec<Spec> {
     ]
 }
 
+/// Convolutions by Winograd's tiles: lines of whole panels of tiles, of parts of them, of odd extents, samples together, groups, more
+/// padding, an output that ends beyond the input.
+fn of_tiles() -> Vec<Spec> {
+    vec![
+        spec(2, [32, 32], [16, 32], [3, 3]).pad(1, 1),
+        spec(5, [24, 20], [8, 8], [3, 3]).pad(1, 1),
+        spec(3, [33, 40], [13, 27], [3, 3]).pad(1, 2),
+        spec(2, [40, 24], [6, 38], [3, 3]).groups(2),
+        spec(9, [64, 60], [4, 4], [3, 3]).pad(1, 1).groups(3),
+        spec(1, [130, 140], [7, 9], [3, 3]).pad(2, 2),
+        spec(2, [32, 32], [8, 8], [3, 3]).output(12, 9),
+    ]
+}
+
+#[test]
+fn tiles_are_used_where_they_are_tested() {
+    for spec in of_tiles() {
+        let (c, _) = spec.build(ConvKind::Forward, Layout::Dense, Layout::Dense);
+        let Contraction::Conv(conv) = &c else { panic!("a convolution") };
+        assert!(winograd::suits(&Extents::new(conv)), "{c:?}");
+    }
+}
+
 #[test]
 fn convolutions_agree_with_the_sum() {
-    for spec in specs().into_iter().chain(depthwise()) {
+    for spec in specs().into_iter().chain(depthwise()).chain(of_tiles()) {
         for kind in KINDS {
             for (la, lb) in [(0, 0), (1, 1), (2, 3), (3, 2), (4, 5), (5, 4)] {
                 let (c, lengths) = spec.build(kind, LAYOUTS[la], LAYOUTS[lb]);

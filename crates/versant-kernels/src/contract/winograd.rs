@@ -35,8 +35,10 @@ const FREQUENCIES: usize = 16;
 pub(super) fn suits(e: &Extents<'_>) -> bool {
     let c = e.conv;
     let tiles: usize = tiles(c).iter().product();
-    // Multiply-adds, and as many as are done while as much is transformed, about five for each number.
-    let transforms = FREQUENCIES * (5 * tiles * (e.c_in + e.c_out) + 6 * e.c_in * e.c_out);
+    // Multiply-adds, and as many as are done while as much is transformed, about seven for each number (`docs/cpu.md` has both
+    // ways for some shapes). Weights are transformed once for all samples, but one batch should go the way of others.
+    let weights = 6 * e.c_in * e.c_out / c.n.clamp(1, 3);
+    let transforms = FREQUENCIES * (7 * tiles * (e.c_in + e.c_out) + weights);
     let products = FREQUENCIES * tiles * e.c_in * e.c_out;
     let same = [c.stride, c.dilation] == [[1, 1]; 2] && c.kernel == [3, 3];
     same && 5 * (transforms + products) < 4 * e.taps * e.pixels * e.c_in * e.c_out
