@@ -228,18 +228,18 @@ fn by_products<'w>(
                             PixelsProduct { weights: a, from, taps, acc, size: [e.c_out, ld] }.run();
                         }
                         Way::Lines => LinesProduct { a, from, taps, acc, size: [e.c_out, ld] }.run(),
-                        _ => over_patches(from, taps, a, acc, [e.c_out, ld], first > 0, panels),
+                        _ => patch_product(from, taps, a, acc, [e.c_out, ld], first > 0, panels),
                     }
                 }
-                let start = (samples.start * c.c_out + g * e.c_out) * e.pixels;
-                emit_images(e, start, samples.len(), pixels, acc, sink);
+                let images = Images { channels: g * e.c_out..(g + 1) * e.c_out, of: c.c_out, area: e.pixels };
+                images.emit_turned(samples, pixels, acc, sink);
             });
         });
     });
 }
 
 /// A product of weights with patches, which go into the first-level cache, and are used up while they are there.
-pub(super) fn over_patches(
+pub(super) fn patch_product(
     from: &Padded<'_>,
     taps: &[usize],
     a: &[f32],
@@ -282,31 +282,21 @@ impl Images {
             sink(Runs { start: start(s), len, apart: self.area }, image);
         }
     }
-}
 
-/// Hands an `[channels, samples · pixels]` block of a forward result to the sink.
-fn emit_images(
-    e: &Extents<'_>,
-    start: usize,
-    samples: usize,
-    pixels: Range<usize>,
-    acc: &[f32],
-    sink: &Sink<'_>,
-) {
-    let len = pixels.len();
-    if samples == 1 {
-        let run = if len == e.pixels { acc.len() } else { len };
-        return sink(Runs { start: start + pixels.start, len: run, apart: e.pixels }, acc);
-    }
-    with_scratch(4, e.c_out * len, |image| {
-        for s in 0..samples {
-            for (ch, out) in image.chunks_exact_mut(len).enumerate() {
-                let from = (ch * samples + s) * len;
+    /// The same of `[channel, sample, pixel]`.
+    fn emit_turned(&self, samples: Range<usize>, pixels: Range<usize>, acc: &[f32], sink: &Sink<'_>) {
+        let [count, channels, len] = [samples.len(), self.channels.len(), pixels.len()];
+        if count == 1 {
+            return self.emit(samples, pixels.start, acc, sink);
+        }
+        with_scratch(4, acc.len(), |out| {
+            for (i, out) in out.chunks_exact_mut(len).enumerate() {
+                let from = (i % channels * count + i / channels) * len;
                 out.copy_from_slice(&acc[from..from + len]);
             }
-            sink(Runs::one(start + s * e.conv.c_out * e.pixels, image.len()), image);
-        }
-    });
+            self.emit(samples, pixels.start, out, sink);
+        });
+    }
 }
 
 /// Input channels per task of a gradient that already has `tasks` tasks.

@@ -26,6 +26,8 @@ struct WeightTasks {
     channels: usize,
     /// Output channels of a row of a partial result, whole panels.
     ld: usize,
+    /// Whether it is computed by Winograd's tiles.
+    by_tiles: bool,
 }
 
 impl WeightTasks {
@@ -34,12 +36,12 @@ impl WeightTasks {
         let most = (PARTIALS / total).clamp(1, MIN_TASKS.div_ceil(e.conv.groups)).min(e.conv.n);
         let samples = e.conv.n.div_ceil(most);
         let chunks = e.conv.n.div_ceil(samples);
-        let mut channels = channel_block(e, chunks * e.conv.groups);
-        if winograd::suits(e) {
+        let (mut channels, by_tiles) = (channel_block(e, chunks * e.conv.groups), winograd::suits(e));
+        if by_tiles {
             // Each block transforms the whole gradient: few blocks, of whole tiles.
             channels = channels.next_multiple_of(4 * WIDE).min(e.c_in);
         }
-        WeightTasks { chunks, samples, channels, ld: e.c_out.next_multiple_of(COLS) }
+        WeightTasks { chunks, samples, channels, ld: e.c_out.next_multiple_of(COLS), by_tiles }
     }
 }
 
@@ -61,7 +63,7 @@ pub(super) fn weight_grad(e: &Extents<'_>, ops: &Operands<'_>, sink: &Sink<'_>) 
         let from = g * e.c_in + channels.start..g * e.c_in + channels.end;
         let out = g * e.c_out..(g + 1) * e.c_out;
         let mut sum = vec![0.0; taps * t.ld];
-        if winograd::suits(e) {
+        if t.by_tiles {
             winograd::weight_sum(e, ops, [from, out], chunk, &mut sum);
             return sum;
         }

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::cpu::{Sink, for_each_task, piece, with_scratch};
 use super::cpu_conv::{
-    Extents, IMAGE, Images, MIN_COLS, MIN_TASKS, Operands, PAIR, over_patches, weight_matrix, with_buffers,
+    Extents, IMAGE, Images, MIN_COLS, MIN_TASKS, Operands, PAIR, patch_product, weight_matrix, with_buffers,
 };
 use super::panel::{Mat, Tiles, rows};
 use super::patches::{LinesProduct, Padded, PaddedShape};
@@ -182,7 +182,7 @@ fn phase(
     let taps: &Vec<usize> = &(0..channels).flat_map(places).collect();
     match LinesProduct::suits(shape.out[1]) {
         true => LinesProduct { a: weights, from, taps, acc: sums, size: [rows, ld] }.run(),
-        false => over_patches(from, taps, weights, sums, [rows, ld], false, panels),
+        false => patch_product(from, taps, weights, sums, [rows, ld], false, panels),
     }
 }
 

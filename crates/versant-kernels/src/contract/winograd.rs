@@ -61,7 +61,7 @@ pub(super) fn forward<'w>(
     weight: impl Fn(usize) -> Mat<'w>,
     sink: &Sink<'_>,
 ) {
-    let (c, [high, wide]) = (e.conv, tiles(e.conv));
+    let (c, [high, _]) = (e.conv, tiles(e.conv));
     let [samples, lines] = block(c, FREQUENCIES * (e.c_in + e.c_out));
     let cuts = high.div_ceil(lines);
     let tasks = c.n.div_ceil(samples) * cuts * c.groups;
@@ -82,7 +82,7 @@ pub(super) fn forward<'w>(
                         let (b, size) = (&b[..ld * e.c_in], [e.c_out, ld]);
                         Product { a, b, depth: e.c_in, acc, ld, size, sums: Sums::Store }.run();
                     }
-                    emit(e, g, &block, sums, wide, sink);
+                    emit(e, g, &block, sums, sink);
                 });
             });
         });
@@ -150,13 +150,13 @@ impl<const R: usize> NullaryFnOnce for Weights<'_, R> {
 }
 
 /// Transforms sums back and hands the results to the sink.
-fn emit(e: &Extents<'_>, g: usize, block: &Block<'_>, sums: &[f32], wide: usize, sink: &Sink<'_>) {
+fn emit(e: &Extents<'_>, g: usize, block: &Block<'_>, sums: &[f32], sink: &Sink<'_>) {
     let (c, samples, lines) = (e.conv, block.samples.clone(), block.lines.clone());
     let [top, bottom] = [2 * lines.start, (2 * lines.end).min(c.output[0])];
     let size = [e.c_out, bottom - top, c.output[1]];
     let image: usize = size.iter().product();
     with_scratch(0, samples.len() * image, |out| {
-        arch().dispatch(Results { sums, tiles: [samples.len(), lines.len(), wide], out, size });
+        arch().dispatch(Results { sums, tiles: [samples.len(), lines.len(), tiles(c)[1]], out, size });
         let images = Images { channels: g * e.c_out..(g + 1) * e.c_out, of: c.c_out, area: e.pixels };
         images.emit(samples, top * c.output[1], out, sink);
     });

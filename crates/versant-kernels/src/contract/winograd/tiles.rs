@@ -21,21 +21,22 @@ pub(super) fn tiles(c: &Conv) -> [usize; 2] {
     c.output.map(|extent| extent.div_ceil(2))
 }
 
-/// Where the frequencies of tiles lie: panels of [`COLS`] floats from one frequency, panel of tiles and channel to the next.
+/// Where frequencies lie: panels of [`COLS`] floats from one frequency, panel and channel to the next.
 #[derive(Clone, Copy)]
 pub(super) struct Apart {
     pub frequency: usize,
-    panel: usize,
+    pub panel: usize,
     pub channel: usize,
 }
 
 impl Apart {
-    /// Panels of tiles, as a product's right operand.
-    pub fn panels(channels: usize, tiles: usize) -> Apart {
-        Apart { frequency: tiles.div_ceil(COLS) * channels + 1, panel: channels, channel: 1 }
+    /// As a product's right operand, panels of so many columns: tiles, whose steps are channels, or in a weight gradient channels,
+    /// whose steps are tiles.
+    pub fn panels(steps: usize, columns: usize) -> Apart {
+        Apart { frequency: columns.div_ceil(COLS) * steps + 1, panel: steps, channel: 1 }
     }
 
-    /// A row of tiles for each channel, as a product's left operand.
+    /// As a product's left operand: a row of tiles for each channel.
     pub fn rows(channels: usize, tiles: usize) -> Apart {
         let channel = tiles.div_ceil(COLS);
         Apart { frequency: channels * channel + 1, panel: 1, channel }

@@ -26,21 +26,20 @@ pub(in crate::contract) fn weight_sum(
     let ld = to.len().next_multiple_of(COLS);
     let [together, lines] = block(c, FREQUENCIES * (channels + ld));
     let most = together * lines * wide;
-    let apart = Apart::rows(channels, most);
-    let lens =
-        [apart.len(), FREQUENCIES * Right::new(ld, most).frequency * COLS, FREQUENCIES * channels * ld];
+    let of_left = Apart::rows(channels, most);
+    let lens = [of_left.len(), Apart::panels(most, ld).len(), FREQUENCIES * channels * ld];
     with_operands(lens, |[left, right, sums]| {
         let mut add = false;
         for first in samples.clone().step_by(together) {
             for y in (0..high).step_by(lines) {
                 let (samples, lines) = (first..(first + together).min(samples.end), y..(y + lines).min(high));
                 let block = Block { conv: c, image: &ops.image, channels: from.clone(), samples, lines };
-                block.transform(left, apart);
                 let depth = block.tiles();
-                let of_right = Right::new(ld, depth);
-                of_right.transform(&block, grad, &to, right);
+                let of_right = Apart::panels(depth, ld);
+                block.transform(left, of_left);
+                transform_gradients(&block, grad, &to, right, of_right);
                 for (i, acc) in sums.chunks_exact_mut(channels * ld).enumerate() {
-                    let (data, pitch) = (&left[i * apart.frequency * COLS..], apart.channel * COLS);
+                    let (data, pitch) = (&left[i * of_left.frequency * COLS..], of_left.channel * COLS);
                     let a = Mat { data, offset: 0, size: [channels, depth], strides: [pitch as isize, 1] };
                     let b = &right[i * of_right.frequency * COLS..][..ld * depth];
                     RowsProduct { a, b, acc, cols: ld, sums: Sums::stored_or_added(add) }.run();
@@ -57,35 +56,26 @@ fn with_operands(lens: [usize; 3], f: impl FnOnce([&mut [f32]; 3])) {
     with_scratch(3, lens[0], |a| with_scratch(4, lens[1], |b| with_scratch(6, lens[2], |c| f([a, b, c]))));
 }
 
-/// Where the frequencies of gradients lie, as a product's right operand: `[frequency][panel of channels][tile][COLS]`. Tiles from one
-/// frequency, and from one panel, to the next.
-#[derive(Clone, Copy)]
-struct Right {
-    frequency: usize,
-    panel: usize,
-}
-
-impl Right {
-    fn new(channels: usize, tiles: usize) -> Right {
-        // The one is for the cache: see `Apart::len`.
-        Right { frequency: channels / COLS * tiles + 1, panel: tiles }
-    }
-
-    /// Stores the frequencies of a block's gradients.
-    fn transform(self, block: &Block<'_>, grad: &Planes<'_>, channels: &Range<usize>, out: &mut [f32]) {
-        let [high, width] = block.conv.output;
-        let lines = 2 * block.lines.start..(2 * block.lines.end).min(high);
-        let each = block.tiles() / block.samples.len();
-        let panels = channels.len().div_ceil(COLS);
-        with_scratch(0, panels * COLS * lines.len() * width, |pixels| {
-            for (i, s) in block.samples.clone().enumerate() {
-                let of_lines = lines.start * width..lines.end * width;
-                grad.matrix(s, channels.clone(), of_lines).t().pack::<COLS>(pixels);
-                let (size, out) = ([lines.len(), width], &mut out[i * each * COLS..]);
-                arch().dispatch(Gradients { from: pixels, size, out, apart: self });
-            }
-        });
-    }
+/// Stores the frequencies of a block's gradients, as a product's right operand.
+fn transform_gradients(
+    block: &Block<'_>,
+    grad: &Planes<'_>,
+    channels: &Range<usize>,
+    out: &mut [f32],
+    apart: Apart,
+) {
+    let [high, width] = block.conv.output;
+    let lines = 2 * block.lines.start..(2 * block.lines.end).min(high);
+    let each = block.tiles() / block.samples.len();
+    let len = channels.len().next_multiple_of(COLS) * lines.len() * width;
+    with_scratch(0, len, |pixels| {
+        for (i, s) in block.samples.clone().enumerate() {
+            let of_lines = lines.start * width..lines.end * width;
+            grad.matrix(s, channels.clone(), of_lines).t().pack::<COLS>(pixels);
+            let (size, out) = ([lines.len(), width], &mut out[i * each * COLS..]);
+            arch().dispatch(Gradients { from: pixels, size, out, apart });
+        }
+    });
 }
 
 /// Transforms gradients of two by two results, panels of channels whose pixels lie one behind the other.
@@ -95,7 +85,7 @@ struct Gradients<'a> {
     /// Lines and columns of it.
     size: [usize; 2],
     out: &'a mut [f32],
-    apart: Right,
+    apart: Apart,
 }
 
 over_panels!(Gradients, transform);
