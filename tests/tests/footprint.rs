@@ -108,36 +108,3 @@ fn launches_are_timed_beside_what_the_device_can_do() {
         assert!(b.to_vec::<f32>().unwrap().iter().all(|v| v.is_finite()));
     }
 }
-
-/// Pages of this process in memory, in KiB.
-#[cfg(target_os = "linux")]
-fn resident() -> usize {
-    let status = std::fs::read_to_string("/proc/self/status").expect("Linux tells");
-    let line = status.lines().find(|l| l.starts_with("VmRSS:")).expect("a process has pages");
-    line.split_whitespace().nth(1).expect("a number").parse().expect("a number")
-}
-
-/// Working memory that threads take and do not give back to one another grew by 80 KiB a step here.
-#[test]
-#[cfg(target_os = "linux")]
-fn a_long_run_takes_no_more_memory() {
-    let _alone = alone();
-    let device = Device::cpu();
-    let vs = Params::new(&device, Seed(3));
-    let net = (Linear::new(&(&vs / "a"), 256, 256), Relu, Linear::new(&(&vs / "b"), 256, 256));
-    let mut opt = AdamW::new(&vs, 1e-3);
-    let x = Tensor::from_slice(&device, &values(64 * 256), &[64, 256]);
-    let y = Tensor::from_slice(&device, &[7i32; 64], &[64]);
-    let mut run = |steps: usize| {
-        for _ in 0..steps {
-            let loss = net.forward(&x, Mode::Train).cross_entropy(&y);
-            opt.step(loss.backward().unwrap()).unwrap();
-        }
-    };
-    run(100);
-    let before = resident();
-    run(300);
-    let more = resident().saturating_sub(before);
-    println!("300 steps took {more} KiB");
-    assert!(more < 8 << 10, "300 steps took {more} KiB");
-}
