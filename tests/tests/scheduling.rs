@@ -6,7 +6,7 @@ use versant_graph::{
     plan_stats,
 };
 use versant_tests::cases::Input;
-use versant_tests::devices;
+use versant_tests::{alone, devices};
 
 fn real(device: &Device, shape: &[usize], seed: u64) -> Tensor {
     Input::random(shape, DType::F32, (-1.0, 1.0), seed).tensor(device)
@@ -89,6 +89,7 @@ fn training_step(parameters: &mut [Tensor; 2], n: usize, step: usize) -> f32 {
 
 #[test]
 fn a_short_last_batch_compiles_nothing() {
+    let _alone = alone();
     for device in devices() {
         let new = |shape: &[usize], seed| real(&device, shape, seed).into_parameter("p").unwrap();
         let mut parameters = [new(&[4, 1, 3, 3], 1), new(&[64, 10], 2)];
@@ -192,6 +193,7 @@ fn a_buffer_that_only_the_plan_owns_is_updated_in_place() {
 
 #[test]
 fn a_value_that_somebody_holds_is_not_overwritten() {
+    let _alone = alone();
     for device in devices() {
         let p = Tensor::from_slice(&device, &[1.0f32, 2.0, 3.0, 4.0], &[4]);
         let (clone, view, parameter) =

@@ -67,6 +67,21 @@ impl<'a> Extents<'a> {
         self.conv.n * self.pixels * self.conv.c_out * self.c_in * self.taps
     }
 
+    /// Runs `f` for the samples and lines of each task of each group, of `[samples, lines]` and images of `height` lines, on all
+    /// threads unless the work is small.
+    pub fn for_each_part(
+        &self,
+        [samples, lines]: [usize; 2],
+        height: usize,
+        f: impl Fn(usize, Range<usize>, Range<usize>) + Sync + Send,
+    ) {
+        let (c, cuts) = (self.conv, height.div_ceil(lines));
+        for_each_task(c.n.div_ceil(samples) * cuts * c.groups, self.macs(), |task| {
+            let (g, task) = (task % c.groups, task / c.groups);
+            f(g, piece(task / cuts, samples, c.n), piece(task % cuts, lines, height));
+        });
+    }
+
     /// Samples and output rows that share a patch matrix of `rows` rows.
     fn block(&self, rows: usize) -> [usize; 2] {
         let cols = (COL / rows).max(MIN_COLS);
@@ -179,9 +194,8 @@ fn by_products<'w>(
     let in_place = matches!(way, Way::Pixels | Way::Lines);
     let channels = if in_place { e.c_in } else { depths(e.c_in * e.taps).div_ceil(e.taps).min(e.c_in) };
     let deep = channels * e.taps;
-    let [samples, lines] = if in_place { e.whole_lines() } else { e.block(deep) };
-    let way = if way == Way::Planes && samples > 1 { Way::Patches } else { way };
-    let (blocks, cuts) = (c.n.div_ceil(samples), c.output[0].div_ceil(lines));
+    let block = if in_place { e.whole_lines() } else { e.block(deep) };
+    let way = if way == Way::Planes && block[0] > 1 { Way::Patches } else { way };
     let tile = if way == Way::Pixels { COLS } else { rows() };
     let rows = e.c_out.next_multiple_of(tile);
     let size = rows * e.c_in * e.taps;
@@ -196,9 +210,7 @@ fn by_products<'w>(
             }
         }
         let weights = &*weights;
-        for_each_task(blocks * cuts * c.groups, e.macs(), |task| {
-            let (g, task) = (task % c.groups, task / c.groups);
-            let (samples, lines) = (piece(task / cuts, samples, c.n), piece(task % cuts, lines, c.output[0]));
+        e.for_each_part(block, c.output[0], |g, samples, lines| {
             let pixels = lines.start * c.output[1]..lines.end * c.output[1];
             let ld = samples.len() * pixels.len();
             let shape = PaddedShape::new(c, channels, lines.len());

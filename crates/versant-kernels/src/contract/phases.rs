@@ -6,7 +6,7 @@
 
 use rayon::prelude::*;
 
-use super::cpu::{Sink, for_each_task, piece, with_scratch};
+use super::cpu::{Sink, with_scratch};
 use super::cpu_conv::{
     Extents, IMAGE, Images, MIN_COLS, MIN_TASKS, Operands, PAIR, patch_product, weight_matrix, with_buffers,
 };
@@ -100,14 +100,10 @@ impl Phases {
 
 pub(super) fn input_grad(e: &Extents<'_>, ops: &Operands<'_>, sink: &Sink<'_>) {
     let (c, phases) = (e.conv, &Phases::new(e.conv));
-    let (all, [samples, lines]) = (&phases.all(), phases.block(e));
-    let [height, width] = phases.conv.output;
-    let cuts = height.div_ceil(lines);
+    let (all, [height, width]) = (&phases.all(), phases.conv.output);
     let size = e.c_in.next_multiple_of(rows()) * e.c_out * e.taps;
     with_weights(e, ops, all, size, |weights| {
-        for_each_task(c.n.div_ceil(samples) * cuts * c.groups, e.macs(), |task| {
-            let (g, task) = (task % c.groups, task / c.groups);
-            let (samples, lines) = (piece(task / cuts, samples, c.n), piece(task % cuts, lines, height));
+        e.for_each_part(phases.block(e), height, |g, samples, lines| {
             let shape = PaddedShape::new(&phases.conv, e.c_out, lines.len());
             let of_input = lines.start * c.stride[0]..(lines.end * c.stride[0]).min(c.input[0]);
             let ld = samples.len() * lines.len() * width;

@@ -13,7 +13,7 @@ use pulp::{NullaryFnOnce, Simd};
 use rayon::prelude::*;
 
 use super::Conv;
-use super::cpu::{SEQUENTIAL_MACS, Sink, for_each_task, piece, with_scratch};
+use super::cpu::{SEQUENTIAL_MACS, Sink, with_scratch};
 use super::cpu_conv::{Extents, IMAGE, Images};
 use super::panel::{COLS, Mat, NARROW, Product, Sums, Tiles, WIDE, over_panels, rows};
 use super::patches::Planes;
@@ -61,15 +61,9 @@ pub(super) fn forward<'w>(
     weight: impl Fn(usize) -> Mat<'w>,
     sink: &Sink<'_>,
 ) {
-    let (c, [high, _]) = (e.conv, tiles(e.conv));
-    let [samples, lines] = block(c, FREQUENCIES * (e.c_in + e.c_out));
-    let cuts = high.div_ceil(lines);
-    let tasks = c.n.div_ceil(samples) * cuts * c.groups;
-    let size = weight_panels(e);
+    let (c, size) = (e.conv, weight_panels(e));
     with_weights(e, weight, |weights| {
-        for_each_task(tasks, e.macs(), |task| {
-            let (g, task) = (task % c.groups, task / c.groups);
-            let (samples, lines) = (piece(task / cuts, samples, c.n), piece(task % cuts, lines, high));
+        e.for_each_part(block(c, FREQUENCIES * (e.c_in + e.c_out)), tiles(c)[0], |g, samples, lines| {
             let block = Block { conv: c, image, channels: g * e.c_in..(g + 1) * e.c_in, samples, lines };
             let (apart, weights) = (Apart::panels(e.c_in, block.tiles()), &weights[g * FREQUENCIES * size..]);
             let ld = block.tiles().next_multiple_of(COLS);
