@@ -44,8 +44,9 @@ fn open_devices() -> Vec<Device> {
     devices
 }
 
-/// Lets the tests of a program that call it take turns: they share devices, whose counters, latest plans and times would be
-/// each other's.
+/// Lets the tests of a program that call it take turns: they share [`devices`], whose counters, latest plans and times would be
+/// each other's. If one test of a program reads such figures, all that use these devices take turns with it; one that reads
+/// figures of the whole process, its memory, is a program of its own (`long_run.rs`).
 pub fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
