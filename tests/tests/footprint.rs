@@ -5,7 +5,6 @@ use versant_device::{DeviceError, DeviceOptions, Select};
 use versant_graph::{Device, DeviceKind, Tensor, eval, explain, explain_timed, latest_plan};
 use versant_nn::layers::{BatchNorm2d, Conv2d, Flatten, Linear, MaxPool2d, Relu};
 use versant_nn::{AdamW, Losses, Mode, Module, Optimizer, Params, Seed};
-use versant_tests::alone;
 
 /// Devices of one's own, which hold nothing: memory is measured.
 fn own() -> Vec<Device> {
@@ -80,7 +79,6 @@ fn a_training_step_measures_what_its_plan_says() {
 
 #[test]
 fn launches_are_timed_beside_what_the_device_can_do() {
-    let _alone = alone();
     for device in own() {
         let n = 64;
         let a = Tensor::from_slice(&device, &values(n * n), &[n, n]);

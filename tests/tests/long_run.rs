@@ -4,13 +4,10 @@
 
 #![cfg(target_os = "linux")]
 
-use versant_graph::{Device, Tensor};
+use versant_graph::{DType, Device, Tensor};
 use versant_nn::layers::{Linear, Relu};
 use versant_nn::{AdamW, Losses, Mode, Module, Optimizer, Params, Seed};
-
-fn values(n: usize) -> Vec<f32> {
-    (0..n).map(|i| ((i * 37 + 11) % 101) as f32 / 101.0 - 0.5).collect()
-}
+use versant_tests::cases::Input;
 
 /// Pages of this process in memory, in KiB.
 fn resident() -> usize {
@@ -27,7 +24,7 @@ fn a_long_run_takes_no_more_memory() {
     let vs = Params::new(&device, Seed(3));
     let net = (Linear::new(&(&vs / "a"), 256, 256), Relu, Linear::new(&(&vs / "b"), 256, 256));
     let mut opt = AdamW::new(&vs, 1e-3);
-    let x = Tensor::from_slice(&device, &values(64 * 256), &[64, 256]);
+    let x = Input::random(&[64, 256], DType::F32, (-0.5, 0.5), 1).tensor(&device);
     let y = Tensor::from_slice(&device, &[7i32; 64], &[64]);
     let mut run = |steps: usize| {
         for _ in 0..steps {

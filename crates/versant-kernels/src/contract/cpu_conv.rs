@@ -1,9 +1,8 @@
 //! Convolution on the CPU: patches packed straight into panels of a matrix product, some output lines at a time.
 //!
 //! An input gradient of stride 1 is a convolution of the gradient with turned weights, with larger strides one for each phase
-//! (`phases.rs`). A weight gradient reads its patches in place. Panels of a
-//! task are bounded by [`COL`], so that they stay in the second-level cache whatever the image size. Cuts depend on
-//! shape only.
+//! (`phases.rs`). A weight gradient reads its patches in place. Panels of a task are bounded by [`COL`], so that they stay in the
+//! second-level cache whatever the image size. Cuts depend on shape only.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -67,8 +66,8 @@ impl<'a> Extents<'a> {
         self.conv.n * self.pixels * self.conv.c_out * self.c_in * self.taps
     }
 
-    /// Runs `f` for the samples and lines of each task of each group, of `[samples, lines]` and images of `height` lines, on all
-    /// threads unless the work is small.
+    /// Cuts images of `height` lines into tasks of so many samples and lines of a group, and runs `f` for each: its group, samples
+    /// and lines. On all threads unless the work is small.
     pub fn for_each_part(
         &self,
         [samples, lines]: [usize; 2],
